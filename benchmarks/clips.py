@@ -2,14 +2,17 @@
 
     python benchmarks/clips.py loop CLIP SECONDS FOLDER                      the same packets again and again
     python benchmarks/clips.py tile PATH COUNT SECONDS WIDTH HEIGHT CLIP...  COUNT clips in a square grid
+    python benchmarks/clips.py join PATH SECONDS KEY_S WIDTH HEIGHT CLIP...  the clips in turn, a key frame every KEY_S
 
 Prints {"path", "how"} or {"frames"} as JSON. `loop` copies packets, so that decoding costs what it did. `tile` fills
 the grid with the clips in turn, each starting a little later in its clip and looped, cut to the tile's shape; one tile
-is the clip at another size. H.264, 25 frames per second.
+is the clip at another size. `join` plays the clips in turn until SECONDS are full, without key frames at the cuts.
+H.264, 25 frames per second.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -124,6 +127,27 @@ def tile(path: Path, count: int, seconds: float, size: tuple[int, int], clips: S
     return {"frames": frames}
 
 
+def join(path: Path, seconds: float, key_s: float, size: tuple[int, int], clips: Sequence[Path]) -> dict[str, int]:
+    """Write the clips one after another, again from the first one until the length is reached."""
+    wanted, count = max(1, round(seconds * RATE)), 0
+    group = str(round(key_s * RATE))
+    options = {"crf": "20", "preset": "veryfast", "g": group, "keyint_min": group, "sc_threshold": "0"}
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=RATE, options=options)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for clip in itertools.cycle(clips):
+            with av.open(str(clip)) as source:
+                source.streams.video[0].thread_type = "AUTO"
+                for frame in itertools.islice(source.decode(video=0), wanted - count):
+                    picture = _covering(frame.to_ndarray(format="rgb24"), size)
+                    out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+                    count += 1
+            if count >= wanted:
+                break
+        out.mux(stream.encode())
+    return {"frames": count}
+
+
 def _endless(clip: Path, size: tuple[int, int], skip: int) -> Iterator[np.ndarray]:
     """The clip's frames as RGB of `size`, over and over, the first `skip` left out the first time."""
     while True:
@@ -151,6 +175,10 @@ def main() -> dict[str, Any]:
     what, first, *rest = sys.argv[1:]
     if what == "loop":
         return loop(Path(first), float(rest[0]), Path(rest[1]))
+    if what == "join":
+        seconds, key_s, width, height, *clips = rest
+        size = int(width), int(height)
+        return join(Path(first), float(seconds), float(key_s), size, [Path(one) for one in clips])
     count, seconds, width, height, *clips = rest
     return tile(Path(first), int(count), float(seconds), (int(width), int(height)), [Path(one) for one in clips])
 

@@ -25,6 +25,7 @@ from skimage import data
 
 from streamgate import Gate
 from streamgate.cli import call
+from streamgate.config import load_config
 from streamgate.demo import write_demo_clip
 from streamgate.measures import built_in_measures
 
@@ -108,6 +109,17 @@ def masked(picture: Any) -> Any:
     return over
 
 
+def drawn(picture: Any) -> Any:
+    """Flat areas of few colours with dark outlines."""
+    flat = picture
+    for _ in range(6):
+        flat = cv2.bilateralFilter(flat, 9, 40, 7)
+    light = cv2.GaussianBlur(cv2.cvtColor(flat, cv2.COLOR_RGB2GRAY), (0, 0), 1.2)
+    lines = cv2.adaptiveThreshold(light, 255, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY, 11, 5)
+    few = (flat // 36 * 36 + 18).astype(np.uint8)
+    return np.where(lines[..., None] > 0, few, few // 4).astype(np.uint8)
+
+
 def noisy(picture: Any, deviation: float) -> Any:
     noise = np.random.default_rng(0).normal(0, deviation, picture.shape)
     return np.clip(picture + noise, 0, 255).astype(np.uint8)
@@ -136,6 +148,7 @@ def examples() -> dict[str, tuple[Any, Any, str]]:
         "sharpness": (cv2.GaussianBlur(rest, (0, 0), 3.0), "out of focus"),
         "exposure": (noisy((rest * 0.09).astype(np.uint8), 3), "nearly no light"),
         "occlusion": (masked(rest), "a mask"),
+        "real": (drawn(rest), "a drawing"),
         "eyes": (eyes_shut(rest), "eyes shut"),
         "mouth": (bend(data.astronaut(), MOUTH + np.array([0, 3]), (33, 32), (0.95, 1.9)), "laughing"),
         "expression": (
@@ -166,7 +179,7 @@ def save(path: Path, picture: Any, quality: int = 84) -> None:
 def write_examples(gate: Gate) -> None:
     """images/measures/NAME.jpg of the bad examples, good.jpg, and the table in measures.md."""
     (IMAGES / "measures").mkdir(parents=True, exist_ok=True)
-    limits = gate.config.measures
+    limits = load_config("studio").measures
     rows = ["| measure | good | bad | what it asks |", "| --- | --- | --- | --- |"]
     found = examples()
     for spec in built_in_measures():

@@ -19,7 +19,7 @@ class DecodingConfig(Section):
 
     start_s: Annotated[float, Field(ge=0, le=1e7)]
     end_s: Annotated[float, Field(ge=0, le=1e7)]
-    discard: Literal["none", "empty", "followed", "steady"]
+    discard: Literal["none", "empty", "followed", "steady", "all"]
     max_skip_s: Annotated[float, Field(ge=0, le=60)]
     max_pixels: Pixels
 
@@ -69,6 +69,7 @@ class AdvancedConfig(Section):
     confirm_delay_s: Annotated[float, Field(ge=0, le=10)]
     network_margin: Annotated[float, Field(ge=0, le=100)]
     region_margin: Annotated[float, Field(ge=0, le=2)]
+    watch_s: Annotated[float, Field(ge=0, le=3600)]
     lookback_s: Seconds
     refine: bool
 

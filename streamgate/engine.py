@@ -39,7 +39,7 @@ class Engine:
 
     Args:
         config: the whole configuration.
-        models: "embedded", "standard", "imported" or a folder with weights; or several of them joined by commas.
+        models: "embedded", "open", "standard", "imported" or a folder with weights; several are joined by commas.
         device: "auto", "cpu", "cuda" or "cuda:N", or a `networks.device.Device`.
         threads: CPU threads inside one network run.
         observe: called after each network run with role, number of items and seconds, from several threads.

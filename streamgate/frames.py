@@ -82,6 +82,7 @@ class Frame:
         captured_at: wall-clock time (UTC) of arrival, live sources only.
         unrelated: the picture has no relation to the previous one (a folder of single images).
         corrupt: the frame is damaged, or predicted from damaged or missing frames; none of its faces may be kept.
+        left_out: number of frames directly before this one that were not decoded, because they were not needed.
         transition: the frame is part of a dissolve, fade or wipe between two shots; none of its faces may be kept.
     """
 
@@ -95,6 +96,7 @@ class Frame:
     name: str | None = None
     """File name of an image source's picture."""
     corrupt: bool = False
+    left_out: int = 0
     transition: bool = False
     shown: Array | None = None
     """The picture area without black bars, [x1, y1, x2, y2]; None if there are none or it is not known."""

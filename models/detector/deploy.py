@@ -11,21 +11,21 @@ from typing import Any
 
 import torch
 
-from models.detector.teacher import NAME as TEACHER_NAME
 from models.detector.trainer import Trainer
 from streamgate.convert.export import write_onnx
 from streamgate.convert.onnx_check import OPSET
 from streamgate.convert.retinaface import MEAN_RGB, OUTPUTS, DetectorGraph, RetinaFace, export_detector
-from streamgate.weights.catalog import load_catalog
 
 ONNX_NAME, CARD_NAME, WARM_NAME = "detector.onnx", "card.json", "detector_warm.pth"
 VERSION = "1"
 
 
-def deploy(trainer: Trainer, pictures: int, data_names: list[str], target: Path, warm_only: bool) -> str:
+def deploy(
+    trainer: Trainer, pictures: int, data_names: list[str], terms: dict[str, Any], target: Path, warm_only: bool
+) -> str:
     """Write the deliverables into `target`, each by one rename; returns what was written, for the log.
 
-    pictures: how many were trained on; warm_only: only the next run's weights.
+    pictures: how many were trained on; terms: config.toml, [card]; warm_only: only the next run's weights.
     """
     target.mkdir(parents=True, exist_ok=True)
     replace(target / WARM_NAME, lambda part: torch.save(trainer.warm_state(), part))
@@ -34,20 +34,19 @@ def deploy(trainer: Trainer, pictures: int, data_names: list[str], target: Path,
     network = trainer.average.to("cpu").eval()
     export_onnx(network, target / ONNX_NAME)
     trainer.average.to(trainer.device)
-    teacher = next(entry for entry in load_catalog() if entry.name == TEACHER_NAME)
     card: dict[str, Any] = {
         "role": "detector",
         "roles": ["detector"],
-        "name": "detector-slim",
+        "name": terms["name"],
         "version": VERSION,
         "file": ONNX_NAME,
         "sha256": hashlib.sha256((target / ONNX_NAME).read_bytes()).hexdigest(),
-        "licence": "research and non-commercial use only (terms of the training faces)",
+        "licence": terms["licence"],
         "training_data": data_names,
         "training_steps": trainer.steps_done,
         "training_pictures": pictures,
-        "distilled_from": [f"{teacher.name} ({teacher.licence}; {teacher.training_data}): maps, heads, labels"],
-        "research_only": True,
+        "distilled_from": terms["distilled_from"],
+        "research_only": terms["research_only"],
         "input": {},
         "outputs": list(OUTPUTS),
         "opset": OPSET,

@@ -23,6 +23,7 @@ import cv2  # noqa: E402
 
 from models.common.images import DataError  # noqa: E402
 from models.common.report import Section, write_card  # noqa: E402
+from models.common.sets import beside  # noqa: E402
 from models.detector import sections  # noqa: E402
 from streamgate.errors import StreamgateError  # noqa: E402
 from streamgate.networks.detector import Detector  # noqa: E402
@@ -66,7 +67,8 @@ def evaluate(args: argparse.Namespace) -> None:
     standard = next((weights for weights in scan("standard") if weights.name == STANDARD), None)
     if own is None or standard is None:
         raise DataError("needs this detector's ONNX file, and the standard one (`streamgate models pull`)")
-    networks = {"this": _open(own), "standard": _open(standard)}
+    others = {name: _open(weights) for name, weights in beside(args.model).items()}
+    networks = {"this": _open(own), **others, "standard": _open(standard)}
     done, absent = [], []
     for name, given, ask in questions(args, networks):
         if args.only and name not in args.only:

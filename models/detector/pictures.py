@@ -115,7 +115,7 @@ def prepare(
     labelled: Sequence[tuple[Path, list[Labelled]]],
     leave_out: LeaveOut,
     folder: Path,
-    detector: Detector,
+    detector: Detector | None,
     at_most: int,
     minimum: int,
 ) -> PictureSet:
@@ -123,11 +123,14 @@ def prepare(
 
     paths: folders and tar files of pictures with faces; backgrounds: the same of everyday pictures, kept also where no
     face is in them; labelled: label files and what they say; at_most: pictures of each path, evenly spaced in its
-    order; minimum: pictures with a sure face needed. Raises DataError with one line.
+    order; minimum: pictures with a sure face needed; detector: None where `paths` and `backgrounds` are empty. Raises
+    DataError with one line.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    bases = [_pack_found(path, False, leave_out, folder, detector, at_most) for path in paths]
-    bases += [_pack_found(path, True, leave_out, folder, detector, at_most) for path in backgrounds]
+    bases = []
+    if detector is not None:
+        bases += [_pack_found(path, False, leave_out, folder, detector, at_most) for path in paths]
+        bases += [_pack_found(path, True, leave_out, folder, detector, at_most) for path in backgrounds]
     bases += [_pack_labelled(file, found, leave_out, folder) for file, found in labelled]
     pictures = PictureSet(bases)
     useful = sum(1 for faces in pictures.faces if len(faces) and faces[:, SCORE].max() >= SURE)

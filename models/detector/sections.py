@@ -25,7 +25,7 @@ FILLS = (0.3, 0.45, 0.6, 0.75, 0.9)
 LEAST_HQ_SCORE = 0.5
 
 Networks = Mapping[str, Detector]
-"""Detectors by name: "this", "standard"."""
+"""Detectors by name: "this", that of the other set in the package ("open" or "embedded"), "standard"."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ everyday pictures: those without any detection become backgrounds and hard negat
 form that RetinaFace published for WIDER FACE (models/detector/labels.py). --leave-out names evaluation pictures,
 --leave-out-people LFW pair lists, --leave-out-digests folders whose files are named by the first digits of the
 sha256 of pictures to exclude. A run is seeded and resumes from its newest intact checkpoint in DIR (default:
-$STREAMGATE_WORK/detector); the first start loads the committed weights next to this file unless --fresh is given.
+$STREAMGATE_WORK/detector); the first start loads the committed weights next to --config unless --fresh is given. With
+`teacher = false` in the config, the network learns from --labels alone and no published detector has any part in it.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from models.detector.scenes import Composition, Scenes  # noqa: E402
 from models.detector.smoke import synthetic_pictures  # noqa: E402
 from models.detector.teacher import Teacher, load_teacher  # noqa: E402
 from models.detector.trainer import Settings, Trainer  # noqa: E402
+from models.detector.unaided import LabelTrainer  # noqa: E402
 from models.recognizer.faces import people_in  # noqa: E402
 from streamgate.errors import StreamgateError  # noqa: E402
 from streamgate.networks.detector import Detector  # noqa: E402
@@ -88,7 +90,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
     p.add_argument("--fresh", action="store_true", help="ignore the committed weights")
     p.add_argument("--export", action="store_true", help="no training: write the deliverables of the newest checkpoint")
-    p.add_argument("--target", type=Path, default=HERE, help="where the deliverables go")
+    p.add_argument("--target", type=Path, help="where the deliverables go (default: the folder of --config)")
     p.add_argument("--warm-only", action="store_true", help="of the deliverables write only the next run's weights")
     p.add_argument("--smoke", action="store_true", help="a minute on synthetic pictures, deliverables into DIR/smoke")
     args = p.parse_args(arguments)
@@ -111,7 +113,8 @@ def read_pictures(args: argparse.Namespace, data: dict[str, Any], work: Path) ->
         f"leaving out {len(leave_out.people)} people, {len(digests)} digests, "
         f"what looks like one of {len(seen.names) if seen else 0} pictures"
     )
-    detector = Detector(Session(resolve("standard")["detector"], "cpu"))
+    # Without PICTURES and --backgrounds there is nothing to find faces in.
+    detector = Detector(Session(resolve("standard")["detector"], "cpu")) if paths or backgrounds else None
     return prepare(
         paths, backgrounds, labelled, leave_out, work / "cache", detector, data["at_most"], data["minimum_pictures"]
     )
@@ -125,7 +128,10 @@ def train(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
-    teacher = Teacher(load_teacher(args.teacher), device)
+    taught = config["teacher"]
+    if not taught and (args.data or args.backgrounds):
+        raise DataError("teacher = false: give --labels only, for the standard detector would label anything else")
+    teacher = Teacher(load_teacher(args.teacher), device) if taught else None
     pictures = read_pictures(args, config["data"], work)
     chosen, apart = held_out(pictures.sha256, pictures.backgrounds, config["data"]["held_out"])
     told = ", ".join(f"{count} {reason}" for reason, count in pictures.counts.items())
@@ -133,17 +139,24 @@ def train(args: argparse.Namespace) -> int:
     how = Composition(**config["scene"])
     monitor = Monitor(Scenes(pictures, apart, how), config["data"]["held_out_scenes"])
     settings = Settings(**config["loss"], **config["optimiser"])
-    trainer = Trainer(settings, teacher, config["seed"], device, args.precision == "bf16")
-    resume(trainer, work / "checkpoints", None if args.fresh or args.smoke else HERE / WARM_NAME)
+    half = args.precision == "bf16"
+    if teacher is None:
+        trainer: Trainer = LabelTrainer(settings, config["seed"], device, half)
+    else:
+        trainer = Trainer(settings, teacher, config["seed"], device, half)
+    # The committed weights lie beside the config: another config has others, or none.
+    warm = args.config.parent / WARM_NAME
+    resume(trainer, work / "checkpoints", None if args.fresh or args.smoke else warm)
     say(f"device {device}, {args.precision}, at step {trainer.steps_done} of {trainer.settings.steps}")
     if not args.export:
         shapes = config["batch"]
         batches = Batches(Scenes(pictures, chosen, how), shapes["early"], shapes["late"], settings.join, config["seed"])
         run(trainer, batches, lambda: table(monitor.look(trainer)), config["log"], work / "checkpoints", tell)
-    target = work / "smoke" if args.smoke else args.target
+    target = work / "smoke" if args.smoke else args.target or args.config.parent
     paths = [*args.data, *args.backgrounds, *args.labels]
     names = args.name or (["synthetic"] if args.smoke else [p.name for p in paths])
-    say(f"wrote {target}: {deploy(trainer, len(chosen), names, target, args.warm_only)}")
+    wrote = deploy(trainer, len(chosen), names, config["card"], target, args.warm_only)
+    say(f"wrote {target}: {wrote}")
     return 0
 
 

@@ -49,6 +49,8 @@ class Settings:
     rate_alone: float
     rate: float
     ema: float
+    weight_decay: float = 0.0
+    """Only of a run without a teacher."""
 
 
 class Trainer:

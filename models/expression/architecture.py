@@ -6,16 +6,18 @@ Graph: `face` uint8 (N, 144, 128, 3) RGB in, aligned by the eye line (`networks.
     signals   (N, S)     what SIGNALS names, in that order
     points    (N, P, 2)  x, y of the mesh points POINTS in pixels of the crop
     visible   (N,)       visible share of the face, forehead to chin, 0..1; eyes and mouth have threefold weight
+    real      (N,)       0..1, below 0.5 for a face that is drawn, rendered or sculpted rather than photographed
 
 A trunk of plain 3x3 convolutions sees the whole crop; lids and irises are finer than its maps, so both eyes are read
 again from separate patches, the right one mirrored so that they share their weights. Occlusion comes from a branch
 that takes the trunk's maps at four depths, the first of them for hard edges; it is trained separately (visible.py)
-with everything else frozen.
+with everything else frozen. A small head on figures of the same maps tells photographs from drawings (real.py).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 from streamgate.convert.export import export, noise, write_onnx
 from streamgate.networks.alignment import EXPRESSION_EYE_DISTANCE, EXPRESSION_EYE_ROW, EXPRESSION_SIZE
 
-OUTPUTS = ("pose", "signals", "points", "visible")
+OUTPUTS = ("pose", "signals", "points", "visible", "real")
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -87,6 +89,12 @@ RIGHT_EYE = (EXPRESSION_SIZE[1] - LEFT_EYE[1], EXPRESSION_SIZE[1] - LEFT_EYE[0])
 POSE_UNIT = 30.0
 """Degrees that the pose layer's 1 stands for; points are in units of the distance between the eyes."""
 _SMALLEST_STORED_HALF = 64
+_TRUNK = (24, 48, 64, 64, 64, 128, 128, 48)
+"""Channels of the trunk's units."""
+_HIDDEN = 192 + 2 * 64
+_LARGE = 20
+FIGURES = 4 * sum(_TRUNK) + _HIDDEN + 2 * 4 * 64
+"""Figures of a face that the head `real` takes."""
 
 
 def _unit(inputs: int, outputs: int, stride: int = 1, side: int = 3) -> nn.Sequential:
@@ -145,6 +153,56 @@ class VisibleHead(nn.Module):
         return self.cells(maps).flatten(2).reshape(-1, 9, 8), _over_map(self.extent, hidden).flatten(1).squeeze(1)
 
 
+class RealHead(nn.Module):
+    """Is the face photographed? One logit, from figures of all maps of face and eyes and from the hidden features.
+
+    Where on the face something is does not matter, how it is drawn does: smooth areas, outlines, few colours. The shape
+    of face and eyes comes with the hidden features. Training needs the figures once for each picture (real.py).
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(FIGURES, 64)
+        self.photograph = nn.Linear(64, 1)
+        self.register_buffer("mean", torch.zeros(FIGURES, 1, 1))
+        self.register_buffer("scale", torch.ones(FIGURES, 1, 1))
+
+    def forward(self, maps: list[Tensor], eyes: Tensor, features: Tensor) -> Tensor:
+        """0..1 (N,) from the trunk's maps, the eyes' and the features that pose and signals are read from."""
+        return torch.sigmoid(self.logits(figures(maps, eyes, features)))
+
+    def logits(self, found: Tensor, dropped: float = 0.0) -> Tensor:
+        """(N,) from `figures`; dropped: share of the figures and of the hidden units left out in training."""
+        found = ((found - self.mean) * self.scale).clamp(-6.0, 6.0)
+        if dropped:
+            found = nn.functional.dropout(found, dropped)
+        hidden = torch.relu(_over_map(self.hidden, found))
+        if dropped:
+            hidden = nn.functional.dropout(hidden, dropped)
+        return _over_map(self.photograph, hidden).flatten(1).squeeze(1)
+
+
+def figures(maps: list[Tensor], eyes: Tensor, features: Tensor) -> Tensor:
+    """(N, FIGURES, 1, 1): four of every map of the trunk, the features, and four of every map of each eye."""
+    count = features.shape[0]
+    of_eyes = _four(eyes)
+    return torch.cat([*(_four(each) for each in maps), features, of_eyes[:count], of_eyes[count:]], dim=1)
+
+
+def _four(maps: Tensor) -> Tensor:
+    """Mean, standard deviation, maximum and extent of each map (N, C, H, W), as (N, 4 C, 1, 1)."""
+    pool = nn.functional.adaptive_avg_pool2d
+    # Every second row and column of a large map tells as much.
+    some = maps[:, :, ::2, ::2] if maps.shape[-1] > _LARGE else maps
+    mean = pool(some, 1)
+    variance = (pool(some * some, 1) - mean * mean).clamp_min(0.0)
+    extent = pool((some * 4.0).clamp(0.0, 1.0), 1)
+    return torch.cat([pool(maps, 1), variance.sqrt(), nn.functional.adaptive_max_pool2d(maps, 1), extent], dim=1)
+
+
 def visible_share(extent: Tensor) -> Tensor:
     """Visible share 0..1, from the head's logit of the extent."""
     return 1.0 - torch.sigmoid(extent) ** 2
@@ -180,11 +238,12 @@ class ExpressionNetwork(nn.Module):
         self.eye = nn.Sequential(_unit(3, 16, 2), _unit(16, 32, 2), _unit(32, 48), _unit(48, 64, 2))
         self.face_hidden = nn.Sequential(nn.Linear(48 * 9 * 8, 192), nn.ReLU(inplace=True))
         self.eye_hidden = nn.Sequential(nn.Linear(64 * 4 * 6, 64), nn.ReLU(inplace=True))
-        width = 192 + 2 * 64
+        width = _HIDDEN
         self.pose = nn.Linear(width, 3)
         self.signals = nn.Sequential(nn.Linear(width, 128), nn.ReLU(inplace=True), nn.Linear(128, len(SIGNALS)))
         self.points = nn.Linear(width, 2 * len(POINTS))
         self.visible = VisibleHead()
+        self.real = RealHead()
         self.register_buffer("mean_points", torch.zeros(2 * len(POINTS)))
         self.register_buffer("signal_mean", torch.zeros(len(SIGNALS)))
         self.register_buffer("signal_scale", torch.ones(len(SIGNALS)))
@@ -205,20 +264,31 @@ class ExpressionNetwork(nn.Module):
 
     def taps(self, planes: Tensor) -> list[Tensor]:
         """The trunk's maps that the head `visible` takes."""
+        maps = self.trunk_maps(planes, VisibleHead.TAPS[-1] + 1)
+        return [maps[number] for number in VisibleHead.TAPS]
+
+    def trunk_maps(self, planes: Tensor, count: int = len(_TRUNK)) -> list[Tensor]:
+        """The maps of the trunk's first `count` units."""
         maps = []
-        for number, unit in enumerate(self.trunk[: VisibleHead.TAPS[-1] + 1]):
+        for unit in self.trunk[:count]:
             planes = unit(planes)
-            if number in VisibleHead.TAPS:
-                maps.append(planes)
+            maps.append(planes)
         return maps
 
     def answers(self, face: Tensor, eyes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What `forward` gives, from `maps`."""
+        return self.read(self.features(face, eyes))
+
+    def features(self, face: Tensor, eyes: Tensor) -> Tensor:
+        """Hidden features (N, 320, 1, 1) of the face and its two eyes, from `maps`."""
         # Linear layers as convolutions over the whole map: ONNX Runtime then works face by face, so that the batch
         # cannot change a face's bits, and takes half the time.
         hidden = torch.relu(_over_map(self.eye_hidden[0], eyes))
         count = face.shape[0]
-        features = torch.cat([torch.relu(_over_map(self.face_hidden[0], face)), hidden[:count], hidden[count:]], dim=1)
+        return torch.cat([torch.relu(_over_map(self.face_hidden[0], face)), hidden[:count], hidden[count:]], dim=1)
+
+    def read(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What `forward` gives, from `features`."""
         signals = torch.relu(_over_map(self.signals[0], features))
         raw = (_over_map(self.pose, features), _over_map(self.signals[2], signals), _over_map(self.points, features))
         pose, signals, points = (out.flatten(1) for out in raw)
@@ -236,12 +306,14 @@ class ExpressionGraph(nn.Module):
         super().__init__()
         self.network = network.eval()
 
-    def forward(self, face: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, face: Tensor) -> tuple[Tensor, ...]:
         planes = normalise(face)
-        taps = self.network.taps(planes)
-        maps = self.network.trunk[VisibleHead.TAPS[-1] + 1 :](taps[-1]), self.network.eye_maps(planes)
-        _, extent = self.network.visible(taps)
-        return *in_units(self.network, self.network.answers(*maps)), visible_share(extent)
+        maps = self.network.trunk_maps(planes)
+        _, extent = self.network.visible([maps[number] for number in VisibleHead.TAPS])
+        eyes = self.network.eye_maps(planes)
+        features = self.network.features(maps[-1], eyes)
+        real = self.network.real(maps, eyes, features)
+        return *in_units(self.network, self.network.read(features)), visible_share(extent), real
 
 
 def in_units(network: ExpressionNetwork, raw: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -258,10 +330,46 @@ def normalise(faces: Tensor) -> Tensor:
     return (faces.permute(0, 3, 1, 2).to(torch.float32) - 127.5) * (1.0 / 64.0)
 
 
-def export_onnx(network: ExpressionNetwork, path: Path) -> None:
-    """Write one ONNX file: batch open, checked against torch, large weights stored as float16."""
+def export_onnx(network: ExpressionNetwork, path: Path, kept: Path | None = None) -> None:
+    """Write one ONNX file: batch open, checked against torch, large weights stored as float16.
+
+    kept: a file of the same network whose other outputs stay bit for bit; only the head `real` is new. Weights of the
+    trunk that were folded and rounded once are not the same when they come from committed half-precision weights.
+    """
+    import onnx
+
     size = (*EXPRESSION_SIZE, 3)
     model = export(ExpressionGraph(network), "face", OUTPUTS, noise(2, *size), noise(3, *size))
+    if kept is not None:
+        model = graft(onnx.load(kept), model, "real")
     # Units and means stay float32, because their values are output directly.
     exact = {name for node in model.graph.node if node.op_type in ("Add", "Mul", "Sub") for name in node.input}
     write_onnx(model, path, keep=exact, smallest=_SMALLEST_STORED_HALF)
+
+
+def graft(kept: Any, made: Any, head: str) -> Any:
+    """The graph `kept` with the head of that name taken from `made`, a graph of the same trunk; both ModelProto."""
+
+    def own(node: Any) -> bool:
+        return any(name == head or name.startswith(f"/{head}/") for name in node.output)
+
+    mark = f"{head}."
+    for part, chosen in (
+        (kept.graph.node, lambda node: own(node) or any(name.startswith(mark) for name in node.output)),
+        (kept.graph.initializer, lambda tensor: tensor.name.startswith(mark)),
+        (kept.graph.output, lambda output: output.name == head),
+    ):
+        for old in [item for item in part if chosen(item)]:
+            part.remove(old)
+    nodes = [node for node in made.graph.node if own(node)]
+    needed = {name for node in nodes for name in node.input}
+    for tensor in made.graph.initializer:
+        if tensor.name in needed:
+            # Numbers in the exporter's names would meet those of `kept`.
+            for node in nodes:
+                node.input[:] = [mark + name if name == tensor.name else name for name in node.input]
+            tensor.name = mark + tensor.name
+            kept.graph.initializer.append(tensor)
+    kept.graph.node.extend(nodes)
+    kept.graph.output.extend(output for output in made.graph.output if output.name == head)
+    return kept

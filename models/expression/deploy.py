@@ -65,16 +65,18 @@ def deploy(
     return deploy_network(trainer.average, trainer.steps_done, card, target)
 
 
-def deploy_network(network: ExpressionNetwork, steps: int, card: dict[str, Any], target: Path) -> str:
+def deploy_network(
+    network: ExpressionNetwork, steps: int, card: dict[str, Any], target: Path, kept: Path | None = None
+) -> str:
     """Write a network, its card (what follows from the file is brought up to date) and the next run's weights.
 
-    steps: that the trunk was trained for.
+    steps: that the trunk was trained for. kept: a file whose outputs other than `real` stay bit for bit.
     """
     write_warm(network, steps, target)
     # A card next to weights marks them as shipped, so it is written last.
     with tempfile.TemporaryDirectory(dir=target) as made:
         stage = Path(made)
-        export_onnx(network, stage / ONNX_NAME)
+        export_onnx(network, stage / ONNX_NAME, kept)
         digest = hashlib.sha256((stage / ONNX_NAME).read_bytes()).hexdigest()
         card |= {
             "sha256": digest,

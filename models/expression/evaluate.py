@@ -86,7 +86,7 @@ def evaluate(args: argparse.Namespace) -> None:
     faces = prepare([args.work / "yardstick/labelled"], aligned, _ANY_SIZE)
     labelled = Labelled.read(args.labels, faces.names)
     answers = sections.judged(own, faces)
-    teacher = sections.Answers(faces.pose, faces.signals, faces.points, np.full(len(faces), np.nan))
+    teacher = sections.Answers(faces.pose, faces.signals, faces.points, *[np.full(len(faces), np.nan)] * 2)
     afw = prepare([args.work / "yardstick/afw"], aligned, _ANY_SIZE)
     poses = {
         "this": afw.upright(sections.judged(own, afw).pose),

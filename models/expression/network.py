@@ -15,12 +15,13 @@ from models.expression.deploy import CARD_NAME, ONNX_NAME
 
 @dataclass(frozen=True)
 class Answers:
-    """Rows for N faces: pose [N, 3] degrees, signals [N, S], points [N, P, 2] pixels of the crop, visible [N]."""
+    """Rows for N faces: pose [N, 3] degrees, signals [N, S], points [N, P, 2] in the crop, visible and real [N]."""
 
     pose: np.ndarray
     signals: np.ndarray
     points: np.ndarray
     visible: np.ndarray
+    real: np.ndarray
 
     def signal(self, name: str) -> np.ndarray:
         """[N], one of SIGNALS."""

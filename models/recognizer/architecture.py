@@ -2,15 +2,16 @@
 
 Graph: `face` uint8 (N, 112, 112, 3) RGB, ArcFace-aligned, in; out come
 
-    embedding  (N, 128)  not normalised
+    embedding  (N, D)    not normalised
     spread     (N,)      SER-FIQ's d by the closed form of docs/design.md 4.1, in float32
     features   (N, 512)  x of docs/design.md 4.1, what inverted dropout feeds into the last affine layer
     pose       (N, 3)    yaw, pitch, roll in degrees, signs of docs/design.md 5; roll as the aligned picture shows it
     visible    (N,)      share of the face that is not covered, 0..1
     eyes       (N,)      probability that both eyes are open, 0..1; only if an eyes head was trained
 
-Backbone: MobileFaceNet (Chen et al. 2018, arXiv 1804.07573). The heads read two of its maps and cost less than 1 %;
-eyes are read from the picture, because an eyelid is finer than any map.
+Backbone: MobileFaceNet (Chen et al. 2018, arXiv 1804.07573) in one of two shapes (`SHAPES`), which differ in their
+planes, in the sizes of their maps and in the length of the embedding (D = 128 or 256). The heads read two of its maps
+and cost less than 1 %; eyes are read from the picture, because an eyelid is finer than any map.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.recognizer.squeezed import SIDE as SQUEEZED_SIDE
+from models.recognizer.squeezed import Enlarge, SqueezedFaceNet
 from streamgate.convert.export import export, noise, write_onnx
 from streamgate.convert.mobilefacenet import MobileFaceNet, closed_form
 
@@ -46,9 +49,9 @@ class Taps(NamedTuple):
     """Maps of one run of the backbone."""
 
     middle: Tensor
-    """(N, 128, 14, 14)"""
+    """(N, 128, 14, 14), or 16 x 16 where the planes have 128 px"""
     last: Tensor
-    """(N, 128, 7, 7)"""
+    """(N, 128, 7, 7), or 8 x 8"""
     features: Tensor
     """(N, 512)"""
 
@@ -61,12 +64,13 @@ class Taps(NamedTuple):
 class FaceHeads(nn.Module):
     """Pose and visible share from two maps of the backbone; 1.7 million multiply-accumulates."""
 
-    def __init__(self, channels: int = 48) -> None:
+    def __init__(self, channels: int = 48, side: int = 7) -> None:
+        """side: of the last map."""
         super().__init__()
         self.middle = nn.Sequential(nn.Conv2d(128, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
         self.last = nn.Sequential(nn.Conv2d(128, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
         self.mix = nn.Sequential(nn.Conv2d(2 * channels, 32, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
-        self.hidden = nn.Sequential(nn.Linear(32 * 49, 64), nn.ReLU())
+        self.hidden = nn.Sequential(nn.Linear(32 * side * side, 64), nn.ReLU())
         self.pose = nn.Linear(64, 3)
         self.visible = nn.Linear(64, 1)
 
@@ -129,15 +133,49 @@ class EyesHead(nn.Module):
         return torch.sigmoid(self.each(faces).amin(dim=0))
 
 
+class Planes(nn.Module):
+    """Faces uint8 (N, 112, 112, 3) RGB to the planes (N, 3, 112, 112) of MobileFaceNet."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(MEAN).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", 1.0 / torch.tensor(DEVIATION).reshape(1, 3, 1, 1), persistent=False)
+
+    def forward(self, faces: Tensor) -> Tensor:
+        pixels = faces.permute(0, 3, 1, 2).to(torch.float32)
+        return (pixels - self.mean) * self.scale
+
+
+class Shape(NamedTuple):
+    """One shape of the network: what makes its planes, its backbone, and the side of the backbone's last map."""
+
+    planes: type[nn.Module]
+    backbone: type[MobileFaceNet]
+    last_side: int
+
+
+SHAPES = {
+    "mobilefacenet": Shape(Planes, MobileFaceNet, INPUT_SIDE // 16),
+    "squeezed": Shape(Enlarge, SqueezedFaceNet, SQUEEZED_SIDE // 16),
+}
+"""By their name in a recipe's config: the standard recognizer's, and that of `squeezed.py`."""
+
+
 class FaceNetwork(nn.Module):
     """Backbone and heads, as trained; `drop` is SER-FIQ's dropout before the last affine layer."""
 
-    def __init__(self, drop_rate: float) -> None:
+    def __init__(self, drop_rate: float, shape: str = "mobilefacenet") -> None:
         super().__init__()
         if not 0.0 <= drop_rate < 1.0:
             raise ValueError(f"drop rate {drop_rate} is not in [0, 1)")
-        self.backbone = MobileFaceNet()
-        self.heads = FaceHeads()
+        self.shape = shape
+        planes, backbone, side = SHAPES[shape]
+        self.planes = planes()
+        self.backbone = backbone()
+        self.heads = FaceHeads(side=side)
         self.drop_rate = drop_rate
         self.drop = nn.Dropout(drop_rate)
         self._initialise()
@@ -145,7 +183,7 @@ class FaceNetwork(nn.Module):
     def _initialise(self) -> None:
         """Small residual branches and small features: the first steps need not undo the initialisation."""
         for block in self.backbone.features:
-            last = list(block.modules())[-1]
+            last = block.get_submodule("conv")[-1]
             assert isinstance(last, nn.BatchNorm2d)
             nn.init.constant_(last.weight, 0.3)
         nn.init.constant_(self.backbone.gdconv.bn.weight, 0.1)
@@ -156,12 +194,12 @@ class FaceNetwork(nn.Module):
         return [nn.Sequential(b.conv1, b.dw_conv), *b.features, b.conv2, nn.Sequential(b.gdconv, nn.Flatten(1))]
 
     def embed(self, features: Tensor) -> Tensor:
-        """Embedding (N, 128) of features (N, 512), with dropout while training."""
+        """Embedding (N, D) of features (N, 512), with dropout while training."""
         b = self.backbone
         return b.bn(b.conv3(self.drop(features)[:, :, None, None])).flatten(1)
 
     def taps(self, planes: Tensor) -> Taps:
-        """Maps of normalised planes (N, 3, 112, 112)."""
+        """Maps of the planes that `self.planes` makes."""
         units = self.units()
         maps = [planes]
         for unit in units:
@@ -172,8 +210,6 @@ class FaceNetwork(nn.Module):
 class FaceGraph(nn.Module):
     """What is exported: bytes in, every output of this module's head line out."""
 
-    mean: Tensor
-    scale: Tensor
     weight: Tensor
     bias: Tensor
 
@@ -185,8 +221,6 @@ class FaceGraph(nn.Module):
         self.odds = network.drop_rate / (1.0 - network.drop_rate)
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", bias, persistent=False)
-        self.register_buffer("mean", torch.tensor(MEAN).reshape(1, 3, 1, 1), persistent=False)
-        self.register_buffer("scale", 1.0 / torch.tensor(DEVIATION).reshape(1, 3, 1, 1), persistent=False)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -194,8 +228,7 @@ class FaceGraph(nn.Module):
         return OUTPUTS if self.eyes is None else (*OUTPUTS, EYES_OUTPUT)
 
     def forward(self, face: Tensor) -> tuple[Tensor, ...]:
-        pixels = face.permute(0, 3, 1, 2).to(torch.float32)
-        taps = self.network.taps((pixels - self.mean) * self.scale)
+        taps = self.network.taps(self.network.planes(face))
         pose, logit = self.network.heads(taps)
         embedding, spread = closed_form(self.weight, self.bias, taps.features, self.odds)
         found = (embedding, spread, taps.features, pose, torch.sigmoid(logit))
@@ -203,10 +236,8 @@ class FaceGraph(nn.Module):
 
 
 def normalise(faces: Tensor) -> Tensor:
-    """uint8 (N, 112, 112, 3) RGB to the backbone's planes, float32 (N, 3, 112, 112), channels last."""
-    mean, scale = torch.tensor(MEAN, device=faces.device), 1.0 / torch.tensor(DEVIATION, device=faces.device)
-    # A permuted view of channels-last bytes is channels-last already.
-    return ((faces.float() - mean) * scale).permute(0, 3, 1, 2)
+    """The planes of MobileFaceNet, for networks of that shape: uint8 (N, 112, 112, 3) RGB to float32."""
+    return Planes()(faces)
 
 
 def export_onnx(network: FaceNetwork, path: Path, eyes: EyesHead | None = None) -> None:

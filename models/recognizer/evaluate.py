@@ -24,11 +24,14 @@ import numpy as np  # noqa: E402
 
 from models.common.images import DataError  # noqa: E402
 from models.common.report import Section, write_card  # noqa: E402
+from models.common.sets import beside  # noqa: E402
 from models.recognizer import footage, sections, views  # noqa: E402
 from models.recognizer.network import OwnNetwork  # noqa: E402
 from streamgate.errors import StreamgateError  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
 from streamgate.networks.cohort import Cohort  # noqa: E402
+from streamgate.networks.recognizer import Recognizer  # noqa: E402
+from streamgate.networks.sessions import Session  # noqa: E402
 from streamgate.weights.store import from_card  # noqa: E402
 
 PROFILE = 60
@@ -95,10 +98,11 @@ def questions(
         names, faces, pairs = sections.read_lfw(*args.lfw, networks)
         crops = np.stack([face.crop for face in faces])
         standard = networks.recognizer.run(crops).embedding
-        vectors = {
-            "this": own.run(crops).normalised(),
-            "standard": standard / np.linalg.norm(standard, axis=1, keepdims=True),
-        }
+        vectors = {"this": own.run(crops).normalised()}
+        for name, weights in beside(args.model).items():
+            embedding = Recognizer(Session(weights, "cpu")).run(crops).embedding
+            vectors[name] = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
+        vectors["standard"] = standard / np.linalg.norm(standard, axis=1, keepdims=True)
         lfw = names, vectors["this"], pairs
         asked.append(lambda: sections.verification(vectors, pairs))
         if args.only_lfw:

@@ -1,8 +1,8 @@
 """Aligned training faces, made once from pictures and kept on disk as a memory map.
 
 Each face is uint8 [144, 144, 3] RGB: the ArcFace picture of 112 px with 16 px more on every side, so that
-augmentation can shift and turn it without inventing a border. Beside it lie what the standard networks say of the
-un-augmented picture: head pose and identity embedding.
+augmentation can shift and turn it without inventing a border. Beside it lie what the standard networks, or `Labels`,
+say of the un-augmented picture: head pose and identity embedding.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -45,7 +46,7 @@ BY_NAME, BY_DIGEST, BY_LIKENESS = "left out by name", "left out by digest", "lef
 class LeaveOut:
     """What must not be trained on.
 
-    people: LFW names; digests: first digits of sha256 of files; embeddings: float32 [m, 128], L2-normalised, of
+    people: LFW names; digests: first digits of sha256 of files; embeddings: float32 [m, D], L2-normalised, of
     evaluation faces; similarity: faces at least this close (cosine) to one of them are taken for the same person.
     """
 
@@ -66,7 +67,7 @@ class FaceSet:
     """Aligned faces in one order.
 
     faces: n of uint8 [144, 144, 3]; pose: float32 [n, 3] degrees (yaw, pitch, roll in the signs of design.md 5, roll
-    measured in the aligned picture); embedding: float32 [n, 128] of the teacher, L2-normalised; masked: bool [n], the
+    measured in the aligned picture); embedding: float32 [n, D] of the teacher, L2-normalised; masked: bool [n], the
     picture came from a folder of real masks; names, sha256: of the files; counts: pictures left out, by reason.
     """
 
@@ -84,12 +85,22 @@ class FaceSet:
 
 
 @dataclass(frozen=True)
-class _Aligned:
+class Aligned:
     """One aligned face with its labels; `face` is uint8 [144, 144, 3]."""
 
     face: np.ndarray
     pose: np.ndarray
     embedding: np.ndarray
+
+
+class Labels(Protocol):
+    """Labels of pictures that the standard networks do not give (labels.py)."""
+
+    def key(self) -> bytes:
+        """Changes when a label changes."""
+
+    def align(self, picture: np.ndarray, sha256: str) -> Aligned | None:
+        """The labelled face of RGB uint8 [H, W, 3], aligned; None: there is none. sha256: of the picture's file."""
 
 
 def person_of(name: str) -> str | None:
@@ -115,8 +126,8 @@ def people_in(paths: Iterable[Path]) -> frozenset[str]:
 
 
 def prepare(
-    paths: Sequence[Path], masked: Sequence[Path], leave_out: LeaveOut, folder: Path, networks: Networks, minimum: int,
-    border: float = 0.0,
+    paths: Sequence[Path], masked: Sequence[Path], leave_out: LeaveOut, folder: Path, networks: Networks | Labels,
+    minimum: int, border: float = 0.0,
 ) -> FaceSet:  # fmt: skip
     """Align every face of the given folders and tar files, or take them from `folder` where nothing has changed.
 
@@ -133,8 +144,10 @@ def prepare(
     return found
 
 
-def _prepare_one(path: Path, leave_out: LeaveOut, folder: Path, networks: Networks, border: float) -> Path:
+def _prepare_one(path: Path, leave_out: LeaveOut, folder: Path, networks: Networks | Labels, border: float) -> Path:
     key = hashlib.sha256(leave_out.key())
+    if not isinstance(networks, Networks):
+        key.update(networks.key())
     if border:
         key.update(str(border).encode())
     total = 0
@@ -152,12 +165,14 @@ def _prepare_one(path: Path, leave_out: LeaveOut, folder: Path, networks: Networ
     return base
 
 
-def _fill(path: Path, leave_out: LeaveOut, base: Path, networks: Networks, total: int, border: float) -> None:
+def _fill(
+    path: Path, leave_out: LeaveOut, base: Path, networks: Networks | Labels, total: int, border: float
+) -> None:
     counts = dict.fromkeys((UNREADABLE, FACELESS, BY_NAME, BY_DIGEST, BY_LIKENESS), 0)
     names, digests, poses, embeddings = [], [], [], []
     started, seen = time.monotonic(), 0
 
-    def look(source: Source) -> tuple[Source, str, _Aligned | str]:
+    def look(source: Source) -> tuple[Source, str, Aligned | str]:
         digest = hashlib.sha256(source.data).hexdigest()
         if person_of(source.name) in leave_out.people:
             return source, digest, BY_NAME
@@ -166,7 +181,9 @@ def _fill(path: Path, leave_out: LeaveOut, base: Path, networks: Networks, total
         picture = decode_rgb(source.data)
         if picture is None:
             return source, digest, UNREADABLE
-        return source, digest, align(_bordered(picture, border), networks) or FACELESS
+        if isinstance(networks, Networks):
+            return source, digest, align(_bordered(picture, border), networks) or FACELESS
+        return source, digest, networks.align(picture, digest) or FACELESS
 
     part = base.with_suffix(".part")
     with part.open("wb") as out, ThreadPoolExecutor(2) as pool:
@@ -244,7 +261,7 @@ class Canvases:
         return {**self.__dict__, "_maps": {}}
 
 
-def align(picture: np.ndarray, networks: Networks) -> _Aligned | None:
+def align(picture: np.ndarray, networks: Networks) -> Aligned | None:
     """The face nearest to the middle of RGB uint8 [H, W, 3], aligned and labelled; None: there is none."""
     long_side = max(picture.shape[:2])
     scale = min(max(long_side, DETECT_SIDES[0]), DETECT_SIDES[1]) / long_side
@@ -269,7 +286,7 @@ def align(picture: np.ndarray, networks: Networks) -> _Aligned | None:
     pose[2] += np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0]))
     embedding = networks.recognizer.run(centre(canvas)[None]).embedding[0]
     length = float(np.linalg.norm(embedding))
-    return _Aligned(canvas, pose, (embedding / length).astype(np.float32)) if length > 0 else None
+    return Aligned(canvas, pose, (embedding / length).astype(np.float32)) if length > 0 else None
 
 
 def _bordered(picture: np.ndarray, share: float) -> np.ndarray:
@@ -294,9 +311,11 @@ def centre(canvas: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(canvas[..., MARGIN : MARGIN + SIDE, MARGIN : MARGIN + SIDE, :])
 
 
-def evaluation_embeddings(paths: Sequence[Path], networks: Networks, folder: Path) -> np.ndarray:
-    """Teacher embeddings float32 [m, 128], L2-normalised, of every face of evaluation pictures; kept in `folder`."""
+def evaluation_embeddings(paths: Sequence[Path], networks: Networks | Labels, folder: Path) -> np.ndarray:
+    """Teacher embeddings float32 [m, D], L2-normalised, of every face of evaluation pictures; kept in `folder`."""
     key, sources = hashlib.sha256(), list(list_sources(paths))
+    if not isinstance(networks, Networks):
+        key.update(networks.key())
     for source in sources:
         key.update(source.name.encode() + hashlib.sha256(source.data).digest())
     kept = folder / f"evaluation-{key.hexdigest()[:12]}.npy"
@@ -311,9 +330,13 @@ def evaluation_embeddings(paths: Sequence[Path], networks: Networks, folder: Pat
     return np.load(kept)
 
 
-def _aligned_source(source: Source, networks: Networks) -> _Aligned | None:
+def _aligned_source(source: Source, networks: Networks | Labels) -> Aligned | None:
     picture = decode_rgb(source.data)
-    return None if picture is None else align(picture, networks)
+    if picture is None:
+        return None
+    if isinstance(networks, Networks):
+        return align(picture, networks)
+    return networks.align(picture, hashlib.sha256(source.data).hexdigest())
 
 
 def _known(embedding: np.ndarray, leave_out: LeaveOut) -> bool:

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from models.common.degrade import draw_mixture
-from models.recognizer.architecture import FaceNetwork, normalise
+from models.recognizer.architecture import FaceNetwork
 from models.recognizer.covers import draw_cover
 from models.recognizer.faces import FaceSet, centre
 from models.recognizer.teacher import Teacher
@@ -102,7 +102,7 @@ def features_of(network: FaceNetwork, crops: np.ndarray, chunk: int = 32) -> np.
     """float32 [n, 512] of crops uint8 [n, 112, 112, 3]."""
     folded = Teacher(network, torch.device("cpu"))
     parts = [
-        folded.maps(normalise(torch.as_tensor(crops[start : start + chunk])))[-1].numpy()
+        folded.maps(folded.planes(torch.as_tensor(crops[start : start + chunk])))[-1].numpy()
         for start in range(0, len(crops), chunk)
     ]
     return np.concatenate(parts)

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 
 from models.common.stats import auc
-from models.recognizer.architecture import normalise
 from models.recognizer.batches import Augmentation, Batches
 from models.recognizer.faces import FaceSet, centre
 from models.recognizer.teacher import Teacher
@@ -54,6 +53,6 @@ def _embed(teacher: Teacher, pictures: np.ndarray, chunk: int = 64) -> np.ndarra
     device = next(teacher.network.parameters()).device
     found = []
     for start in range(0, len(pictures), chunk):
-        planes = normalise(torch.as_tensor(pictures[start : start + chunk]).to(device))
+        planes = teacher.planes(torch.as_tensor(pictures[start : start + chunk]).to(device))
         found.append(F.normalize(teacher.embed(teacher.maps(planes)[-1].float())).cpu().numpy())
     return np.concatenate(found)

@@ -87,7 +87,7 @@ class OwnNetwork:
 
     Attributes:
         card: the card; path: of the ONNX file.
-        models: a models folder that holds these weights alone; other roles come from the other tiers.
+        models: for `--models`: these weights, and the embedded ones for the other roles.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -99,7 +99,7 @@ class OwnNetwork:
         self._recognizer = Recognizer(Session(weights, "cpu"))
         self._place = tempfile.TemporaryDirectory()
         (Path(self._place.name) / "recognizer").symlink_to(folder.resolve(), target_is_directory=True)
-        self.models = self._place.name
+        self.models = f"{self._place.name},embedded"
 
     @functools.cached_property
     def _networks(self) -> Networks:

@@ -1,4 +1,4 @@
-"""The standard recognizer as teacher: its maps at every boundary between blocks, and its embedding."""
+"""A published recognizer as teacher: its maps at every boundary between blocks, and its embedding."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.common.images import DataError
 from models.recognizer.architecture import FaceNetwork
+from models.recognizer.squeezed import load_published
 from streamgate.convert.checkpoints import load_state
 from streamgate.convert.mobilefacenet import MobileFaceNet
 from streamgate.errors import WeightsError
@@ -21,11 +22,18 @@ from streamgate.weights.store import models_folder
 NAME = "mobilefacenet-foamliu"
 
 
-def load_teacher(path: Path | None) -> FaceNetwork:
-    """The teacher's checkpoint (default: where `streamgate models pull` keeps it) in eval mode, without gradients.
+def load_teacher(path: Path | None, shape: str = "mobilefacenet") -> FaceNetwork:
+    """The teacher of that shape in eval mode, without gradients, from its checkpoint.
 
-    Only the backbone of the result is usable; its heads are untrained.
+    The default path of the standard recognizer is where `streamgate models pull` keeps it; that of the shape `squeezed`
+    has none. Only the backbone of the result is usable; its heads are untrained.
     """
+    if shape == "squeezed":
+        if path is None:
+            raise DataError("give --teacher FILE, the .bin of face-reidentification-retail-0095, its .xml beside it")
+        network = FaceNetwork(0.0, shape)
+        network.backbone = load_published(path)
+        return network.eval().requires_grad_(False)
     source = next(entry for entry in load_catalog() if entry.name == NAME).source[0]
     path = path or models_folder() / "downloads" / source.file
     if not path.is_file():
@@ -44,14 +52,19 @@ class Teacher:
     """Maps of the teacher at every unit's end. Batch norms are folded into convolutions: a third less time."""
 
     def __init__(self, network: FaceNetwork, device: torch.device) -> None:
+        self.published = network
         folded = copy.deepcopy(network)
         fold(folded.backbone)
         self.network = folded.to(device, memory_format=torch.channels_last)
         self._units = self.network.units()
 
+    def planes(self, faces: Tensor) -> Tensor:
+        """What the backbones of teacher and student take, from uint8 (N, 112, 112, 3) RGB."""
+        return self.network.planes(faces)
+
     @torch.no_grad()
     def maps(self, planes: Tensor) -> list[Tensor]:
-        """Output of each unit (`FaceNetwork.units`) on normalised planes (N, 3, 112, 112); the last are features."""
+        """Output of each unit (`FaceNetwork.units`) on `planes`; the last are features."""
         found, x = [], planes
         for unit in self._units:
             x = unit(x)
@@ -60,7 +73,7 @@ class Teacher:
 
     @torch.no_grad()
     def embed(self, features: Tensor) -> Tensor:
-        """Embedding (N, 128) of features (N, 512)."""
+        """Embedding (N, D) of features (N, 512)."""
         return self.network.embed(features)
 
 

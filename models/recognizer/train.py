@@ -7,9 +7,9 @@
 
 --leave-out names evaluation pictures (people who look like one are left out), --leave-out-people LFW pair lists,
 --leave-out-digests folders whose files are named by the first digits of the sha256 of pictures to exclude.
-Faces are found and labelled by the standard weights (`streamgate models pull`). A run is seeded and resumes from its
-newest intact checkpoint in DIR (default: $STREAMGATE_WORK/recognizer); the first start loads the committed weights
-next to this file unless --fresh is given.
+Faces are found and labelled by the standard weights (`streamgate models pull`), or by the files of --labels. A run is
+seeded and resumes from its newest intact checkpoint in DIR (default: $STREAMGATE_WORK/recognizer); the first start
+loads the committed weights next to --config unless --fresh is given.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,9 @@ from models.common.smoke import synthetic_faces  # noqa: E402
 from models.common.training import Sums, choose_device, load_config, resume, run, say, terms, work_folder  # noqa: E402
 from models.recognizer import eyes  # noqa: E402
 from models.recognizer.batches import Augmentation, Batches  # noqa: E402
-from models.recognizer.deploy import WARM_NAME, deploy  # noqa: E402
-from models.recognizer.faces import FaceSet, LeaveOut, evaluation_embeddings, people_in, prepare  # noqa: E402
+from models.recognizer.deploy import WARM_NAME, Terms, deploy  # noqa: E402
+from models.recognizer.faces import FaceSet, Labels, LeaveOut, evaluation_embeddings, people_in, prepare  # noqa: E402
+from models.recognizer.labels import FileLabels  # noqa: E402
 from models.recognizer.last_layer import Settings as LastLayer  # noqa: E402
 from models.recognizer.monitor import Monitor, table  # noqa: E402
 from models.recognizer.teacher import Teacher, load_teacher  # noqa: E402
@@ -76,7 +78,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--leave-out-people", type=Path, nargs="*", default=[], help="LFW pair lists")
     p.add_argument("--leave-out-digests", type=Path, nargs="*", default=[], help="folders of files named by digest")
     p.add_argument("--name", nargs="*", help="how the data sets are called on the card (default: the paths' names)")
-    p.add_argument("--teacher", type=Path, help="the standard recognizer's checkpoint (default: the pulled one)")
+    p.add_argument("--labels", type=Path, nargs="*", default=[], help="what models/open/label.py wrote, see there")
+    p.add_argument("--teacher", type=Path, help="the teacher's checkpoint (default: the pulled standard recognizer's)")
     p.add_argument("--steps", type=int, help="total steps, instead of the config's")
     p.add_argument("--seed", type=int)
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -84,7 +87,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
     p.add_argument("--fresh", action="store_true", help="ignore the committed weights")
     p.add_argument("--export", action="store_true", help="no training: write the deliverables of the newest checkpoint")
-    p.add_argument("--target", type=Path, default=HERE, help="where the deliverables go")
+    p.add_argument("--target", type=Path, help="where the deliverables go (default: the folder of --config)")
     p.add_argument("--warm-only", action="store_true", help="of the deliverables write only the next run's weights")
     p.add_argument("--smoke", action="store_true", help="a minute on synthetic faces, deliverables into DIR/smoke")
     args = p.parse_args(arguments)
@@ -106,7 +109,7 @@ def split_faces(faces: FaceSet, data: dict[str, Any]) -> Split:
     """Chosen by content, so that the sets stay the same when data is added.
 
     Calibration takes one face each of LFW people, and none of their other pictures is trained on; where there are too
-    few of them (a smoke run, other data) it takes any faces.
+    few of them (a smoke run, other data, in which every face must be another person) it takes any faces.
     """
     order = sorted(range(len(faces.names)), key=lambda i: faces.sha256[i])
     people = faces.people()
@@ -124,18 +127,23 @@ def split_faces(faces: FaceSet, data: dict[str, Any]) -> Split:
     return Split(np.array(rest[held:]), np.array(rest[:held]), np.array(calibration))
 
 
-def read_faces(args: argparse.Namespace, config: dict[str, Any], work: Path) -> FaceSet:
+def read_faces(args: argparse.Namespace, config: dict[str, Any], work: Path, teacher: Teacher) -> FaceSet:
     """The training faces, aligned now or by an earlier run."""
     data = args.data
     if args.smoke:
         data = [synthetic_faces(work / "faces")]
-    with Networks.open("standard", "cpu") as networks:
+    with labeller(args, teacher) as networks:
         leave_out = left_out(args, config, networks, work)
         paths = [*data, *args.masked]
         return prepare(paths, args.masked, leave_out, work / "cache", networks, config["data"]["minimum_faces"])
 
 
-def left_out(args: argparse.Namespace, config: dict[str, Any], networks: Networks, work: Path) -> LeaveOut:
+def labeller(args: argparse.Namespace, teacher: Teacher) -> AbstractContextManager[Networks | Labels]:
+    """What finds and labels faces: --labels, or the standard networks."""
+    return nullcontext(FileLabels(args.labels, teacher)) if args.labels else Networks.open("standard", "cpu")
+
+
+def left_out(args: argparse.Namespace, config: dict[str, Any], networks: Networks | Labels, work: Path) -> LeaveOut:
     """What must not be trained on."""
     seen = evaluation_embeddings(args.leave_out, networks, work / "cache") if args.leave_out else None
     digests = frozenset(file.stem for folder in args.leave_out_digests for file in folder.rglob("*") if file.is_file())
@@ -152,7 +160,7 @@ def eyes_head(
 ) -> eyes.Eyes | None:
     """Trained on --eyes; without them the committed one; None where there is neither."""
     if not args.eyes:
-        committed = HERE / WARM_NAME
+        committed = args.config.parent / WARM_NAME
         state = torch.load(committed, map_location="cpu", weights_only=True) if committed.is_file() else {}
         return eyes.Eyes.of(state["eyes"]) if "eyes" in state and not args.fresh else None
     settings = eyes.Settings(**config["eyes"]["training"])
@@ -170,8 +178,8 @@ def train(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
-    teacher = Teacher(load_teacher(args.teacher), device)
-    faces = read_faces(args, config, work)
+    teacher = Teacher(load_teacher(args.teacher, config["network"]["shape"]), device)
+    faces = read_faces(args, config, work, teacher)
     split = split_faces(faces, config["data"])
     told = ", ".join(f"{count} {reason}" for reason, count in faces.counts.items())
     say(
@@ -184,12 +192,14 @@ def train(args: argparse.Namespace) -> int:
     trainer = Trainer(
         Settings(**config["loss"], **config["optimiser"]), teacher, config["seed"], device, args.precision == "bf16"
     )
-    resume(trainer, work / "checkpoints", None if args.fresh or args.smoke else HERE / WARM_NAME)
+    # The committed weights lie beside the config: another config has others, or none.
+    warm = args.config.parent / WARM_NAME
+    resume(trainer, work / "checkpoints", None if args.fresh or args.smoke else warm)
     say(f"device {device}, {args.precision}, at step {trainer.steps_done} of {trainer.settings.steps}")
     if not args.export:
         batches = Batches(faces, split.train, config["batch"]["size"], augmentation, config["seed"])
         run(trainer, batches, lambda: table(monitor.look(trainer)), config["log"], work / "checkpoints", tell)
-    target = work / "smoke" if args.smoke else args.target
+    target = work / "smoke" if args.smoke else args.target or args.config.parent
     names = args.name or (
         ["synthetic"] if args.smoke else [p.name for p in (*args.data, *args.masked, *(args.eyes or ()))]
     )
@@ -197,7 +207,8 @@ def train(args: argparse.Namespace) -> int:
     head = eyes_head(args, config, work, faces, bare)
     last = LastLayer(**config["last_layer"])
     clean = bare[: last.faces]
-    wrote = deploy(trainer, faces, clean, last, split.calibration, head, names, target, args.warm_only)
+    terms_ = Terms(**config["card"])
+    wrote = deploy(trainer, faces, clean, last, split.calibration, head, names, terms_, target, args.warm_only)
     say(f"wrote {target}: {wrote}")
     return 0
 

@@ -5,6 +5,9 @@ the output of the same unit. All units learn in parallel. Stage 2, chain: a grow
 student's own preceding unit (without gradient): units learn to tolerate and correct its errors.
 Stage 3, joined: the student runs as one network, gradients flow through all of it. In every stage: cosine and pairwise
 similarities of embeddings, with dropout before the last layer, and the heads on maps without gradient.
+
+With `heads_only` the backbone is the teacher's own, unchanged, and none of these stages takes place: only the heads
+learn. For teachers whose licence allows to pass their weights on.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.common.training import floats, update_average
-from models.recognizer.architecture import MIDDLE_BLOCK, FaceNetwork, Taps, normalise
+from models.recognizer.architecture import MIDDLE_BLOCK, FaceNetwork, Taps
 from models.recognizer.precision import autocast, halve_pointwise
 from models.recognizer.teacher import Teacher
 
@@ -53,6 +56,7 @@ class Settings:
     rate: float
     weight_decay: float
     ema: float
+    heads_only: bool = False
 
 
 class Trainer:
@@ -63,13 +67,17 @@ class Trainer:
         torch.manual_seed(seed)
         self.settings, self.teacher, self.device, self.half, self.seed = settings, teacher, device, half, seed
         self.steps_done = self.started_at = 0
-        self.network = FaceNetwork(settings.drop_rate).to(device, memory_format=torch.channels_last)
+        self.network = FaceNetwork(settings.drop_rate, teacher.network.shape)
+        if settings.heads_only:
+            self.network.backbone.load_state_dict(teacher.published.backbone.state_dict())
+            self.network.backbone.requires_grad_(False)
+        self.network.to(device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         if half and device.type == "cpu":
             halve_pointwise(self.network.backbone)
             halve_pointwise(teacher.network.backbone)
-        decayed = [p for p in self.network.parameters() if p.ndim > 1]
-        rest = [p for p in self.network.parameters() if p.ndim <= 1]
+        learning = [p for p in self.network.parameters() if p.requires_grad]
+        decayed, rest = [p for p in learning if p.ndim > 1], [p for p in learning if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, settings.rate, betas=(0.9, 0.99))
         self._scales: list[Tensor] = []
@@ -79,16 +87,18 @@ class Trainer:
     def step(self, batch: Mapping[str, Any]) -> dict[str, float]:
         """One update; returns the loss terms, `mapN` being unit N's share of unexplained variance."""
         self.network.train()
+        if self.settings.heads_only:
+            self.network.backbone.eval()
         self._set_rate()
         # Dropout depends on the step alone: a resumed run repeats what the uninterrupted one would have done.
         torch.manual_seed(self.seed * 1_000_003 + self.steps_done)
-        planes = normalise(torch.as_tensor(batch["face"]).to(self.device))
+        planes = self.teacher.planes(torch.as_tensor(batch["face"]).to(self.device))
         with autocast(self.device, self.half):
             wanted = self.teacher.maps(planes)
             target = F.normalize(self.teacher.embed(wanted[-1].float()))
             if not self._scales:
                 self._scales = [self._scale(i, planes, wanted) for i in range(len(wanted))]
-            outputs = self._joined(planes) if self.joined else self._chained(planes, wanted)
+            outputs = self._outputs(planes, wanted)
             embedding = F.normalize(self.network.embed(outputs[-1].float()).float())
             seen = len(outputs[1 + MIDDLE_BLOCK])
             taps = Taps.of([out[:seen].detach().float() for out in outputs])
@@ -120,6 +130,12 @@ class Trainer:
     def joined(self) -> bool:
         """Whether gradients flow through the whole network."""
         return self.steps_done >= self.settings.join
+
+    def _outputs(self, planes: Tensor, wanted: list[Tensor]) -> list[Tensor]:
+        """Of each unit of the student."""
+        if self.settings.heads_only:
+            return wanted
+        return self._joined(planes) if self.joined else self._chained(planes, wanted)
 
     def _joined(self, planes: Tensor) -> list[Tensor]:
         outputs, x = [], planes
@@ -169,7 +185,7 @@ class Trainer:
         """The averaged network on uint8 [N, 112, 112, 3]: embedding (normalised), pose, visible, as float32."""
         found: dict[str, list[np.ndarray]] = {"embedding": [], "pose": [], "visible": []}
         for start in range(0, len(faces), chunk):
-            taps = self.average.taps(normalise(torch.as_tensor(faces[start : start + chunk]).to(self.device)))
+            taps = self.average.taps(self.teacher.planes(torch.as_tensor(faces[start : start + chunk]).to(self.device)))
             pose, logit = self.average.heads(taps)
             found["embedding"].append(F.normalize(self.average.embed(taps.features)).cpu().numpy())
             found["pose"].append(pose.cpu().numpy())

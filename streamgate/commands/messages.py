@@ -28,6 +28,7 @@ class RunRequest:
     sink_retry: float = 30.0
     sequence_fps: float | None = None
     jobs: int = 1
+    """Sources read at once; 0 for as many as suit the machine (`runtime.jobs`)."""
     overwrite: bool = False
     resume: bool = False
     shard: Shard | None = None

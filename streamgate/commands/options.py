@@ -42,6 +42,15 @@ def timecode(text: str) -> float:
     return sum(float(part) * 60.0**power for power, part in enumerate(reversed(parts)))
 
 
+def job_count(text: str) -> int:
+    """A number of sources from 1 to 64, or auto, which becomes 0."""
+    if text == "auto":
+        return 0
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= 64:
+        raise click.BadParameter(f"{text!r} is not a number from 1 to 64, nor auto")
+    return int(text)
+
+
 TEXT_PATH = click.Path(readable=False)
 """A path or pattern as it was typed; shells complete it like a path."""
 PATH = _LocalPath(path_type=Path)
@@ -56,7 +65,8 @@ def complete_folders(context: click.Context, parameter: click.Parameter, incompl
 
 
 def complete_models(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return _words(incomplete, "embedded", "standard", "imported") or complete_folders(context, parameter, incomplete)
+    known = _words(incomplete, "embedded", "open", "standard", "imported")
+    return known or complete_folders(context, parameter, incomplete)
 
 
 def complete_presets(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -79,7 +89,7 @@ _settings = section("Settings and networks")
 models_option = _settings(
     "--models", default=DEFAULT_MODELS, show_default=True, metavar="SET[,SET]",
     shell_complete=complete_models,
-    help="Weights to use: embedded, standard, imported, or a folder. Several are searched in order for each role.",
+    help="Weights to use: embedded, open, standard, imported, or a folder. Several are searched in turn for each role.",
 )  # fmt: skip
 preset_option = _settings(
     "--preset", default="studio", show_default=True, metavar="NAME|FILE", shell_complete=complete_presets,

@@ -13,6 +13,7 @@ from streamgate.commands.options import (
     TEXT_PATH,
     complete_folders,
     device_option,
+    job_count,
     max_yaw_option,
     min_size_option,
     models_option,
@@ -33,7 +34,7 @@ _work = section("Speed and distribution")
 @click.command(
     cls=Command,
     epilog="""
-    streamgate run footage/ *.mov -o faces --jobs 2   # all videos below a folder
+    streamgate run footage/ *.mov -o faces --jobs auto  # all videos below a folder
     streamgate run @list.txt --start 1:30 --end 5:00  # a part of each video
     streamgate run clip.mp4 --top-k 5 --max-yaw 15    # more faces, nearly frontal
     streamgate run footage/ --per person              # the best face per person
@@ -86,8 +87,8 @@ _work = section("Speed and distribution")
 )
 @sink_retry_option
 @_work(
-    "--jobs", type=click.IntRange(1, 64), default=1, show_default=True, metavar="N",
-    help="Number of sources to read at once.",
+    "--jobs", type=job_count, default="1", show_default=True, metavar="N|auto",
+    help="Number of sources to read at once. auto: one per core (16 on a GPU), limited by memory; 1 with --ray.",
 )
 @_work(
     "--decode", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,

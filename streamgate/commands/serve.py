@@ -106,6 +106,8 @@ def serve(rtsp: tuple[str, ...], config_file: Path | None, settings: tuple[str, 
 
     SIGTERM ends it (exit code 0); the faces found so far are written.
     """
+    import cv2
+
     from streamgate.service.memory import settle_allocator
     from streamgate.service.settings import read_settings, service_flags
     from streamgate.service.state import ServiceState
@@ -114,6 +116,8 @@ def serve(rtsp: tuple[str, ...], config_file: Path | None, settings: tuple[str, 
     read = partial(read_settings, rtsp=rtsp, config_file=config_file, table=service_flags(flags), settings=settings)
     wanted = read()
     settle_allocator()
+    # The threads of the cameras use all cores; those of OpenCV would add active waiting.
+    cv2.setNumThreads(1)
     _allow_open_files()
     state = ServiceState(wanted.config.specs)
     if config_file is not None:

@@ -20,6 +20,7 @@ from streamgate.config import Config, load_config
 from streamgate.engine import Engine
 from streamgate.errors import DeliveryError, SourceError, StreamgateError, UsageError, unexpected
 from streamgate.measures.vocabulary import reason_words
+from streamgate.runtime.jobs import automatic_jobs, decoder_threads
 from streamgate.runtime.pipeline import NOT_ON_GPU, Progress
 from streamgate.runtime.processes import Channel
 from streamgate.runtime.watchdog import MARGIN_S, within
@@ -114,7 +115,7 @@ class _WorkerRun:
             config.model_dump(mode="json"), request.models, request.device, request.decode, debug=debug
         )
         relay = _Relay(self._channel, self._state)
-        return Cluster(request.ray, request.out, options, request.jobs, relay, self._stop, quiet=not debug)
+        return Cluster(request.ray, request.out, options, request.jobs or 1, relay, self._stop, quiet=not debug)
 
     def _read_on_cluster(self, cluster: Cluster, disk: DiskSink, specs: Sequence[SourceSpec]) -> None:
         from streamgate.ray.cluster import absolute
@@ -250,9 +251,11 @@ class _WorkerRun:
             SourceSpec.open, decode=decode, max_pixels=decoding.max_pixels,
             time_range=TimeRange(decoding.start_s, decoding.end_s),
         )  # fmt: skip
-        for indexes, jobs in ((together, self._request.jobs), (alone, 1)):
+        wanted = self._request.jobs or automatic_jobs(len(together), on_gpu=engine.on_gpu)
+        for indexes, jobs in ((together, min(wanted, len(together))), (alone, 1)):
+            threads = decoder_threads(jobs)
             done = engine.run(
-                [partial(opened, specs[index]) for index in indexes],
+                [partial(opened, specs[index], threads) for index in indexes],
                 sink,
                 jobs=jobs,
                 stop=self._stop,

@@ -59,8 +59,8 @@ def face_core(face: Face) -> Array:
     Half its side is 1.15 times the larger of the eye distance and 0.9 times the eye-to-mouth distance, so that the size
     does not shrink when the head turns.
     """
-    eyes = face.landmarks[:2].mean(axis=0)
-    mouth = face.landmarks[3:].mean(axis=0)
+    eyes = face.eye_centre
+    mouth = face.mouth_centre
     half = 1.15 * scale_of(face)
     centre = (eyes + mouth) / 2
     return np.concatenate([centre - half, centre + half])
@@ -101,6 +101,6 @@ def scale_of(face: Face) -> float:
     On a turned head the distance between the eyes shrinks, their distance to the mouth does not; on a frontal face the
     two are about equal. Used for scaling only; the `size` measure is the plain eye distance.
     """
-    eyes = face.landmarks[:2].mean(axis=0)
-    mouth = face.landmarks[3:].mean(axis=0)
+    eyes = face.eye_centre
+    mouth = face.mouth_centre
     return max(face.inter_eye, 0.9 * float(np.hypot(*(mouth - eyes))), 1.0)

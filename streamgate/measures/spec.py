@@ -71,14 +71,15 @@ class ReferenceSpec:
 
     Attributes:
         evidence: the name in a face's `Evidence.values` of the reference that the face was judged with.
-        population: the reference where there is no track, or the track has too few faces.
+        population: the reference where there is no track, or the track has too few faces; None: the face's own value is
+            judged there, and elsewhere the reference instead of it.
         lowest: lower bound of a track's reference, so that eyes that never open are not taken for narrow ones.
         percentile: of the raw values of the track's evenly spaced faces.
         faces: the minimum number of such faces.
     """
 
     evidence: str
-    population: float
+    population: float | None
     lowest: float
     percentile: float = 90.0
     faces: int = 5
@@ -169,6 +170,10 @@ class MeasureSpec:
         if self.reference is None:
             return raw
         usual = evidence.values.get(self.reference.evidence, self.reference.population)
+        if usual is None:
+            return raw
+        if self.reference.population is None:
+            return usual
         return min(1.0, raw / usual) if usual > 0 else 1.0
 
     def upward(self, value: float) -> float:

@@ -21,7 +21,7 @@ def yaw_proxy(face: Face) -> float:
     if distance < 1e-3:
         return 90.0
     axis = eyes / distance
-    centre = (face.landmarks[:2].mean(axis=0) + face.landmarks[3:].mean(axis=0)) / 2
+    centre = (face.eye_centre + face.mouth_centre) / 2
     offset = float(np.dot(face.landmarks[2] - centre, axis)) / distance
     return math.degrees(math.atan(offset / 0.55))
 

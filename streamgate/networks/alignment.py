@@ -97,7 +97,7 @@ def expression_matrix(landmarks: Array) -> Array:
     distance = float(np.hypot(*across))
     if not distance > 0.0:
         raise ValueError("the eyes coincide; no eye line is defined")
-    middle = points[:2].mean(axis=0)
+    middle = (points[0] + points[1]) / 2
     axis = across / distance
     gain = EXPRESSION_EYE_DISTANCE / float(np.hypot(distance, _NOSE_DEPTH * float((points[2] - middle) @ axis)))
     linear = gain * np.array([axis, [-axis[1], axis[0]]])
@@ -117,7 +117,7 @@ def box_matrix(box: Array, size: int) -> Array:
 def _ffhq_axes(landmarks: Array) -> tuple[Array, Array]:
     """Centre of the FFHQ square and the vector from it to the middle of its right side (docs/design.md 5)."""
     points = np.asarray(landmarks, np.float64)
-    eyes, mouth = points[:2].mean(axis=0), points[3:].mean(axis=0)
+    eyes, mouth = (points[0] + points[1]) / 2, (points[3] + points[4]) / 2
     across, down = points[1] - points[0], mouth - eyes
     x = across - _rot90(down)
     length = float(np.hypot(*x))

@@ -1,4 +1,4 @@
-"""Facial expression: mouth, eyes, brows, direction of head and gaze, and whether something covers the face."""
+"""Facial expression: mouth, eyes, brows, directions of head and gaze; whether the face is covered, and real."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class ExpressionOutput:
         signals: the signals by name.
         landmarks: the five landmarks, float64 (5, 2), in pixels of the crop.
         visible: share of the face that is not covered, 0..1; None if the graph has no such output.
+        real: 0..1, below 0.5 for a face that is drawn, rendered or sculpted; None if the graph has no such output.
     """
 
     yaw: float
@@ -49,6 +50,7 @@ class ExpressionOutput:
     signals: Mapping[str, float]
     landmarks: Array
     visible: float | None = None
+    real: float | None = None
 
     def both(self, stem: str) -> float:
         """The mean of a signal's left and right values."""
@@ -81,7 +83,7 @@ class ExpressionNetwork:
         if signals.shape[1] != len(self._names):
             name = self._session.weights.name
             raise WeightsError(f"{name}: outputs {signals.shape[1]} signals, but its card lists {len(self._names)}")
-        visible = outputs["visible"].tolist() if "visible" in outputs else [None] * len(crops)
+        optional = [outputs[name].tolist() if name in outputs else [None] * len(crops) for name in ("visible", "real")]
         return [
             ExpressionOutput(
                 float(turn[0]),
@@ -89,8 +91,9 @@ class ExpressionNetwork:
                 dict(zip(self._names, row.tolist(), strict=True)),
                 self._landmarks(where),
                 share,
+                real,
             )
-            for turn, row, where, share in zip(pose, signals, points, visible, strict=True)
+            for turn, row, where, share, real in zip(pose, signals, points, *optional, strict=True)
         ]
 
     def _landmarks(self, points: Array) -> Array:

@@ -133,6 +133,7 @@ class Content:
                 {
                     "name": self.title(source["source_id"], source["source"]),
                     "pictures": bool(source.get("pictures")),
+                    "frames_decoded": source.get("frames_decoded"),
                     **{
                         key: source[key]
                         for key in ("source", "status", "error", "frames", "duration_seconds", "width", "height",

@@ -21,8 +21,9 @@ _CHANGES = 256
 DISCARDS: dict[str, frozenset[Interest]] = {
     "none": frozenset(),
     "empty": frozenset({Interest.EMPTY}),
-    "followed": frozenset({Interest.STEADY}),
-    "steady": frozenset({Interest.EMPTY, Interest.STEADY}),
+    "followed": frozenset({Interest.STEADY, Interest.KNOWN}),
+    "steady": frozenset({Interest.EMPTY, Interest.STEADY, Interest.KNOWN}),
+    "all": frozenset(Interest),
 }
 """Interests whose frames are discarded, by `decoding.discard`."""
 
@@ -36,6 +37,7 @@ class DecodeHints:
 
     def __init__(self, config: Config, detect: Callable[[Frame], Sequence[Face]]) -> None:
         self.discards = DISCARDS[config.decoding.discard]
+        self.max_gap_s = config.smoothing.short_s / 2
         self.max_skip_s = config.decoding.max_skip_s
         self.probe_interval_s = config.advanced.empty_interval_s
         self._detect = detect

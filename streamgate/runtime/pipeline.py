@@ -33,14 +33,14 @@ from streamgate.tracks import Candidate, TrackEnd
 AHEAD = 12
 """Decoded frames that may wait for analysis: enough to keep decoding while a few faces are scored."""
 AHEAD_BYTES = 48 << 20
-"""... unless they are very large."""
+"""... unless they are very large, or many sources are read at once: these share it."""
 NEAR_MISSES = 3
 """Faces of each track that nearly passed, for the report."""
 TRACKED_AHEAD = 32
 """Frames by which tracking may be ahead of selection, so that detection need not wait for faces to be scored; only the
 faces' regions of these frames are held."""
 TRACKED_BYTES = 96 << 20
-"""... unless the frames are very large."""
+"""... unless the frames are very large, or many sources are read at once."""
 
 NOT_ON_GPU = "decoded on the CPU"
 """Start of the note on a source that should have been decoded on the GPU but was not."""
@@ -85,8 +85,11 @@ class Pipeline:
         broken: threading.Event | None = None,
         emit_candidate: Callable[[Candidate], None] = lambda candidate: None,
         progress: Progress | None = None,
+        jobs: int = 1,
     ) -> Iterator[TrackEnd]:
         """Yield the tracks of an opened source as they end, filling in `result` on the way.
+
+        `jobs` is the number of sources that are read at once, which share the memory for waiting frames.
 
         A source that turns out to be sideways is rotated and read again from its beginning.
         When `stop` is set, the tracks so far are ended and yielded; when `broken` is set, reading stops because the
@@ -99,7 +102,7 @@ class Pipeline:
         finalizer = CropFinalizer(self._context, source) if needs_finalizing(config) else None
         began = time.perf_counter()
         may_turn = config.detection.sideways and source.turned is not None
-        read = partial(self._read, source, result, finalizer, stop, broken, emit_candidate, progress)
+        read = partial(self._read, source, result, finalizer, stop, broken, emit_candidate, progress, jobs)
         counts, turn = yield from read(may_turn=may_turn)
         if turn:
             source.read_as(turned=turn)
@@ -114,7 +117,8 @@ class Pipeline:
             result.notes.append(f"{NOT_ON_GPU}: the GPU does not decode this {source.stats.not_on_gpu} video")
         if source.stats.combed:
             result.notes.append(f"{source.stats.combed} interlaced frame(s) not flagged as such: deinterlaced")
-        result.frames = counts.frames
+        result.frames = counts.frames + source.stats.left_out_at_end
+        result.frames_decoded = counts.frames_decoded
         result.decode_errors = source.stats.decode_errors
         result.pts_estimated = source.stats.pts_estimated
         result.combed = source.stats.combed
@@ -137,6 +141,7 @@ class Pipeline:
         broken: threading.Event | None,
         emit_candidate: Callable[[Candidate], None],
         progress: Progress,
+        jobs: int,
         *,
         may_turn: bool,
     ) -> Generator[TrackEnd, None, tuple[SelectionCounts, int]]:
@@ -177,8 +182,8 @@ class Pipeline:
         # Decoding, tracking and selection are three threads in a row. Only tracking gives feedback to the stage before
         # it, in a way that does not depend on how far ahead that is (see `decode_hints`).
         size = max(1, source.width * source.height * 3 // 2)
-        waiting = int(min(AHEAD, max(3, AHEAD_BYTES // size)))
-        further = int(min(TRACKED_AHEAD, max(8, TRACKED_BYTES // size)))
+        waiting = int(min(AHEAD, max(3, AHEAD_BYTES // (jobs * size))))
+        further = int(min(TRACKED_AHEAD, max(8, TRACKED_BYTES // (jobs * size))))
         timeout = stall_seconds() + MARGIN_S
         late = SourceError(f"{source.location}: no frame arrived for {timeout:g} s; the rest is skipped")
         try:
@@ -236,6 +241,7 @@ class Pipeline:
         """
         stop = stop or threading.Event()
         progress = progress or Progress()
+        jobs = max(1, min(jobs, len(sources)))
 
         broken = threading.Event()
 
@@ -245,12 +251,12 @@ class Pipeline:
                 return SourceResult(SourceInfo(label, ""), status="not_started")
             progress.opening(index)
             try:
-                return self._run_one(sources[index], label, sink, stop, broken, progress)
+                return self._run_one(sources[index], label, sink, stop, broken, progress, jobs)
             except BaseException:
                 broken.set()
                 raise
 
-        pool = ThreadPoolExecutor(max_workers=max(1, jobs), thread_name_prefix="streamgate-source")
+        pool = ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="streamgate-source")
         futures: list[Future[SourceResult]] = [pool.submit(work, index) for index in range(len(sources))]
         try:
             _wait(futures)
@@ -269,6 +275,7 @@ class Pipeline:
         stop: threading.Event,
         broken: threading.Event,
         progress: Progress,
+        jobs: int,
     ) -> SourceResult:
         result = SourceResult(SourceInfo(label, ""))
         try:
@@ -276,7 +283,7 @@ class Pipeline:
                 result.source = SourceInfo(source.location, source.source_id)
                 progress.started(source)
                 try:
-                    self._into(sink, source, result, stop, broken, progress)
+                    self._into(sink, source, result, stop, broken, progress, jobs)
                 finally:
                     progress.closed(source)
         except (SinkError, DeviceError):
@@ -300,11 +307,12 @@ class Pipeline:
         stop: threading.Event,
         broken: threading.Event,
         progress: Progress,
+        jobs: int,
     ) -> None:
         writer = sink.open_source(result.source)
         try:
             for ended in self.tracks(
-                source, result, stop=stop, broken=broken, emit_candidate=writer.evaluated, progress=progress
+                source, result, stop=stop, broken=broken, emit_candidate=writer.evaluated, progress=progress, jobs=jobs
             ):
                 writer.track(ended)
             if broken.is_set():

@@ -31,6 +31,8 @@ class SelectionCounts:
     """Running counts of one source."""
 
     frames: int = 0
+    """Frames of the video, including those that were not decoded because they were not needed."""
+    frames_decoded: int = 0
     faces_detected: int = 0
     faces_scored: int = 0
     tracks: int = 0
@@ -80,7 +82,8 @@ class SelectionStage:
 
     def take(self, tracked: TrackedFrame) -> Iterator[TrackEnd]:
         """Take the next tracked frame; yields the tracks that end with it."""
-        self.counts.frames += 1
+        self.counts.frames += 1 + tracked.left_out
+        self.counts.frames_decoded += 1
         self.counts.faces_detected += tracked.faces_detected
         if self._in_transition and not tracked.transition:
             yield from self.finish()

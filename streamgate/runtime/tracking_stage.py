@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -33,6 +34,10 @@ YOUNG_S = 0.5
 """A track is watched closely for this long after its birth."""
 FAST = 1.0
 """Speed in face widths per second from which a track is watched closely."""
+WATCHED_SHARE = 0.12
+"""Share of a track's age that is watched at least before it is KNOWN."""
+GROWN = 1.15
+"""Growth of the distance between the eyes that makes a track worth watching again: it comes closer, or turns here."""
 HELD_BYTES = 20 << 20
 """Limit for the regions of tracked frames that wait until it is known whether they are part of a transition."""
 
@@ -46,7 +51,7 @@ class TrackedFrame:
     proved to be more than noise; it is empty when no detection ran. `until` is the end of the frame's display time.
     `turn` is the number of clockwise quarter turns by which the source must be rotated and read again; None while
     undecided. With `transition` the frame is between two shots; no track continues past the last such frame.
-    `unrelated`: see `Frame`.
+    `unrelated` and `left_out`: see `Frame`.
     """
 
     pts_seconds: float
@@ -62,11 +67,21 @@ class TrackedFrame:
     turn: int | None = 0
     transition: bool = False
     unrelated: bool = False
+    left_out: int = 0
 
     @property
     def regions(self) -> list[Frame]:
         """All regions of this frame."""
         return [region for _, region in self.between] + [region for _, region, _ in self.seen]
+
+
+@dataclass(slots=True)
+class _Watched:
+    """How long a track was watched, not only looked at in single key frames, and its face's largest eye distance."""
+
+    last_pts: float
+    seconds: float = 0.0
+    inter_eye: float = 0.0
 
 
 class TrackingStage:
@@ -98,12 +113,15 @@ class TrackingStage:
         self._left_until = -np.inf
         self._bars = BarDetector()
         self._next_detection = -np.inf
+        self._watched: dict[int, _Watched] = {}
+        # Best shots of all poses may be anywhere, and more best shots take more time to find.
+        self._watch_s = 0.0 if config.keep.poses == "all" else config.advanced.watch_s * config.keep.top_k
         self._max_track_s = max_track_s
         self._size: tuple[int, int] | None = None
         self._interest = Interest.LIVELY
         self.hints: DecodeHints | None = None
         """For the source; None where every frame is needed."""
-        if not config.exhaustive and (config.decoding.discard != "none" or config.decoding.max_skip_s > 0):
+        if not live and not config.exhaustive and (config.decoding.discard != "none" or config.decoding.max_skip_s > 0):
             self.hints = DecodeHints(config, self._faces)
         self._sideways: SidewaysDetector | None = None
         if may_turn:
@@ -116,13 +134,16 @@ class TrackingStage:
 
     def tracked_frames(self, frames: Iterable[Frame]) -> Iterator[TrackedFrame]:
         """Yield one tracked frame per frame, in order; tracks still open at the end are not reported as ended."""
-        for frame in frames:
+        coming = Peekable(frames)
+        for frame in coming:
             until = frame.pts_seconds + frame.duration_seconds
-            tracked = TrackedFrame(frame.pts_seconds, until, frame.width, frame.height, unrelated=frame.unrelated)
+            tracked = TrackedFrame(
+                frame.pts_seconds, until, frame.width, frame.height, unrelated=frame.unrelated, left_out=frame.left_out
+            )
             # Boxes from a frame of another size are meaningless in this one.
             resized = self._size not in (None, (frame.width, frame.height))
             self._size = frame.width, frame.height
-            change = Change.CUT if frame.unrelated else self._cuts.look(frame)
+            change = Change.CUT if frame.unrelated else self._cuts.look(frame, partial(self._following, frame, coming))
             new_shot = change is not Change.NONE or resized
             frame.shown = self._bars.shown(frame, new_shot=new_shot)
             self._change_shots(change, tracked, for_good=frame.unrelated or resized)
@@ -133,13 +154,21 @@ class TrackingStage:
             else:
                 self._interpolate(frame, tracked)
             tracked.turn = self.turn
-            if self.hints is not None:
+            if self.hints is not None and not coming.peeked:
                 self.hints.note(frame.pts_seconds, self._interest)
             yield from self._settled(tracked, new_shot, unrelated=frame.unrelated)
         if self._transitions is not None:
             yield from self._release(self._transitions.finish())
         if self._sideways is not None:
             self._sideways.conclude()
+
+    def _following(self, frame: Frame, coming: Peekable) -> Frame | None:
+        """The frame after `frame`, whose hint is given first, because the source may wait for it; None for a stream."""
+        if self._transitions is None:
+            return None
+        if self.hints is not None:
+            self.hints.note(frame.pts_seconds, Interest.LIVELY)
+        return coming.peek()
 
     def _change_shots(self, change: Change, tracked: TrackedFrame, *, for_good: bool) -> None:
         """End the tracks of a shot that is over; after a cut, only once that shot can no longer return."""
@@ -211,19 +240,33 @@ class TrackingStage:
         # While the previous shot may still return, new tracks do not count yet.
         tracked.people = [track.track_id for track in self._tracker.tracks if track.confident and not self._left]
         smallest = self._smallest(frame)
+        # A face too small to be kept need not be watched closely.
+        tracks = [track for track in self._tracker.tracks if shorter_side(track.face.box) >= smallest]
         lively = any(
             track.track_id not in seen or track.last_pts - track.first_pts < YOUNG_S or track.motion.speed > FAST
-            for track in self._tracker.tracks
-            # A face too small to be kept need not be watched closely.
-            if shorter_side(track.face.box) >= smallest
+            for track in tracks
         )
+        self._watched = {one.track_id: self._watched.get(one.track_id) or _Watched(frame.pts_seconds) for one in tracks}
+        well_known = [self._is_known(track, self._watched[track.track_id], frame.pts_seconds) for track in tracks]
         self._next_detection = frame.pts_seconds + self._interval(lively) - 1e-6
         # A face with too low a score to start a track may start one soon.
         nothing = not self._tracker.tracks and not tracked.faces_detected
         steady = bool(self._tracker.tracks) and not lively
         if self._sideways is not None and self._sideways.suspects:
             nothing = steady = False
-        self._interest = Interest.EMPTY if nothing else Interest.STEADY if steady else Interest.LIVELY
+        followed = Interest.KNOWN if all(well_known) and self._watch_s else Interest.STEADY
+        self._interest = Interest.EMPTY if nothing else followed if steady else Interest.LIVELY
+
+    def _is_known(self, track: Track, watched: _Watched, pts_seconds: float) -> bool:
+        """Whether a track was watched long enough, and this face is not much larger than those that were watched."""
+        gap, watched.last_pts = pts_seconds - watched.last_pts, pts_seconds
+        if gap <= 1.5 * self._config.detection.interval_s:
+            watched.seconds += gap
+            watched.inter_eye = max(watched.inter_eye, track.face.inter_eye)
+        elif track.face.inter_eye > GROWN * watched.inter_eye:
+            return False
+        needed = max(self._watch_s, WATCHED_SHARE * (pts_seconds - track.first_pts))
+        return watched.seconds >= needed
 
     def _interpolate(self, frame: Frame, tracked: TrackedFrame) -> None:
         """Keep the regions of large enough faces until the next detection gives their exact positions."""
@@ -254,3 +297,29 @@ class TrackingStage:
         if not self._tracker.tracks:
             return self._config.advanced.empty_interval_s
         return self._config.advanced.dense_interval_s if lively else self._config.detection.interval_s
+
+
+class Peekable:
+    """Frames, of which the next one can be looked at ahead of its turn."""
+
+    def __init__(self, frames: Iterable[Frame]) -> None:
+        self._frames = iter(frames)
+        self._next: Frame | None = None
+        self.peeked = False
+        """Whether the frame after the current one was looked at."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        while True:
+            self.peeked = False
+            frame, self._next = self._next or next(self._frames, None), None
+            if frame is None:
+                return
+            yield frame
+            del frame
+
+    def peek(self) -> Frame | None:
+        """The next frame; None at the end."""
+        self.peeked = True
+        if self._next is None:
+            self._next = next(self._frames, None)
+        return self._next

@@ -82,11 +82,12 @@ class Evaluator:
 
     def _usual(self, candidate: Candidate) -> dict[str, float]:
         """The current reference values of the face's measures, by their evidence names."""
-        return {
+        usual = {
             reference.evidence: candidate.usual.get(spec.name, reference.population)
             for spec, reference in self._relative
             if spec.raw_of(candidate.evidence) is not None
         }
+        return {name: value for name, value in usual.items() if value is not None}
 
     def measures(self, evidence: Evidence) -> dict[str, Measure]:
         """Every recorded measure by name; unavailable ones carry a status instead of a value."""

@@ -30,7 +30,7 @@ from streamgate.networks.pose import crop_box, upright
 from streamgate.networks.recognizer import CROP_SIDE as ALIGNED_SIDE
 from streamgate.scoring.calibration import recorded_measures
 from streamgate.scoring.context import ScoringContext
-from streamgate.scoring.evaluator import is_turned
+from streamgate.scoring.evaluator import SMALL, is_turned
 from streamgate.scoring.fingerprint import HASH_SIDE, hash_matrix, perceptual_hash
 from streamgate.scoring.lockstep import Floor, Steps
 from streamgate.scoring.padding import warp_padded
@@ -47,6 +47,8 @@ REFINE_IOU = 0.3
 UNREFINED, NARROWLY = 0.5, 0.1
 """Shortfall up to which a failed face may still pass: while its landmarks are the detector's, and after the first run
 of the expression network (of 420 faces that failed by more than 0.05 then, four passed after the second run)."""
+STEADY_REASONS = frozenset({SMALL, "dark", "bright", "blurred"})
+"""Reasons that other landmarks hardly change: the face's box, light and detail stay what they are."""
 MOVED, FURTHEST = 0.03, 0.25
 """How far the expression network has to move the eyes, as a share of the distance between them, to make a second run on
 a face that is only prescored worthwhile; and the furthest it may move any landmark."""
@@ -85,6 +87,8 @@ class FaceScorer:
         guessed = self._guess(candidate)
         gate = candidate.gate
         room = NARROWLY if candidate.unsettled > MOVED else 0.0 if candidate.refined else UNREFINED
+        if not STEADY_REASONS.isdisjoint(gate.reasons):
+            room = min(room, NARROWLY)
         if gate.reasons and not (self._refines and gate.failed_within(room)):
             return 0.0
         return self._evaluator.bound(guessed, candidate.ceilings)

@@ -14,6 +14,7 @@ Pad = Literal["black", "reflect", "blur"]
 
 _BLUR = 0.02
 """Standard deviation of the blur as a share of the picture's side."""
+_ROWS = 32
 
 
 def warp_padded(picture: Picture, matrix: Array, side: int, pad: Pad) -> Array:
@@ -24,21 +25,28 @@ def warp_padded(picture: Picture, matrix: Array, side: int, pad: Pad) -> Array:
     ends = np.array([[0, 0, 1], [side - 1, 0, 1], [0, side - 1, 1], [side - 1, side - 1, 1]], np.float64) @ back.T
     if (ends >= -0.5).all() and (ends <= (right + 0.5, bottom + 0.5)).all():
         return crop  # all corners are inside, so the whole square is
-    columns, rows = np.meshgrid(np.arange(side, dtype=np.float64), np.arange(side, dtype=np.float64))
-    x = back[0, 0] * columns + back[0, 1] * rows + back[0, 2]
-    y = back[1, 0] * columns + back[1, 1] * rows + back[1, 2]
-    outside = (x < -0.5) | (x > right + 0.5) | (y < -0.5) | (y > bottom + 0.5)
-    if pad == "black":
-        crop[outside] = 0
-        return crop
-    mirrored_x, mirrored_y = _mirrored(x, right), _mirrored(y, bottom)
     into = np.asarray(matrix, np.float64)
-    # Mirrored pixels come from the crop itself; beyond it (half the face outside) its edge is mirrored once more.
-    map_x = (into[0, 0] * mirrored_x + into[0, 1] * mirrored_y + into[0, 2]).astype(np.float32)
-    map_y = (into[1, 0] * mirrored_x + into[1, 1] * mirrored_y + into[1, 2]).astype(np.float32)
-    mirrored = cv2.remap(crop, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    filled = np.where(outside[..., None], mirrored, crop)
-    if pad == "reflect":
+    columns = np.arange(side, dtype=np.float64)[None]
+    outside = np.zeros((side, side), bool)
+    filled = crop.copy()
+    # A few rows at a time: larger arrays are returned to the system each time, and new memory is slow.
+    for top in range(0, side, _ROWS):
+        part = slice(top, top + _ROWS)
+        rows = np.arange(top, min(top + _ROWS, side), dtype=np.float64)[:, None]
+        x = back[0, 0] * columns + back[0, 1] * rows + back[0, 2]
+        y = back[1, 0] * columns + back[1, 1] * rows + back[1, 2]
+        beyond = outside[part]
+        beyond[...] = (x < -0.5) | (x > right + 0.5) | (y < -0.5) | (y > bottom + 0.5)
+        if pad == "black":
+            filled[part][beyond] = 0
+        elif beyond.any():
+            mirrored_x, mirrored_y = _mirrored(x, right), _mirrored(y, bottom)
+            # Mirrored pixels come from the crop itself; beyond it (half the face outside) its edge is mirrored again.
+            map_x = (into[0, 0] * mirrored_x + into[0, 1] * mirrored_y + into[0, 2]).astype(np.float32)
+            map_y = (into[1, 0] * mirrored_x + into[1, 1] * mirrored_y + into[1, 2]).astype(np.float32)
+            mirrored = cv2.remap(crop, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+            np.copyto(filled[part], mirrored, where=beyond[..., None])
+    if pad != "blur":
         return filled
     sigma = _BLUR * side
     soft = cv2.GaussianBlur(filled, (0, 0), sigma)
@@ -52,5 +60,7 @@ def _mirrored(position: Array, last: int) -> Array:
     """Positions outside 0..last, mirrored back into that range."""
     if last < 1:
         return np.zeros_like(position)
-    folded = np.abs(position) % (2 * last)
+    folded = np.abs(position)
+    if folded.max() >= 2 * last:  # seldom, and a remainder takes longer than all the rest
+        folded %= 2 * last
     return np.where(folded > last, 2 * last - folded, folded)

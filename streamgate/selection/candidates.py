@@ -53,7 +53,10 @@ class TrackSelector(ScoredTrack):
         super().__init__(track_id, config, scorer, near_misses=near_misses)
         self.strangers: list[Observation] = []
         """Faces that turned out to show another person: they belong to a new track, and this one has ended."""
-        self._prescorer = Prescorer(self.observed, self.reference, scorer, config.advanced)
+        # Where the least bad face may be kept, rejected ones are looked at as closely as others.
+        self._prescorer = Prescorer(
+            self.observed, self.reference, scorer, config.advanced, thins=config.keep.fallback != "best"
+        )
         # For faces that need not be at rest, looking at neighbouring frames gains little.
         self._scores_twice = scorer.sees_expressions and config.keep.expression == "neutral"
         threshold = scorer.identity_threshold
@@ -355,6 +358,9 @@ class TrackSelector(ScoredTrack):
                 return
             if self.observed.has_lost_neighbour(observation, self._reach()):
                 # The frame before it has been dropped, so it cannot be confirmed.
+                return
+            if self.observed.is_isolated(observation, self._reach()):
+                # Its neighbours were not decoded, so it cannot be confirmed either.
                 return
             near = self.observed.neighbours(observation, self._reach())
             for neighbour in near:

@@ -148,6 +148,13 @@ class ObservationBuffer:
         """Whether the one directly before it, within `reach` seconds, has been dropped."""
         return observation is self.oldest and observation.pts_seconds - self._lost_pts <= reach
 
+    def is_isolated(self, observation: Observation, reach: float) -> bool:
+        """Whether it has no neighbour within `reach` seconds because frames next to it were not decoded."""
+        if self.neighbours(observation, reach):
+            return False
+        after = next((one for one in self._observations if one.pts_seconds > observation.pts_seconds), None)
+        return observation.frame.left_out > 0 or (after is not None and after.frame.left_out > 0)
+
     def let_go(self, before: float) -> list[Observation]:
         """Drop those earlier than `before`; returns them."""
         gone = []

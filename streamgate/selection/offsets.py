@@ -28,6 +28,7 @@ class LandmarkOffsets:
 
     def __init__(self) -> None:
         self._by_pts: dict[float, Array] = {}
+        self._median: Array | None = None
 
     def __bool__(self) -> bool:
         return bool(self._by_pts)
@@ -37,6 +38,7 @@ class LandmarkOffsets:
         eyes = _between_eyes(detected)
         if not eyes:
             return
+        self._median = None
         self._by_pts[pts_seconds] = _as_complex(landmarks - detected.landmarks) / eyes
         if len(self._by_pts) > REMEMBERED:
             del self._by_pts[next(iter(self._by_pts))]
@@ -49,11 +51,18 @@ class LandmarkOffsets:
         share = math.exp(-abs(nearest - pts_seconds) / FADE_S)
         offset: Array = share * self._by_pts[nearest]
         if len(self._by_pts) >= FEWEST:
-            known = np.stack(list(self._by_pts.values()))
-            offset = offset + (1 - share) * np.median(known.view(np.float64), axis=0).view(np.complex128)
+            offset = offset + (1 - share) * self._usual()
         moved = offset * _between_eyes(detected)
         landmarks = detected.landmarks + np.column_stack([moved.real, moved.imag])
         return replace(detected, landmarks=landmarks.astype(np.float32))
+
+    def _usual(self) -> Array:
+        """The median of the offsets, by coordinate; `np.median` takes ten times as long for so few."""
+        if self._median is None:
+            known = np.sort(np.stack(list(self._by_pts.values())).view(np.float64), axis=0)
+            middle: Array = (known[(len(known) - 1) // 2] + known[len(known) // 2]) / 2
+            self._median = middle.view(np.complex128)
+        return self._median
 
 
 def _as_complex(points: Array) -> Array:

@@ -18,27 +18,43 @@ from streamgate.tracks import Candidate
 
 MAX_INTERVAL_S = 0.25
 """Time between two prescored faces of a long track: short enough to catch a smile or a turn of the head."""
+HOPELESS = 4
+"""After so many prescored faces in a row that were rejected, the next ones are as far apart as in a long track, until
+one is not rejected: a turned or covered face stays so for a while."""
 
 
 class Prescorer:
     """Prescores faces of one track, so that each gets a potential quality."""
 
     def __init__(
-        self, observed: ObservationBuffer, reference: TrackReference, scorer: FaceScorer, config: AdvancedConfig
+        self,
+        observed: ObservationBuffer,
+        reference: TrackReference,
+        scorer: FaceScorer,
+        config: AdvancedConfig,
+        *,
+        thins: bool,
     ) -> None:
-        """`reference` receives the evidence of the evenly spaced faces."""
+        """`reference` receives the evidence of the evenly spaced faces; with `thins` fewer of them are prescored while
+        all are rejected."""
         self._observed = observed
         self._reference = reference
         self._scorer = scorer
         self._config = config
         self._offsets = LandmarkOffsets()
         self._last_pts = -np.inf
+        self._thins = thins
+        self._rejected = 0
+        """Prescored faces in a row that were rejected."""
 
     def spread(self, window: Sequence[Observation]) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
         """Prescore evenly spaced faces of the window; the others have no potential. Returns the prescored ones."""
         chosen: list[Observation] = []
         for observation in window:
-            if observation.pts_seconds - self._last_pts >= self._interval(observation) - 1e-6:
+            interval = self._interval(observation)
+            if self._thins and self._rejected >= HOPELESS:
+                interval = max(interval, MAX_INTERVAL_S)
+            if observation.pts_seconds - self._last_pts >= interval - 1e-6:
                 self._last_pts = observation.pts_seconds
                 chosen.append(observation)
         # The landmark offset of a track's first face is used for all later faces, so the expression network's second
@@ -49,6 +65,8 @@ class Prescorer:
         seen += yield from self._prescore_faces(chosen[len(first) :])
         for candidate in seen:
             self._reference.add(candidate.evidence)
+        for observation in chosen:
+            self._rejected = 0 if observation.potential > 0 else self._rejected + 1
         return chosen
 
     def beside(self, observation: Observation) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:

@@ -13,9 +13,10 @@ import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import median
 
 import cv2
 import numpy as np
@@ -24,8 +25,10 @@ from streamgate.frames import Array, Frame, Picture
 
 SIDE = (160, 90)
 """Size of the small pictures for any aspect ratio of the frames: both streams show the same part of the scene."""
-KEPT_S = 10.0
-"""How long small pictures of the substream are kept."""
+LOOK_S = 0.06
+"""Interval between the small pictures of the substream; lags in between are interpolated."""
+LOOKS_KEPT = 170
+"""Number of small pictures of the substream that are kept: ten seconds."""
 FURTHEST_S = 4.0
 """Maximum difference between the delays of the two streams."""
 _AFTER_CONNECT_S = 0.3
@@ -46,6 +49,10 @@ _LEAST_MOTION = 1.0
 _RISE = 0.35
 """Minimum increase of the difference two pictures away from the best lag, relative to the best, for a sure result."""
 _CONTRADICTED = 3
+_ENOUGH = 3
+"""Comparisons after which an offset is only checked now and then."""
+_CHECK_S = 30.0
+"""Interval between checks: meanwhile clocks drift by less than half a picture, which their arrival times show too."""
 _RIVAL = 0.15
 """The same for all other lags further away."""
 
@@ -63,24 +70,6 @@ class Look:
 
     seconds: float
     luma: Array
-
-
-class Looks:
-    """Small pictures of the last seconds of a substream. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._looks: deque[Look] = deque()
-        self._mutex = threading.Lock()
-
-    def note(self, seconds: float, luma: Array) -> None:
-        with self._mutex:
-            self._looks.append(Look(seconds, luma))
-            while seconds - self._looks[0].seconds > KEPT_S:
-                self._looks.popleft()
-
-    def between(self, start: float, end: float) -> list[Look]:
-        with self._mutex:
-            return [look for look in self._looks if start <= look.seconds <= end]
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,9 +228,9 @@ class Alignment:
             return arrival + delay
         now = time.monotonic()
         # Arrival times follow the drift of the clocks. Larger changes come from network jitter: no clock is that bad.
-        return float(np.median([
+        return median(
             one.offset + min(max(arrival - one.arrival, one.worst(now, -1)), one.worst(now, 1)) for one in found
-        ]))  # fmt: skip
+        )
 
     def _arrival(self) -> float | None:
         """The offset according to arrival times alone."""
@@ -266,6 +255,16 @@ class Alignment:
         """Whether the offset was found in pictures of the current connections."""
         return self._doubt < _AFTER_CONNECT_S
 
+    @property
+    def due(self) -> bool:
+        """Whether the offset is to be checked against pictures, as far as these are decoded anyway."""
+        return len(self._found) < _ENOUGH or time.monotonic() - self._since >= _CHECK_S
+
+    def suspect(self) -> None:
+        """A face was not the expected one: check the offset with the next."""
+        with self._mutex:
+            self._since = min(self._since, time.monotonic() - _CHECK_S)
+
     def learn(self, result: Match, spacing: float) -> None:
         """Update the offset with the result of a comparison based on the current offset."""
         self.confidence = result.confidence
@@ -278,7 +277,7 @@ class Alignment:
             self._contradicted = 0
             # A single comparison may be off by one picture if a coarsely coded substream repeats pictures.
             self._found.append(_Found(now, offset + result.lag, arrival))
-            self._delay = float(np.median([one.offset - one.arrival for one in list(self._found)[-_MEDIAN:]]))
+            self._delay = median(one.offset - one.arrival for one in list(self._found)[-_MEDIAN:])
             self._doubt, self._since = min(1.5 * spacing, 0.1), now
             self.drift = _drift(list(self._found))
 
@@ -299,18 +298,11 @@ def _drift(found: Sequence[_Found]) -> float | None:
     if len(found) < 4 or found[-1].at - found[0].at < _DRIFT_S:
         return None
     pairs = [(a, b) for a, b in combinations(found, 2) if b.at - a.at > _DRIFT_S / 2]
-    return 1e6 * float(np.median([(b.offset - a.offset) / (b.at - a.at) for a, b in pairs]))
+    return 1e6 * median((b.offset - a.offset) / (b.at - a.at) for a, b in pairs)
 
 
-def nearest(times: Sequence[float], wanted: float) -> int:
-    """Index of the time nearest to `wanted` in ascending times."""
-    index = bisect_left(times, wanted)
-    if index == len(times) or (index and wanted - times[index - 1] <= times[index] - wanted):
-        return index - 1
-    return index
-
-
-def around(looks: Sequence[Look], start: float, end: float) -> list[Look]:
-    """Those from `start` to `end`, of looks in order of time."""
+def around(looks: Iterable[Look], start: float, end: float) -> list[Look]:
+    """Those from `start` to `end`, of looks in order of time, to which another thread may append."""
+    looks = list(looks)
     times = [look.seconds for look in looks]
-    return list(looks[bisect_left(times, start) : bisect_right(times, end)])
+    return looks[bisect_left(times, start) : bisect_right(times, end)]

@@ -24,7 +24,8 @@ _MOST = 64
 """Lookups that may wait; beyond this an `improved` is dropped, and a `final` uses the substream's face."""
 _OVERDUE_S = 0.1
 """A lookup is not started if its time has been up for this long, since others are waiting."""
-_CLOCK_S = 0.05
+_CLOCK_S = 0.2
+"""Longest pause of the clock: less than the time for which any lookup waits."""
 _ALIGN_PAUSES = (2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 """Pauses before attempts to find an offset; the last one is repeated."""
 
@@ -65,7 +66,7 @@ class MainFaces(Collector):
 
     def watch(self, main: MainStream) -> None:
         """Keep a main stream aligned from now on."""
-        main.wake = self._wake
+        main.wake = lambda: self._wake(main)
         with self._changed:
             self._mains.append(main)
 
@@ -96,8 +97,8 @@ class MainFaces(Collector):
         for one, reason in gone:
             self._finish(one, None, reason)
 
-    def _wake(self) -> None:
-        if self._waiting:
+    def _wake(self, main: MainStream) -> None:
+        if any(lookup.main is main for lookup in tuple(self._waiting)):
             with self._changed:
                 self._changed.notify_all()
 
@@ -135,7 +136,10 @@ class MainFaces(Collector):
                     if self._stopping:
                         return
                     self._changed.wait(0.5)
-            time.sleep(_CLOCK_S)
+                dues = [one.until + _OVERDUE_S for one in self._waiting]
+                if self._current is not None and not self._current.answered:
+                    dues.append(self._current.until + ANSWERED_S)
+            time.sleep(min(max(min(dues, default=1e9) - time.monotonic() + 0.005, 0.02), _CLOCK_S))
             with self._changed:
                 overdue = [one for one in self._waiting if one.overdue(_OVERDUE_S)]
                 self._waiting = [one for one in self._waiting if one not in overdue]

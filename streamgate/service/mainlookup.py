@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.faces import enlargement
 from streamgate.scoring.full_scorer import FullScorer
 from streamgate.scoring.lockstep import no_floor, run_in_lockstep
-from streamgate.service.alignment import FURTHEST_S, Look, Match, match, nearest, small_picture
+from streamgate.service.alignment import FURTHEST_S, Look, Match, around, match, small_picture
 from streamgate.service.mainstream import MainStream, Playing
 from streamgate.service.pins import Pinned
 from streamgate.sources.container import pixel_limit
@@ -33,6 +33,8 @@ _REACH_S = 0.3
 _COMPARED_S = 0.4
 """Length of the decoded stretch before the instant that is compared with the substream."""
 _LEAST_COMPARED = 6
+_KEPT = 12
+"""Decoded frames among which the right one is while the offset is being checked."""
 _ALIGN_PICTURES = 40
 ANSWERED_S = 0.4
 """A lookup is answered at most this long after its time is up, even while it is in progress."""
@@ -88,44 +90,68 @@ def look_up(lookup: Lookup) -> BestShot:
     offset = alignment.offset
     if offset is None:
         raise Fallback("unsure")
+
+    def give_up() -> bool:
+        return lookup.overdue(ANSWERED_S)
+
     if not alignment.found:
-        align(main, lambda: lookup.overdue(ANSWERED_S))
+        align(main, give_up)
         offset = alignment.offset or offset
     spacing, newest = playing.spacing, playing.ring.newest or 0.0
     wanted = pts + offset
     if newest < wanted - spacing / 2:
         raise Fallback("late")
     reach = min(max(alignment.doubt, 1.5 * spacing), _REACH_S)
-    start = wanted - 0.5 * spacing
+    theirs = _looks_around(lookup) if alignment.due else []
+    # A key frame nearest to the instant needs nothing before it, unless the comparison may move the instant.
+    start = wanted + (-1.5 if theirs else 0.49) * spacing
     units = playing.ring.units(start, wanted + reach)
-    if units:
+    if theirs and units:
         # Just after a key frame there would be too little to compare.
         least = units[0].time / playing.media.clock_rate + (_LEAST_COMPARED + 0.5) * spacing
         if least > wanted + reach:
             units = playing.ring.units(start, least) or units
     if not units:
         raise Fallback("dropped")
-    frames, looks, maker = _decoded(
-        playing, units, wanted - _COMPARED_S, main.live, lambda: lookup.overdue(ANSWERED_S)
-    )
+    maker = PictureMaker(playing.media.codec, None)
+    since = wanted - (_COMPARED_S if theirs else spacing)
+    frames: list[tuple[float, VideoFrame]] = []
+    looks: list[Look] = []
+    for seconds, frame in _decoded(playing, units, since, maker, main.live, give_up):
+        frames.append((seconds, frame))
+        # Each frame that is kept is new memory: the decoder reuses that of the others.
+        del frames[: -_KEPT if theirs else -2]
+        if theirs and seconds >= since:
+            looks.append(Look(seconds - offset, small_picture(maker.picture(frame), _MAIN_SAMPLES)))
+        if seconds < pts + offset - spacing / 2:
+            continue
+        if theirs and len(looks) >= _LEAST_COMPARED:
+            offset, theirs = _refined(main, looks, theirs, reach, offset), []
+        if not theirs and seconds >= pts + offset - spacing / 2:
+            break
+    if theirs:
+        offset = _refined(main, looks, theirs, reach, offset)
     if not frames:
         raise Fallback("damaged")
-    offset = _refined(lookup, looks, reach, spacing, offset)
-    seconds = [one for one, _ in frames]
-    index = nearest(seconds, pts + offset)
-    if abs(seconds[index] - pts - offset) > spacing:
+    seconds, frame = min(frames, key=lambda one: abs(one[0] - pts - offset))
+    if abs(seconds - pts - offset) > spacing:
         raise Fallback("unsure")
-    return _scored(lookup, maker, frames[index][1])
+    return _scored(lookup, maker, frame)
 
 
-def _refined(lookup: Lookup, looks: list[Look], reach: float, spacing: float, offset: float) -> float:
-    """The offset after comparing the decoded pictures with the substream around the face."""
-    main, pts = lookup.main, lookup.shot.pts_seconds
-    theirs = {look.seconds: look for look in (lookup.pinned.looks if lookup.pinned else ())}
-    theirs |= {look.seconds: look for look in main.looks.between(pts - 1.0, pts + 1.0)}
-    ours = [Look(look.seconds - offset, look.luma) for look in looks]
-    known = [theirs[key] for key in sorted(theirs)]
-    found = match(ours, known, max(reach, 2.5 * spacing) + spacing, spacing)
+def _looks_around(lookup: Lookup) -> list[Look]:
+    """Small pictures of the substream around the face, in order of time."""
+    pts = lookup.shot.pts_seconds
+    found = {look.seconds: look for look in (lookup.pinned.looks if lookup.pinned else ())}
+    found |= {look.seconds: look for look in around(lookup.main.looks, pts - 1.0, pts + 1.0)}
+    return [found[key] for key in sorted(found)]
+
+
+def _refined(main: MainStream, ours: list[Look], theirs: list[Look], reach: float, offset: float) -> float:
+    """The offset after comparing decoded pictures with the substream around the face."""
+    assert main.playing is not None
+    spacing = main.playing.spacing
+    found = match(ours, theirs, max(reach, 2.5 * spacing) + spacing, spacing)
     if found is not None and found.sure:
         main.alignment.learn(found, spacing)
         return main.alignment.offset or offset
@@ -145,9 +171,12 @@ def align(main: MainStream, give_up: Callable[[], bool]) -> Match | None:
     units = playing.ring.units(newest - _ALIGN_PICTURES * spacing, newest)[:_ALIGN_PICTURES]
     if len(units) < _ALIGN_PICTURES // 2:
         return None
-    theirs = main.looks.between(-1e9, 1e9)
-    _, looks, _ = _decoded(playing, units, -1e9, main.live, give_up, keep=0, coarse=True)
-    ours = [Look(look.seconds - offset, look.luma) for look in looks]
+    theirs = list(main.looks)
+    maker = PictureMaker(playing.media.codec, None)
+    ours = [
+        Look(seconds - offset, small_picture(maker.picture(frame), _MAIN_SAMPLES))
+        for seconds, frame in _decoded(playing, units, -1e9, maker, main.live, give_up, coarse=True)
+    ]
     found = match(ours, theirs, FURTHEST_S, spacing)
     if found is not None:
         main.alignment.learn(found, spacing)
@@ -164,45 +193,38 @@ def is_there(lookup: Lookup) -> bool:
 
 
 def _decoded(
-    playing: Playing, units: list[Unit], compared_from: float, live: LiveConfig, give_up: Callable[[], bool],
-    keep: int = 12, *, coarse: bool = False,
-) -> tuple[list[tuple[float, VideoFrame]], list[Look], PictureMaker]:
-    """Decode from a key frame on; returns the last `keep` frames with their times, small pictures from
-    `compared_from` on, and the maker that converts the frames. `coarse` is for small pictures only."""
+    playing: Playing, units: list[Unit], since: float, maker: PictureMaker, live: LiveConfig,
+    give_up: Callable[[], bool], *, coarse: bool = False,
+) -> Iterator[tuple[float, VideoFrame]]:
+    """Decode from a key frame on; yields frames with their times, seconds. `maker` is told their aspect ratio.
+
+    Frames before `since` to which no others refer are left out. `coarse` is for small pictures only. Raises Fallback.
+    """
     media = playing.media
     codec = av.CodecContext.create(media.codec, "r")
     assert isinstance(codec, VideoCodecContext)
     codec.thread_count = 1
     codec.options = pixel_limit(live.max_pixels) | ({"skip_loop_filter": "all"} if coarse else {})
     codec.extradata = media.parameter_sets or None
-    maker = PictureMaker(media.codec, None)
-    frames: list[tuple[float, VideoFrame]] = []
-    looks: list[Look] = []
-
-    def take(found: list[VideoFrame]) -> None:
-        for frame in found:
-            if frame.pts is None:
-                continue
-            seconds = frame.pts / media.clock_rate
-            if seconds >= compared_from:
-                looks.append(Look(seconds, small_picture(maker.picture(frame), _MAIN_SAMPLES)))
-            frames.append((seconds, frame))
-            del frames[: max(0, len(frames) - keep)]
-
-    try:
-        for unit in units:
-            if give_up():
-                raise Fallback("busy")
-            # Frames that no others refer to are decoded only in the compared stretch.
-            codec.skip_frame = "NONREF" if unit.time / media.clock_rate < compared_from else "DEFAULT"
-            packet = av.Packet(access_unit(unit, media.codec, playing.channel))
-            packet.pts = unit.time
-            take(codec.decode(packet))
-        take(codec.decode(None))
-    except (av.error.FFmpegError, OSError, ValueError):
-        raise Fallback("damaged") from None
-    maker.aspect = codec.sample_aspect_ratio
-    return sorted(frames, key=lambda one: one[0]), sorted(looks, key=lambda one: one.seconds), maker
+    for unit in (*units, None):
+        if give_up():
+            raise Fallback("busy")
+        try:
+            if unit is None:
+                frames = codec.decode(None)
+            else:
+                codec.skip_frame = "NONREF" if unit.time / media.clock_rate < since else "DEFAULT"
+                packet = av.Packet(access_unit(unit, media.codec, playing.channel))
+                packet.pts = unit.time
+                frames = codec.decode(packet)
+        except (av.error.FFmpegError, OSError, ValueError):
+            raise Fallback("damaged") from None
+        maker.aspect = codec.sample_aspect_ratio
+        while frames:
+            frame = frames.pop(0)
+            if frame.pts is not None:
+                yield frame.pts / media.clock_rate, frame
+            del frame
 
 
 def _scored(lookup: Lookup, maker: PictureMaker, frame: VideoFrame) -> BestShot:
@@ -233,6 +255,7 @@ def _scored(lookup: Lookup, maker: PictureMaker, frame: VideoFrame) -> BestShot:
     except ValueError:  # its landmarks coincide
         raise Fallback("no_face") from None
     if _likeness(shot.image, image) < (_ALIKE if lookup.main.alignment.found else _ALIKE_UNSURE):
+        lookup.main.alignment.suspect()
         raise Fallback("unsure")
     config = scorer.context.config
     return replace(

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from streamgate.config_sections import LiveConfig
 from streamgate.errors import redact_url, scrub
-from streamgate.service.alignment import Alignment, ArrivalClock, Looks
+from streamgate.service.alignment import LOOKS_KEPT, Alignment, ArrivalClock, Look
 from streamgate.service.state import StreamState
 from streamgate.sources.live import FailureKind, LiveError
 from streamgate.sources.packetring import PacketRing
@@ -24,8 +24,10 @@ from streamgate.sources.rtp import NotInterleavedError, UnitReader
 from streamgate.sources.rtspclient import Media, RtspClient
 from streamgate.store.records import utc_text
 
-GULP_S = 0.1
+GULP_S = 0.2
 """Interval at which received data is processed: each time costs as much as a hundred packets."""
+_GULP_BYTES = 1 << 17
+"""With more data at once the interval is shorter, so that the socket's buffer does not slow down the camera."""
 _STEADY_S = 10.0
 FALLBACKS = ("away", "late", "dropped", "unsure", "no_face", "rejected", "damaged", "busy")
 """Why the substream's face is used: there is no main stream; its picture did not arrive in time; its packets were
@@ -74,7 +76,7 @@ class MainStream:
         self.name = name
         self.location = redact_url(url)
         self.alignment = Alignment()
-        self.looks = Looks()
+        self.looks: deque[Look] = deque(maxlen=LOOKS_KEPT)
         self.playing: Playing | None = None
         self.wake: Callable[[], None] = lambda: None
         self.live = live
@@ -104,7 +106,7 @@ class MainStream:
     def connected(self) -> ArrivalClock:
         """The substream has a new connection, whose times start over. Returns the clock for its arrival times."""
         clock = ArrivalClock()
-        self.looks = Looks()
+        self.looks = deque(maxlen=LOOKS_KEPT)
         self.alignment.connected(sub=clock)
         return clock
 
@@ -192,7 +194,8 @@ class MainStream:
         playing = Playing(client.media, client.channel, self.live)
         reader = UnitReader(client.media.codec, client.channel)
         while not self._stop.is_set():
-            came = playing.take(reader, client.read())
+            data = client.read()
+            came = playing.take(reader, data)
             if came:
                 self._last_at = time.monotonic()
                 with self._mutex:
@@ -209,7 +212,7 @@ class MainStream:
                 raise LiveError(
                     FailureKind.SILENT, f"{self.location}: no frame for {self.live.read_timeout_s:g} s", self.location
                 )
-            self._stop.wait(GULP_S)
+            self._stop.wait(GULP_S * min(1.0, _GULP_BYTES / len(data)))
 
 
 def metrics_of(streams: Sequence[MainStream]) -> Iterator[Metric]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from streamgate.service.alignment import Look
+from streamgate.service.alignment import Look, around
 from streamgate.service.mainstream import MainStream, Playing
 from streamgate.sources.packetring import Pin
 
@@ -43,7 +43,7 @@ class Pins:
         gone = [pts for pts, one in known.items() if pts not in wanted or one.playing is not playing]
         release([known.pop(pts) for pts in gone])
         for pts in wanted:
-            looks = self._main.looks.between(pts - _COMPARED_S, pts + _COMPARED_S)
+            looks = around(self._main.looks, pts - _COMPARED_S, pts + _COMPARED_S)
             one = known.get(pts)
             if one is not None:
                 # Pictures after the face may not have arrived before.

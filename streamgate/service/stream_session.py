@@ -111,7 +111,7 @@ class StreamSession:
         self._main = main if main_faces is not None else None
         self._main_faces = main_faces
         self._pins = None if main is None else Pins(main)
-        self._scorer = FullScorer(context)
+        self._scorer = None if self._main is None else FullScorer(context)
         self._telling = threading.Condition()
         """Held while a face of a camera with two streams is sent, since some are sent from another thread."""
         self._outstanding = 0
@@ -261,7 +261,7 @@ class StreamSession:
         found: Callable[[BestShot | None], None],
     ) -> None:
         """Request a face from the main stream; `found` is called with the result, from another thread."""
-        assert self._main is not None and self._main_faces is not None
+        assert self._main is not None and self._main_faces is not None and self._scorer is not None
         held = [] if pinned is None else [pinned.again()]
 
         def done(better: BestShot | None) -> None:

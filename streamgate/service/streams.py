@@ -15,7 +15,7 @@ from functools import partial
 from streamgate.errors import DeviceError, scrub
 from streamgate.frames import Frame
 from streamgate.scoring.context import ScoringContext
-from streamgate.service.alignment import ArrivalClock, small_picture
+from streamgate.service.alignment import LOOK_S, ArrivalClock, Look, small_picture
 from streamgate.service.delivery import LiveEvent
 from streamgate.service.framequeue import FrameQueue, Timestamp
 from streamgate.service.mainfaces import MainFaces
@@ -34,8 +34,6 @@ _STEADY_S = 10.0
 """A connection that delivered frames for this long resets the reconnect backoff."""
 _FPS_WINDOW_S = 10.0
 _COUNTERS = ("frames_in", "frames_dropped", "frames_skipped", "frames_in_error", "tracks", "faces")
-_COMPARE_S = 0.06
-"""Interval between the small pictures that a main stream is aligned by; lags in between are interpolated."""
 _FLUSH_S = 30.0
 """Time to finish the last faces of a lost connection before the next one is opened."""
 
@@ -241,9 +239,9 @@ class Stream:
         if self.main is not None and self._main_clock is not None:
             seconds = frame.pts_seconds
             self._main_clock.note(seconds, arrived)
-            if seconds - self._compared_at >= _COMPARE_S:
+            if seconds - self._compared_at >= LOOK_S and self.main.alignment.due:
                 self._compared_at = seconds
-                self.main.looks.note(seconds, small_picture(frame, 1))
+                self.main.looks.append(Look(seconds, small_picture(frame, 1)))
 
     def _snapshot(self, frame: Frame, arrived: float) -> None:
         """Update the snapshot on the page every `SNAPSHOT_S`."""

@@ -48,6 +48,7 @@ class SourceStats:
 
     Attributes:
         frames: frames yielded.
+        left_out_at_end: frames after the last one yielded that were not decoded because they were not needed.
         decode_errors: packets or pictures that could not be decoded or came out damaged.
         pts_estimated: frames whose time was missing or stepped backwards and was replaced.
         combed: frames that were deinterlaced although they are not flagged as interlaced.
@@ -55,6 +56,7 @@ class SourceStats:
     """
 
     frames: int = 0
+    left_out_at_end: int = 0
     decode_errors: int = 0
     pts_estimated: int = 0
     combed: int = 0
@@ -75,6 +77,8 @@ class Interest(Enum):
     """No track is alive, and the last detection found no face."""
     STEADY = "steady"
     """All faces are tracked and move slowly."""
+    KNOWN = "known"
+    """As STEADY, and each face has been watched long enough: only key frames are needed until something changes."""
     LIVELY = "lively"
     """Anything else: every frame may matter."""
 
@@ -85,11 +89,15 @@ class HintProvider(Protocol):
     Attributes:
         discards: after frames of these interests, non-reference frames may be skipped; after EMPTY frames, all frames
             that are not due for detection.
-        max_skip_s: longest span without a face, in seconds, that may be skipped at once; 0 disables skipping.
+        max_gap_s: no frame is skipped if without it two frames would be more than this many seconds apart, except after
+            EMPTY frames. So each face keeps its neighbours in time.
+        max_skip_s: longest span between two key frames, in seconds, that may be skipped at once after EMPTY and KNOWN
+            frames; 0 disables skipping.
         probe_interval_s: seconds between two frames that are examined while there is no face.
     """
 
     discards: frozenset[Interest]
+    max_gap_s: float
     max_skip_s: float
     probe_interval_s: float
 

@@ -25,6 +25,9 @@ _EARLIER_S = (0.0, 1.0, 10.0)
 """How far before a wanted frame to seek, tried in this order: in a container without an index FFmpeg lands only near
 the requested time, and nothing before the next key frame can be decoded."""
 
+_WHOLE_S = 1.0
+"""Length of the end of a time range, in seconds, that is decoded whole."""
+
 
 class VideoFile:
     """A `Source` over one video file.
@@ -139,7 +142,9 @@ class VideoFile:
             reading = FileReader(self._opening, self.stats)
         self._reading = reading
         try:
-            yield from reading.frames(hints)
+            # The last frames of a range are all decoded: they determine its length.
+            end = self._time_range.end
+            yield from reading.frames(hints, max(1e-6, end - _WHOLE_S) if end else 0.0)
         finally:
             if reading.falls_back:
                 # The pictures changed midway to a format that the GPU does not decode.

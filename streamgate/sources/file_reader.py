@@ -22,6 +22,7 @@ from streamgate.sources.deinterlace import Deinterlacer
 from streamgate.sources.encryption import ENCRYPTED, is_scrambled
 from streamgate.sources.hardware import CPU, DecoderHealth, decoder, is_on_gpu, no_gpu
 from streamgate.sources.picture import PictureMaker
+from streamgate.sources.references import reference_test
 from streamgate.sources.remote import AnyPath, trouble_of
 from streamgate.sources.skipping_decoder import SkippingDecoder
 from streamgate.sources.truncation import is_truncated
@@ -127,8 +128,9 @@ class FileReader:
         self._cut_off = is_truncated(path)
         self._damage = DamageTracker(self._codec)
         self._skipping = SkippingDecoder(
-            self._packets(), self._codec, self._decode, self._scouting, self._sees_face, self._time_base
-        )
+            self._packets(), self._codec, self._decode, self._scouting, reference_test(self._codec), self._sees_face,
+            self._time_base,
+        )  # fmt: skip
         self._frames = self._timed()
         self._first: Frame | None = None
 
@@ -184,11 +186,12 @@ class FileReader:
             )
         return self._first
 
-    def frames(self, hints: HintProvider | None) -> Iterator[Frame]:
+    def frames(self, hints: HintProvider | None, until: float = 0.0) -> Iterator[Frame]:
+        """Yield all frames; `hints` apply to those before `until` seconds, 0.0: to the end."""
         frame: Frame | None = self._first or self.first()
         self._first = None
         assert frame is not None
-        self._skipping.begin(hints if self._clock.trusted and not self.interlaced else None)
+        self._skipping.begin(hints if self._clock.trusted and not self.interlaced else None, until)
         self._skipping.shown(frame.frame_index or 0, frame.pts_seconds)
         while frame is not None:
             self._stats.frames += 1
@@ -222,9 +225,13 @@ class FileReader:
         )
 
     def _timed(self) -> Generator[Frame, None, None]:
-        for time, frame, torn in self.decoded():
-            yield self.frame(time, frame, torn)
-            del frame
+        for time, decoded, torn in self.decoded():
+            frame = self.frame(time, decoded, torn)
+            # Frames that are deinterlaced have other times than their packets, but then nothing more is left out.
+            frame.left_out = self._skipping.left_out(None if self.interlaced else decoded.pts)
+            yield frame
+            del decoded, frame
+        self._stats.left_out_at_end = self._skipping.left_out()
 
     def decoded(self) -> Generator[tuple[FrameTime, VideoFrame, bool], None, None]:
         """The decoder's frames with their corrected times, and whether they are torn."""

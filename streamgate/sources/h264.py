@@ -36,7 +36,7 @@ class FrameNumbers:
             self._length_size = (data[4] & 3) + 1
             self._read_avcc(data)
         else:
-            for begin, end in _start_codes(data):
+            for begin, end in start_codes(data):
                 self._note_parameters(data, begin, end)
 
     def gap_before(self, packet: Buffer) -> bool:
@@ -67,7 +67,7 @@ class FrameNumbers:
         """Start and end of the packet's units; some units after the first slice are left out."""
         size, at = self._length_size, 0
         if size == 0:
-            yield from _start_codes(bytes(data))
+            yield from start_codes(bytes(data))
             return
         while at + size < len(data):
             begin = at + size
@@ -213,7 +213,7 @@ def _recovery_count(message: bytes) -> int | None:
     return None
 
 
-def _start_codes(data: bytes) -> list[tuple[int, int]]:
+def start_codes(data: bytes) -> list[tuple[int, int]]:
     """Start and end of the units between start codes, up to the first slice."""
     found: list[tuple[int, int]] = []
     begin = data.find(b"\0\0\1")

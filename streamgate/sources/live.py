@@ -17,7 +17,7 @@ from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from urllib.parse import unquote, urlsplit
 
 import av
@@ -230,7 +230,7 @@ class LiveConnection:
                 hwaccel=accelerator(self._decoder),
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            failed = self._explain(error, opening=True)
+            failed = explained(error, self._url, self._options, opening=True)
         if failed is not None:
             # Raised outside the handler: chained, FFmpeg's own error would show the whole URL.
             check_decoder(self._decoder)
@@ -254,7 +254,7 @@ class LiveConnection:
             except StopIteration:
                 break
             except (av.error.FFmpegError, OSError, ValueError) as error:
-                failed = self._explain(error, opening=False)
+                failed = explained(error, self._url, self._options, opening=False)
                 break
             if self._late and not packet.is_keyframe:
                 self.left_out += 1
@@ -310,22 +310,6 @@ class LiveConnection:
         )
         return frame, arrived
 
-    def _explain(self, error: Exception, *, opening: bool) -> LiveError:
-        """Turn an error of FFmpeg into a LiveError."""
-        for kinds, kind, text in _FAILURES:
-            if isinstance(error, kinds):
-                return self._error(kind, text)
-        if isinstance(error, (av.error.ExitError, TimeoutError)):
-            if opening:
-                limit = self._options.connect_timeout_s
-                return self._error(FailureKind.UNREACHABLE, f"no answer within {limit:g} s; check address and network")
-            return self._error(FailureKind.SILENT, f"no data for {self._options.read_timeout_s:g} s")
-        if isinstance(error, av.error.InvalidDataError):
-            return self._error(FailureKind.UNREADABLE, "the data is not a video stream; check the address")
-        said = scrub(str(getattr(error, "strerror", None) or error), self._url, unquote(self._url))
-        what = "cannot be reached" if opening else "the connection broke"
-        return self._error(FailureKind.UNREACHABLE, f"{what} ({said}); check address and network")
-
     def _error(self, kind: FailureKind, text: str) -> LiveError:
         return LiveError(kind, f"{self.location}: {text}", self.location)
 
@@ -338,31 +322,45 @@ class LiveConnection:
         self.close()
 
 
-_FAILURES: tuple[tuple[Any, FailureKind, str], ...] = (
-    (
-        av.error.HTTPUnauthorizedError,
-        FailureKind.REFUSED,
-        "the camera refuses the user name or password (401); correct them in its URL",
-    ),
-    (
-        av.error.HTTPForbiddenError,
-        FailureKind.REFUSED,
-        "this user may not view the stream (403); allow it in the camera's settings",
-    ),
-    (
-        av.error.HTTPNotFoundError,
-        FailureKind.MISSING,
-        "there is no such stream (404); check the path in the URL",
-    ),
-    (
-        (av.error.HTTPError,),
-        FailureKind.UNREACHABLE,
-        "the server answers with an error; check the server",
-    ),
-    (
-        ConnectionRefusedError,
-        FailureKind.UNREACHABLE,
-        "connection refused; check that the camera is on and that the port is right",
-    ),
-)
-"""Most specific first."""
+_FAILURES: tuple[tuple[type[Exception], int], ...] = (
+    (av.error.HTTPUnauthorizedError, 401), (av.error.HTTPForbiddenError, 403), (av.error.HTTPNotFoundError, 404),
+    (av.error.HTTPError, 0),
+)  # fmt: skip
+"""FFmpeg's errors and the status they stand for, most specific first; 0 if that is not known."""
+
+
+def status_error(status: int, url: str) -> LiveError:
+    """What a server's answer means, by its HTTP or RTSP status; 0 if that is not known."""
+    kind = FailureKind.UNREACHABLE
+    text = f"the server answers with an error{f' ({status})' if status else ''}; check the server"
+    if status == 401:
+        kind = FailureKind.REFUSED
+        text = "the camera refuses the user name or password (401); correct them in its URL"
+    elif status == 403:
+        kind = FailureKind.REFUSED
+        text = "this user may not view the stream (403); allow it in the camera's settings"
+    elif status == 404:
+        kind, text = FailureKind.MISSING, "there is no such stream (404); check the path in the URL"
+    location = redact_url(url)
+    return LiveError(kind, f"{location}: {text}", location)
+
+
+def explained(error: Exception, url: str, options: LiveConfig, *, opening: bool) -> LiveError:
+    """A LiveError for an error of FFmpeg or of a socket, while a stream is opened or read. `url` contains secrets."""
+    for failure, status in _FAILURES:
+        if isinstance(error, failure):
+            return status_error(status, url)
+    kind, location = FailureKind.UNREACHABLE, redact_url(url)
+    if isinstance(error, ConnectionRefusedError):
+        text = "connection refused; check that the camera is on and that the port is right"
+    elif isinstance(error, (av.error.ExitError, TimeoutError)) and opening:
+        text = f"no answer within {options.connect_timeout_s:g} s; check address and network"
+    elif isinstance(error, (av.error.ExitError, TimeoutError)):
+        kind, text = FailureKind.SILENT, f"no data for {options.read_timeout_s:g} s"
+    elif isinstance(error, av.error.InvalidDataError):
+        kind, text = FailureKind.UNREADABLE, "the data is not a video stream; check the address"
+    else:
+        said = scrub(str(getattr(error, "strerror", None) or str(error) or type(error).__name__), url, unquote(url))
+        what = "cannot be reached" if opening else "the connection broke"
+        text = f"{what} ({one_line(said)}); check address and network"
+    return LiveError(kind, f"{location}: {text}", location)

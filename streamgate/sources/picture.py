@@ -19,7 +19,7 @@ from streamgate.sources.combing import is_combed
 from streamgate.sources.layout import Layout, eight_bits, layouts, plain_format, planes_of
 from streamgate.sources.orientation import UNTURNED, Turn, Upright, turn_array, turned, upright
 from streamgate.sources.pyav import colour_of
-from streamgate.sources.resample import COARSE, EXACT, FINE, Care, sample
+from streamgate.sources.resample import COARSE, EXACT, FINE, ResampleOptions, sample
 from streamgate.sources.sidedata import Eye, shown_turn, used_eye
 
 _SWS_FLAGS = 4 | 0x40000 | 0x4000
@@ -191,7 +191,7 @@ class PlanePicture:
         return matrix / np.array([[1 << sub_x], [1 << sub_y]])
 
     def _rgb(
-        self, matrix: Array, size: tuple[int, int], interpolation: int, care: Care = EXACT
+        self, matrix: Array, size: tuple[int, int], interpolation: int, care: ResampleOptions = EXACT
     ) -> Array:
         stored = self._stored
         layout, planes = stored.layout, stored.planes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -12,23 +13,33 @@ from streamgate.frames import Array
 _MARGIN = 4  # pixels around the covered part, so that cubic interpolation has its neighbours
 
 
-Care = tuple[float, float, bool]
-"""How exact to be: a displacement of up to this many result pixels may be ignored to save work; plane pixels per result
-pixel from which area averaging precedes interpolation; whether to downscale with a windowed sinc (Lanczos) instead of
-area averaging, which is sharper, with less aliasing, and several times the work."""
+class ResampleOptions(NamedTuple):
+    """How exact to be.
 
-EXACT: Care = (0.02, 1.2, False)
+    Attributes:
+        slack: a displacement of up to this many result pixels may be ignored to save work.
+        shrink_from: plane pixels per result pixel from which area averaging precedes interpolation.
+        lanczos: downscale with a windowed sinc instead of area averaging: sharper, less aliasing, several times the
+            work.
+    """
+
+    slack: float
+    shrink_from: float
+    lanczos: bool = False
+
+
+EXACT = ResampleOptions(0.02, 1.2)
 """For crops: below 1.2 the aliasing of plain interpolation is not visible."""
 
-FINE: Care = (0.02, 1.1, True)
+FINE = ResampleOptions(0.02, 1.1, lanczos=True)
 """For pictures that are kept."""
 
-COARSE: Care = (0.6, 2.0, False)
+COARSE = ResampleOptions(0.6, 2.0)
 """For thumbnails, where a detector is not affected: halving by area averaging, the rest by interpolation."""
 
 
 def sample(
-    plane: Array, to_plane: Array, size: tuple[int, int], interpolation: int, care: Care = EXACT
+    plane: Array, to_plane: Array, size: tuple[int, int], interpolation: int, care: ResampleOptions = EXACT
 ) -> Array:
     """Resample `plane` (h, w[, c]) into a picture of `size` (width, height), same type.
 
@@ -63,6 +74,8 @@ def sample(
 
 
 _LOBES = 3
+_BLOCK_BYTES = 1 << 17
+"""Size of the arrays that the filter computes with, so that they stay in the processor's cache."""
 _MAX_STEPS = 16
 
 
@@ -88,8 +101,8 @@ def _lanczos(
         part, to_plane, (width, height), flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
     )
     reduced = _reduce(_reduce(fine, 0, size[1], steps[1]), 1, size[0], steps[0])
-    limit = np.iinfo(part.dtype).max
-    return np.clip(np.rint(reduced), 0, limit).astype(part.dtype)
+    np.rint(reduced, out=reduced)
+    return np.clip(reduced, 0, np.iinfo(part.dtype).max, out=reduced).astype(part.dtype)
 
 
 def _reduce(fine: Array, axis: int, count: int, step: int) -> Array:
@@ -104,9 +117,20 @@ def _reduce(fine: Array, axis: int, count: int, step: int) -> Array:
     shape = list(fine.shape)
     shape[axis] = count
     total = np.zeros(shape, np.float32)
-    for index, weight in zip(indexes.tolist(), weights, strict=True):
-        span = slice(index, index + (count - 1) * step + 1, step)
-        total += weight * (fine[span] if axis == 0 else fine[:, span])
+    # A few rows at a time: a service returns each large temporary array to the system, and getting new memory takes
+    # several times as long as the computation.
+    rows = max(1, _BLOCK_BYTES * shape[0] // total.nbytes)
+    room = np.empty((min(rows, shape[0]), *shape[1:]), np.float32)
+    for top in range(0, shape[0], rows):
+        part = total[top : top + rows]
+        product = room[: len(part)]
+        for index, weight in zip(indexes.tolist(), weights, strict=True):
+            if axis == 0:
+                first = top * step + index
+                samples = fine[first : first + (len(part) - 1) * step + 1 : step]
+            else:
+                samples = fine[top : top + len(part), index : index + (count - 1) * step + 1 : step]
+            part += np.multiply(samples, weight, out=product)
     return total
 
 

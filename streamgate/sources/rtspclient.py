@@ -23,8 +23,8 @@ from typing import Self
 from urllib.parse import unquote, urljoin, urlsplit
 
 from streamgate.config_sections import LiveConfig
-from streamgate.errors import redact_url, scrub
-from streamgate.sources.live import FailureKind, LiveError
+from streamgate.errors import redact_url
+from streamgate.sources.live import FailureKind, LiveError, explained, status_error
 from streamgate.sources.rtsplogin import authorization, camera_tls, field_of, fields_of
 
 CODECS = {"H264": "h264", "H265": "hevc"}
@@ -82,13 +82,13 @@ class RtspClient:
         try:
             self._socket = self._connect(secure=scheme == "rtsps")
         except OSError as error:
-            raise self._explain(error, opening=True) from None
+            raise explained(error, self._secret, self._options, opening=True) from None
         try:
             self.media = self._begin()
         except BaseException as error:
             self._socket.close()
             if isinstance(error, (OSError, ValueError)):
-                raise self._explain(error, opening=True) from None
+                raise explained(error, self._secret, self._options, opening=True) from None
             raise
 
     def read(self) -> bytes:
@@ -101,7 +101,7 @@ class RtspClient:
             rest, self._rest = self._rest, b""
             return rest or self._receive_available()
         except OSError as error:
-            failed = self._explain(error, opening=False)
+            failed = explained(error, self._secret, self._options, opening=False)
         raise failed
 
     def close(self) -> None:
@@ -197,25 +197,13 @@ class RtspClient:
             break
         if status == 200:
             return head, body
-        if status == 401:
-            raise self._error(
-                FailureKind.REFUSED, "the camera refuses the user name or password (401); correct them in its URL"
-            )
-        if status == 403:
-            raise self._error(
-                FailureKind.REFUSED, "this user may not view the stream (403); allow it in the camera's settings"
-            )
-        if status == 404:
-            raise self._error(FailureKind.MISSING, "there is no such stream (404); check the path in the URL")
         if method == "OPTIONS" and status in (405, 501):
             return head, body
         if status == 461:
             raise self._error(
                 FailureKind.UNREADABLE, "the camera refuses RTSP over TCP (461); allow it in the camera's settings"
             )
-        raise self._error(
-            FailureKind.UNREACHABLE, f"the server answers with an error ({status}); check the server"
-        )
+        raise status_error(status, self._secret)
 
     def _receive(self, until: float) -> tuple[list[str], bytes]:
         """The lines of the next response's head, and its body. Raises OSError, LiveError."""
@@ -243,20 +231,6 @@ class RtspClient:
             if not more:
                 raise self._error(FailureKind.UNREACHABLE, "the server closed the connection; check address and port")
             buffer += more
-
-    def _explain(self, error: Exception, *, opening: bool) -> LiveError:
-        if isinstance(error, TimeoutError):
-            if opening:
-                limit = self._options.connect_timeout_s
-                return self._error(FailureKind.UNREACHABLE, f"no answer within {limit:g} s; check address and network")
-            return self._error(FailureKind.SILENT, f"no data for {self._options.read_timeout_s:g} s")
-        if isinstance(error, ConnectionRefusedError):
-            return self._error(
-                FailureKind.UNREACHABLE, "connection refused; check that the camera is on and that the port is right"
-            )
-        said = scrub(str(getattr(error, "strerror", None) or type(error).__name__), self._secret)
-        what = "cannot be reached" if opening else "the connection broke"
-        return self._error(FailureKind.UNREACHABLE, f"{what} ({said}); check address and network")
 
     def _error(self, kind: FailureKind, text: str) -> LiveError:
         return LiveError(kind, f"{self.location}: {text}", self.location)

@@ -21,6 +21,7 @@ from av.video.codeccontext import VideoCodecContext
 
 from streamgate.errors import SourceError
 from streamgate.sources.base import HintProvider, Interest
+from streamgate.sources.references import IsReference
 
 LAG = 36
 """Packets after which the hint about a frame takes effect: a decoder holds back at most 16 frames for its threads and
@@ -31,6 +32,9 @@ _REORDERED = 16
 """Maximum number of packets between a frame and an earlier frame that is stored after it."""
 PATIENCE = 3
 """Consecutive key frames that cannot be decoded on their own after which no more are tried."""
+
+_IDLE = (Interest.EMPTY, Interest.KNOWN)
+"""Interests after which spans between key frames may be skipped."""
 
 Numbered = tuple[int, Packet]
 
@@ -46,6 +50,7 @@ class SkippingDecoder:
         codec: the stream's decoder; its `skip_frame` is set here.
         decode: decodes a packet, or flushes the decoder for None; its second argument says whether to count damage.
         scout: returns a second, unthreaded decoder of the stream, for single key frames.
+        is_reference: tells whether other frames are predicted from a packet's frame.
         sees_face: asks the hint provider about a picture ahead of its turn.
         time_base: time base of the packets.
     """
@@ -56,6 +61,7 @@ class SkippingDecoder:
         codec: VideoCodecContext,
         decode: Callable[[Packet | None, bool], list[VideoFrame]],
         scout: Callable[[], VideoCodecContext],
+        is_reference: IsReference,
         sees_face: Callable[[HintProvider, VideoFrame], bool],
         time_base: Fraction,
     ) -> None:
@@ -64,6 +70,7 @@ class SkippingDecoder:
         self._codec = codec
         self._decode = decode
         self._scout = scout
+        self._is_reference = is_reference
         self._sees_face = sees_face
         self._base = time_base
         self._failure: SourceError | None = None
@@ -82,10 +89,14 @@ class SkippingDecoder:
         self._settled: float | None = None
         self._latest: float | None = None
         self._stops_at = 1 << 62  # a packet's number
+        self._hints_end = 1 << 62  # a packet's time
         self._skip_until = -(1 << 62)  # frames up to this pts were already yielded
+        self._bridges: deque[int] = deque(maxlen=_REORDERED)  # times of the last frames that surely come out
+        self._spared: set[int] = set()  # times of frames that may not come out
 
-    def begin(self, hints: HintProvider | None) -> None:
-        """Use `hints` from here on; with None decode everything."""
+    def begin(self, hints: HintProvider | None, until: float = 0.0) -> None:
+        """Use `hints` from here on, up to frames at `until` seconds (0.0: the end); with None decode everything."""
+        self._hints_end = self._after(0, until) if until else 1 << 62
         self._hints = hints
         self._keeps_group = hints is not None and hints.max_skip_s > 0
         if not self._keeps_group:
@@ -105,25 +116,60 @@ class SkippingDecoder:
         if self._hints is not None:
             self._shown.append((rank, pts_seconds))
 
+    def left_out(self, until: int | None = None) -> int:
+        """Number of frames that were left out since the last call and are earlier than the yielded frame at `until`.
+
+        None stands for the end.
+        """
+        past = {pts for pts in self._spared if until is None or pts <= until}
+        self._spared -= past
+        return len(past - {until})
+
     def frames(self) -> Iterator[VideoFrame]:
         """Yield the frames in presentation order. Raises SourceError after everything that could be read."""
         while (item := self._take()) is not None:
             number, packet = item
-            if self._hints is not None and (packet.pts is None or number > self._stops_at):
+            if self._hints is not None and (
+                packet.pts is None or number > self._stops_at or packet.pts >= self._hints_end
+            ):
                 self.begin(None)
             if self._hints is not None:
                 word = self._interest(self._hints, number)
-                if word is Interest.EMPTY and self._may_skip(self._hints, number):
+                if word in _IDLE and self._may_skip(self._hints, number):
                     self._waiting.appendleft(item)
-                    yield from self._skip(self._hints)
+                    yield from self._skip(self._hints, word)
                     continue
-                self._codec_skips(word in self._hints.discards)
-                self._thins = word is Interest.EMPTY and word in self._hints.discards
+                discards = word in self._hints.discards
+                self._thins = discards and word is Interest.EMPTY
+                spares = self._thins or (discards and not self._is_needed(packet, self._hints.max_gap_s))
+                self._codec_skips(spares)
+                if spares:
+                    self._spare(packet, self._skip_until)
+                elif packet.pts is not None:
+                    self._bridges.append(packet.pts)
             self._remember(item)
             yield from self._send(item)
         yield from self._fresh(self._decode(None, True))
         if self._failure is not None:
             raise self._failure
+
+    def _is_needed(self, packet: Packet, max_gap_s: float) -> bool:
+        """Whether others depend on the packet's frame, or the gap between two frames would be too long without it."""
+        if self._is_reference(packet):
+            return True
+        pts, limit = packet.pts, max_gap_s * self._base.denominator / self._base.numerator * (1 + 1e-9)
+        assert pts is not None
+        before = max((one for one in self._bridges if one < pts), default=None)
+        after = min((one for one in self._bridges if one > pts), default=None)
+        if before is None or (after is not None and after - before <= limit):
+            return before is None
+        # The frame after it may still be close enough.
+        return pts + (packet.duration or 0) - before > limit
+
+    def _spare(self, packet: Packet, after: int = -(1 << 62), before: int = 1 << 62) -> None:
+        """Note that the packet's frame may be left out, if it is shown between these times."""
+        if packet.pts is not None and not packet.is_discard and after < packet.pts < before:
+            self._spared.add(packet.pts)
 
     def _take(self) -> Numbered | None:
         return self._waiting.popleft() if self._waiting else self._read()
@@ -157,6 +203,8 @@ class SkippingDecoder:
         for frame in frames:
             if frame.pts is None or (frame.pts > self._skip_until and (not self._thins or self._due(frame.pts))):
                 yield frame
+            elif frame.pts > self._skip_until:
+                self._spared.add(frame.pts)
 
     def _due(self, pts: int) -> bool:
         """Whether a frame is due for detection, or the last examined frame was not EMPTY."""
@@ -191,36 +239,44 @@ class SkippingDecoder:
         # If a face appears in frames still inside the decoder, decoding restarts at the last key frame.
         return hints.max_skip_s > 0 and number > self._held and self._failures < PATIENCE and self._group is not None
 
-    def _skip(self, hints: HintProvider) -> Iterator[VideoFrame]:
-        """Skip to a key frame without a face, then to the next one, and so on.
+    def _skip(self, hints: HintProvider, word: Interest) -> Iterator[VideoFrame]:
+        """Skip to a key frame, then to the next one, and so on, as long as these are not interesting.
 
-        If there is no such key frame nothing is lost: the packets read ahead are decoded later.
+        While there is no face (EMPTY), up to the last key frame without one: nothing is lost, because the packets read
+        ahead are decoded later. While all faces are known, decoding continues from the first key frame that differs.
         """
         assert self._group is not None
         group = self._group
         index = self._next_face(hints, self._sent_pts)
-        picture = None if index is None else self._probe(hints, index)
+        picture = None if index is None else self._probe(hints, index, word)
         if index is None or picture is None:
             return
+        for _, packet in self._waiting:
+            self._spare(packet, before=self._sent_pts)
         yield from self._fresh(self._decode(None, True))
         self._codec.flush_buffers()
-        if self._hints is None or self._latest is None or hints.interest(self._latest) is not Interest.EMPTY:
+        if self._hints is None or self._latest is None or hints.interest(self._latest) not in _IDLE:
             self._held = self._waiting[index][0] + LAG
             self._waiting.extendleft(reversed(group))
             self._skip_until = self._sent_pts
             return
         while index is not None and picture is not None:
             for _ in range(index):
-                self._waiting.popleft()
+                self._spare(self._waiting.popleft()[1], self._sent_pts)
             start = self._waiting[0][1].pts
             assert start is not None
             self._skip_until = self._sent_pts = start
             self._read_past(start)
+            for _, packet in self._waiting:
+                self._spare(packet, before=start)
             yield picture
             if self._hints is None:
                 break
+            if word is Interest.KNOWN and (word := hints.interest(self._latest)) not in _IDLE:
+                self._held = self._waiting[0][0] + LAG
+                break
             index = self._next_face(hints, start, 1)
-            picture = None if index is None else self._probe(hints, index)
+            picture = None if index is None else self._probe(hints, index, word)
         # Frames shown before the key frame depend on skipped packets.
         key, *rest = self._waiting
         self._waiting = deque([key, *(one for one in rest if one[1].pts is None or one[1].pts >= self._skip_until)])
@@ -232,7 +288,8 @@ class SkippingDecoder:
         That is the first key frame that is due for detection, else the last one within the longest skip. None if there
         is none; then no skip starts until the packets read ahead are decoded.
         """
-        due, limit = self._after(since, hints.probe_interval_s), self._after(since, hints.max_skip_s)
+        due = self._after(since, hints.probe_interval_s)
+        limit = min(self._after(since, hints.max_skip_s), self._hints_end)
         found, index, size = None, first, sum(packet.size for _, packet in self._waiting)
         while True:
             if index == len(self._waiting):
@@ -273,15 +330,15 @@ class SkippingDecoder:
     def _after(self, since: int, seconds: float) -> int:
         return since + int(seconds * self._base.denominator / self._base.numerator)
 
-    def _probe(self, hints: HintProvider, index: int) -> VideoFrame | None:
-        """The decoded key frame at an index of `_waiting` if it has no face.
+    def _probe(self, hints: HintProvider, index: int, word: Interest) -> VideoFrame | None:
+        """The decoded key frame at an index of `_waiting`, after EMPTY frames only if it has no face.
 
         Else None, and no skip starts until that frame was examined in its turn.
         """
         number, packet = self._waiting[index]
         picture = self._alone(packet)
         self._failures = 0 if picture is not None else self._failures + 1
-        if picture is None or self._sees_face(hints, picture):
+        if picture is None or (word is Interest.EMPTY and self._sees_face(hints, picture)):
             self._held = number + LAG
             return None
         return picture

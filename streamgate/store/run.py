@@ -28,6 +28,8 @@ class SourceResult:
             worker process died twice while reading it; nothing committed), "not_started" (the run ended before it) or
             "duplicate" (same name and content as an earlier input).
         error: one line for the user when it failed, or when reading stopped with an error after some frames.
+        frames: frames of the video.
+        frames_decoded: those of them that were decoded; the others were not needed (see `decoding.discard`).
         combed: frames that were deinterlaced although they are not marked as interlaced.
         pictures: not a video: `frames` counts unrelated pictures, in which each face is a track.
         turned: degrees clockwise by which its frames were rotated in addition to the rotation in its metadata.
@@ -38,6 +40,7 @@ class SourceResult:
     status: str = "done"
     error: str | None = None
     frames: int = 0
+    frames_decoded: int = 0
     decode_errors: int = 0
     pts_estimated: int = 0
     combed: int = 0
@@ -55,7 +58,7 @@ class SourceResult:
     timing: dict[str, float] = field(default_factory=dict)
 
 
-TOTALS = ("frames", "decode_errors", "combed", "faces_detected", "faces_scored", "tracks", "kept")
+TOTALS = ("frames", "frames_decoded", "decode_errors", "combed", "faces_detected", "faces_scored", "tracks", "kept")
 """Counts of the sources that are summed in summary.json."""
 
 
@@ -104,6 +107,7 @@ def source_record(result: SourceResult) -> Record:
         "status": result.status,
         "error": None if result.error is None else scrub(result.error),
         "frames": result.frames,
+        "frames_decoded": result.frames_decoded,
         "decode_errors": result.decode_errors,
         "pts_estimated": result.pts_estimated,
         "combed": result.combed,
@@ -151,7 +155,8 @@ def summary_record(
             times[source["source_id"]] = source["timing"]
         statuses[source["status"]] = statuses.get(source["status"], 0) + 1
         for key in TOTALS:
-            totals[key] += source[key]
+            # Written by an earlier version: every frame was decoded.
+            totals[key] += source["frames"] if key == "frames_decoded" and key not in source else source[key]
         for reason, count in source["rejected"].items():
             rejected[reason] = rejected.get(reason, 0) + count
     return {

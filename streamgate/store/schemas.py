@@ -61,7 +61,8 @@ NOTE: Schema = {
 PERSON: Schema = {"person_id": _TEXT, "name": _TEXT_OR_NULL}
 _RESULT = {
     "source": _TEXT, "source_id": _TEXT, "status": _TEXT, "error": _TEXT_OR_NULL, "frames": _COUNT,
-    "decode_errors": _COUNT, "pts_estimated": _INTEGER_OR_NULL, "combed": _COUNT, "turned": _COUNT,
+    "frames_decoded": (_COUNT, None), "decode_errors": _COUNT,
+    "pts_estimated": _INTEGER_OR_NULL, "combed": _COUNT, "turned": _COUNT,
     "pictures": (_BOOLEAN, None),
     "duration_seconds": _NUMBER_OR_NULL,
     "width": _INTEGER_OR_NULL, "height": _INTEGER_OR_NULL, "faces_detected": _COUNT, "faces_scored": _COUNT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -15,6 +16,8 @@ from streamgate.frames import Array, Frame
 GRID = (32, 18)
 RETURN_S = 0.3
 """Seconds after a cut within which the previous shot may return, as after a flash or a few frames of something else."""
+_LONG_GAP_S = 0.3
+"""Seconds between two frames from which the usual motion says nothing about their difference."""
 _ALIKE = 0.5
 """A frame shows the previous shot if its difference is below this share of a cut's difference."""
 
@@ -42,6 +45,9 @@ class CutDetector:
     The difference is relative to the pictures' contrast, so a cut in a dark hall counts as much as one in daylight. A
     uniform change of brightness is removed first, so a fade is not a cut. A cut must also stand out from the motion of
     the last second, so a shaking camera is not a cut either.
+
+    Decoding may leave out frames. A cut is one change between two frames of the video; where frames between them are
+    missing, the usual motion of these intervals is not part of it, so a fast pan over fewer frames is not a cut.
     """
 
     def __init__(self, config: AdvancedConfig) -> None:
@@ -49,26 +55,52 @@ class CutDetector:
         self.grid: Array | None = None
         """The grid of the last frame, see `grid_of`."""
         self._recent: deque[tuple[float, float]] = deque()
+        """Times and differences per frame interval."""
+        self._last_pts = 0.0
         self._left: _LastShot | None = None
 
-    def look(self, frame: Frame) -> Change:
-        """How `frame` relates to the previous one. Call once per frame, in order."""
+    def look(self, frame: Frame, following: Callable[[], Frame | None] | None = None) -> Change:
+        """How `frame` relates to the previous one. Call once per frame, in order.
+
+        `following` returns the next frame; it is called only in doubt, where frames before `frame` were not decoded.
+        """
         now = grid_of(frame)
         before, self.grid = self.grid, now
+        last_pts, self._last_pts = self._last_pts, frame.pts_seconds
         if before is None:
             return Change.NONE
         if self._has_returned(frame.pts_seconds, now):
             return Change.RETURN
-        difference = grid_difference(before, now)
+        difference, missing = grid_difference(before, now), _missing(last_pts, frame)
         while self._recent and frame.pts_seconds - self._recent[0][0] > 1.0:
             self._recent.popleft()
-        if difference >= self._config.cut_difference and difference >= self._config.cut_ratio * self._usual():
+        usual = self._usual()
+        if self._is_cut(difference, missing, usual, usual) and not (
+            missing and following is not None and self._moves_on(before, frame, difference, missing, following())
+        ):
             if self._left is None:
                 self._left = _LastShot(frame.pts_seconds, before, self._recent)
             self._recent = deque()
             return Change.CUT
-        self._recent.append((frame.pts_seconds, difference))
+        self._recent.append((frame.pts_seconds, difference / (1 + missing)))
         return Change.NONE
+
+    def _is_cut(self, difference: float, missing: int, motion: float, usual: float) -> bool:
+        """Whether a difference is that of a cut, without `motion` in each of the `missing` frame intervals."""
+        sudden = difference - missing * motion
+        return sudden >= self._config.cut_difference and sudden >= self._config.cut_ratio * usual
+
+    def _moves_on(
+        self, before: Array, frame: Frame, difference: float, missing: int, following: Frame | None
+    ) -> bool:
+        """Whether the motion after `frame` explains its difference: the beginning of a pan, for example."""
+        if following is None or following.unrelated or self.grid is None:
+            return False
+        after = grid_of(following)
+        if grid_difference(before, after) < _ALIKE * self._config.cut_difference:
+            return False  # the previous shot returns
+        motion = grid_difference(self.grid, after) / (1 + _missing(frame.pts_seconds, following))
+        return not self._is_cut(difference, missing, motion, self._usual())
 
     def _has_returned(self, pts_seconds: float, now: Array) -> bool:
         left = self._left
@@ -83,8 +115,13 @@ class CutDetector:
         return True
 
     def _usual(self) -> float:
-        """The median difference of the last second."""
+        """The median difference per frame interval of the last second."""
         return float(np.median([value for _, value in self._recent])) if self._recent else 0.0
+
+
+def _missing(last_pts: float, frame: Frame) -> int:
+    """Number of frames of the video between the last decoded one and `frame`; 0 if these are far apart."""
+    return frame.left_out if frame.pts_seconds - last_pts < _LONG_GAP_S else 0
 
 
 def grid_of(frame: Frame) -> Array:

@@ -22,7 +22,10 @@ IDENTITY_FMR = 1e-6
 CONVERTER_VERSION = 1
 """Incremented whenever a converter would write a different graph; files of an older version count as stale."""
 
-TIERS = ("embedded", "standard")
+PACKAGED = ("embedded", "open")
+"""Sets that are shipped in the package: the default, and one without training pictures that are for research only."""
+
+TIERS = (*PACKAGED, "standard")
 """Where weights come from: shipped in the package, or fetched by `streamgate models pull`."""
 
 

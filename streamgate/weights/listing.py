@@ -8,7 +8,7 @@ from pathlib import Path
 
 from streamgate.errors import WeightsError
 from streamgate.weights import store
-from streamgate.weights.catalog import TIERS, Calibration, Entry, load_catalog
+from streamgate.weights.catalog import PACKAGED, TIERS, Calibration, Entry, load_catalog
 from streamgate.weights.files import sha256_of
 
 
@@ -25,14 +25,14 @@ class ModelState:
     training_data: str
     calibration: Calibration | None
     size: int
-    """Bytes to download (standard) or on disk (embedded, imported)."""
+    """Bytes to download (standard) or on disk (embedded, open, imported)."""
     path: Path | None
     in_use: tuple[str, ...] = ()
     """Roles that these weights fill without `--models`."""
 
 
 def list_models() -> list[ModelState]:
-    """Embedded and imported weights, then every entry of the catalog with its state; nothing is hashed."""
+    """Weights in the package and imported ones, then every entry of the catalog with its state; nothing is hashed."""
     states = [
         ModelState(
             name=weights.name,
@@ -46,7 +46,7 @@ def list_models() -> list[ModelState]:
             size=weights.path.stat().st_size,
             path=weights.path,
         )
-        for tier in ("embedded", store.IMPORTED)
+        for tier in (*PACKAGED, store.IMPORTED)
         for weights in store.scan(tier)
     ]
     states += [_catalogued(entry) for entry in load_catalog()]
@@ -91,7 +91,7 @@ def verify() -> list[tuple[store.Weights, str]]:
 
 def _damage(weights: store.Weights) -> str:
     remedy = {
-        "embedded": "reinstall streamgate",
+        **dict.fromkeys(PACKAGED, "reinstall streamgate"),
         "standard": "run `streamgate models pull`",
         store.IMPORTED: "run `streamgate models import` again",
     }.get(weights.tier, f"run `streamgate models pull {weights.tier}`")

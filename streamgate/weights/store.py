@@ -18,6 +18,7 @@ from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import WeightsError
 from streamgate.weights.catalog import (
     CONVERTER_VERSION,
+    PACKAGED,
     REQUIRED_ROLES,
     ROLES,
     TIERS,
@@ -115,7 +116,7 @@ def embedded_folder() -> Path | None:
 
 
 def resolve(models: str = DEFAULT_MODELS) -> dict[str, Weights]:
-    """Weights by role from "embedded", "standard", "imported" or a folder with the same layout.
+    """Weights by role from "embedded", "open", "standard", "imported" or a folder with the same layout.
 
     Several names, joined by commas, are searched in order for each role: "imported,embedded" takes imported weights and
     fills the remaining roles from the package. Nothing is taken from a set that is not named, because its licence may
@@ -145,7 +146,7 @@ def _weights_in(name: str) -> list[Weights]:
             raise WeightsError("no imported weights; import some with `streamgate models import FILE`")
         return found
     if not name or not Path(name).expanduser().is_dir():
-        raise WeightsError(f"models {name!r} is neither 'embedded', 'standard', 'imported' nor a folder")
+        raise WeightsError(f"models {name!r} is neither 'embedded', 'open', 'standard', 'imported' nor a folder")
     if not (found := scan(name)):
         raise WeightsError(f"models {name!r}: no weights in this folder (each in a subfolder with its card)")
     for weights in found:
@@ -159,7 +160,7 @@ def _weights_in(name: str) -> list[Weights]:
 def _remedy(models: str) -> str:
     if models == "standard":
         return f"run `streamgate models pull` (about 8 MB, into {models_folder()}) or set STREAMGATE_MODELS"
-    if "embedded" in models.split(","):
+    if set(PACKAGED).intersection(models.split(",")):
         return "the package is damaged: install streamgate again"
     return f"to take them from the package: --models {models},embedded"
 
@@ -169,7 +170,13 @@ def scan(tier: str) -> list[Weights]:
 
     Stale conversions are left out.
     """
-    indexes = {"embedded": embedded_folder(), "standard": models_folder(), IMPORTED: imported_folder()}
+    shipped = embedded_folder()
+    indexes = {
+        "embedded": shipped,
+        "open": shipped and shipped / "open",
+        "standard": models_folder(),
+        IMPORTED: imported_folder(),
+    }
     folder = indexes.get(tier, Path(tier).expanduser())
     if folder is None or not folder.is_dir():
         return []

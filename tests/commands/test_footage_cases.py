@@ -51,7 +51,6 @@ def test_of_combed_footage_a_clean_face_is_kept(shared_case: Case, tmp_path: Pat
     assert combed(luma).mean() < 1e-4
 
 
-@pytest.mark.xfail(reason="most drawings pass for photographs, see the card of IFQA; of this film one face is kept")
 def test_of_a_drawn_film_no_face_is_kept(shared_case: Case, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (source,) = run(out, shared_case("fate_dash_video1_bunny.mp4"))["sources"]

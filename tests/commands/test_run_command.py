@@ -99,12 +99,19 @@ def test_results_are_the_same_run_to_run_and_for_any_number_of_jobs(
 ) -> None:
     other = write_clip(tmp_path / "other.mp4", astronaut_frames(40, (480, 360), step=-1.5, zoom=1.5))
     runs = []
-    for name, jobs in (("one", 1), ("again", 1), ("two", 2)):
+    for name, jobs in (("one", 1), ("again", 1), ("two", 2), ("auto", "auto")):
         done = streamgate("run", clip, other, "-o", tmp_path / name, "--jobs", jobs, models=models)
         assert done.code == 0, done.err
         runs.append(tree(tmp_path / name))
     assert len(lines(tmp_path / "one" / "faces.jsonl")) == 2
-    assert runs[0] == runs[1] == runs[2]
+    assert runs[0] == runs[1] == runs[2] == runs[3]
+
+
+@pytest.mark.parametrize("jobs", ["0", "65", "many", "2.5"])
+def test_jobs_are_a_number_or_auto(clip: Path, tmp_path: Path, jobs: str) -> None:
+    done = streamgate("run", clip, "-o", tmp_path / "out", "--jobs", jobs)
+    assert done.code == 2 and "not a number from 1 to 64, nor auto" in done.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_json_puts_records_on_stdout_and_all_else_on_stderr(clip: Path, models: Path, tmp_path: Path) -> None:

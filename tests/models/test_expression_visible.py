@@ -57,7 +57,7 @@ def test_smoke_run_changes_the_head_alone_and_resumes(tmp_path: Path) -> None:
     made = {path.name for path in (tmp_path / "smoke").iterdir()}
     assert made == {"expression.onnx", "card.json", "expression_warm.pth"}
     card = json.loads((tmp_path / "smoke/card.json").read_text())
-    assert card["visible"]["training_steps"] == 6 and card["outputs"] == [*OUTPUTS, "visible"]
+    assert card["visible"]["training_steps"] == 6 and card["outputs"] == [*OUTPUTS, "visible", "real"]
     before = torch.load(ROOT / "models/expression/expression_warm.pth", weights_only=True)["network"]
     after = torch.load(tmp_path / "smoke/expression_warm.pth", weights_only=True)["network"]
     changed = {name for name in before if not torch.equal(before[name], after[name])}

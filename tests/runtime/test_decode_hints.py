@@ -41,7 +41,8 @@ def run(clip: Path, out: Path, *settings: str, jobs: int = 1, further: tuple[Pat
 def test_archive_finds_the_same_people_in_a_fraction_of_the_frames(clip: Path, tmp_path: Path) -> None:
     some, (guided,) = run(clip, tmp_path / "archive")
     whole, (complete,) = run(clip, tmp_path / "whole", *WHOLE)
-    assert complete["frames"] == 600 and guided["frames"] < 250
+    assert complete["frames"] == complete["frames_decoded"] == 600
+    assert guided["frames"] == 600 and guided["frames_decoded"] < 250
     assert (guided["tracks"], guided["kept"], guided["decode_errors"]) == (2, 2, 0)
     assert (complete["tracks"], complete["kept"]) == (2, 2)
     for ours, theirs in zip(some, whole, strict=True):
@@ -59,6 +60,27 @@ def test_results_do_not_depend_on_what_runs_beside_it(clip: Path, tmp_path: Path
         run(clip, out, jobs=jobs, further=(second,))
     found = [(out / "faces.jsonl").read_bytes() for out in runs]
     assert found[0] == found[1] == found[2] and found[0].count(b"\n") == 4
+
+
+@pytest.fixture(scope="module")
+def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A face for twenty seconds, with a key frame every two."""
+    frames = astronaut_frames(500, SIZE, step=0.1, zoom=1.6)
+    return write_clip(
+        tmp_path_factory.mktemp("clips") / "talk.mp4", frames, options={"g": "50", "bf": "2", "preset": "veryfast"}
+    )
+
+
+def test_archive_decodes_a_part_of_what_shows_a_known_face(talk: Path, tmp_path: Path) -> None:
+    second = tmp_path / "other.mp4"
+    second.write_bytes(talk.read_bytes() + b"\0")
+    found, sources = run(talk, tmp_path / "one", further=(second,))
+    assert [one["frames"] for one in sources] == [500, 500] and sources[0]["frames_decoded"] < 250
+    assert sources[0]["tracks"] == sources[0]["kept"] == 1
+    track = found[0]["track"]
+    assert track["first_pts"] == 0 and track["last_pts"] > 17
+    run(talk, tmp_path / "two", jobs=2, further=(second,))
+    assert (tmp_path / "one" / "faces.jsonl").read_bytes() == (tmp_path / "two" / "faces.jsonl").read_bytes()
 
 
 def test_stopping_early_lets_go_of_a_source_that_waits(clip: Path) -> None:

@@ -115,6 +115,21 @@ def test_what_a_face_promised_is_corrected_by_what_was_seen_of_it() -> None:
     assert candidate.bound < promised - 8
 
 
+def promised(*settings: str) -> float:
+    """The potential of the face from its pixels alone."""
+    context = ScoringContext(load_config("studio", settings), evaluator(*settings), lambda wanted: [])
+    return FaceScorer(context).prescore(Candidate(FACE, track_id=1, pts_seconds=0.0), picture_of_rgb(astronaut()))
+
+
+def test_a_face_that_is_too_small_promises_nothing_whatever_its_landmarks() -> None:
+    side = 80  # of its box
+    assert promised(f"measures.size.min={side}") > 0
+    assert promised(f"measures.size.min={side / 0.95}") > 0
+    assert promised(f"measures.size.min={side / 0.85}") == 0
+    # Whether it touches the edge of the picture, however, depends on where the landmarks are.
+    assert promised("measures.edge.min=1.0") > 0
+
+
 def test_landmarks_far_from_the_face_are_not_taken() -> None:
     far = replace(AT_REST, landmarks=np.full((5, 2), 500.0))
     config = load_config("studio")

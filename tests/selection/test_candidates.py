@@ -262,6 +262,20 @@ def test_patience_grows_with_the_track_and_a_record_is_scored_at_once() -> None:
     assert kept.pts_seconds == pytest.approx(47.6, abs=0.05)
 
 
+def test_while_all_faces_are_rejected_fewer_are_looked_at_until_one_is_not() -> None:
+    looked: list[float] = []
+
+    class Looking(KnownQuality):
+        def prescore(self, candidate: Candidate, picture: Picture) -> float:
+            looked.append(candidate.pts_seconds)
+            return super().prescore(candidate, picture)
+
+    kept = best(drive(load_config(), Looking(lambda pts: 50.0, lambda pts: 80.0 if 5 < pts < 5.6 else 0.0), 8.0))
+    assert 5 < kept.pts_seconds < 5.6
+    assert len([pts for pts in looked if 3 < pts < 5]) <= 9
+    assert [pts for pts in looked if pts < 0.5] == pytest.approx([0.0, 0.12, 0.24, 0.36, 0.48])
+
+
 def test_prescored_faces_can_be_spaced_and_neighbours_are_still_scored() -> None:
     scorer = KnownQuality(lambda pts: 50 + 5 * np.sin(3 * pts))
     config = load_config("studio", ["advanced.prescore_interval_s=0.08", "advanced.prescore_share=0"])

@@ -10,7 +10,7 @@ import pytest
 from streamgate.config import load_config
 from streamgate.faces import Evidence
 from streamgate.frames import Frame, Picture
-from streamgate.measures import eyes
+from streamgate.measures import eyes, real
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.context import ScoringContext
 from streamgate.scoring.evaluator import Evaluator
@@ -136,3 +136,13 @@ def test_every_face_scored_ends_with_the_same_reference() -> None:
     opening = {round(index / 25, 2): 0.15 + 0.03 * np.sin(index / 7) for index in range(100)}
     usual = [track(OpeningEyes(opening, 0.15), 4.0, mode).reference.usual for mode in ("", "exhaustive")]
     assert usual[0] == usual[1] != {}
+
+
+def test_what_is_judged_as_a_whole_is_the_tracks_median_once_there_are_enough_faces() -> None:
+    reference = TrackReference()
+    for number, value in enumerate((0.9, 0.3, 0.2, 0.95, 0.1)):
+        assert ("real" in reference.usual) == (number > 4)
+        reference.add(Evidence(values={"real": value}))
+    assert reference.usual["real"] == 0.3
+    assert real.MEASURE.compared(0.9, Evidence(values={"real": 0.9})) == 0.9
+    assert real.MEASURE.compared(0.9, Evidence(values={"real": 0.9, "real_usual": 0.3})) == 0.3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamgate.service.alignment import SIDE, Alignment, ArrivalClock, Look, Looks, Match, match
+from streamgate.service.alignment import SIDE, Alignment, ArrivalClock, Look, Match, match
 
 NOISE = np.random.default_rng(5)
 
@@ -93,8 +93,25 @@ def test_pictures_that_contradict_have_it_looked_for_again():
     assert not alignment.found and alignment.doubt == 4.0
 
 
-def test_looks_are_bounded():
-    kept = Looks()
-    for n in range(1000):
-        kept.note(n * 0.08, np.zeros(4, np.uint8))
-    assert len(kept.between(0, 1e9)) <= 127
+def test_an_offset_that_is_known_is_checked_now_and_then(monkeypatch: pytest.MonkeyPatch):
+    now = 1000.0
+    monkeypatch.setattr("streamgate.service.alignment.time.monotonic", lambda: now)
+    alignment, main, sub = Alignment(), ArrivalClock(), ArrivalClock()
+    main.note(7000.0, now)
+    sub.note(0.0, now)
+    alignment.connected(main=main, sub=sub)
+    for _ in range(3):
+        assert alignment.due
+        alignment.learn(Match(0.01, 1.0), 0.04)
+    assert not alignment.due
+    now += 20.0
+    assert not alignment.due
+    now += 20.0
+    assert alignment.due
+    alignment.learn(Match(0.0, 1.0), 0.04)
+    assert not alignment.due
+    alignment.suspect()
+    assert alignment.due
+    alignment.learn(Match(0.0, 1.0), 0.04)
+    alignment.connected(main=ArrivalClock())
+    assert alignment.due

@@ -24,7 +24,7 @@ class Bored:
     """A guide that sees no face anywhere."""
 
     discards = frozenset({Interest.EMPTY})
-    max_skip_s, probe_interval_s = 2.0, 0.4
+    max_gap_s, max_skip_s, probe_interval_s = 0.1, 2.0, 0.4
 
     def interest(self, pts_seconds: float) -> Interest:
         return Interest.EMPTY

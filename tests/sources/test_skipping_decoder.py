@@ -15,7 +15,8 @@ import pytest
 
 from streamgate.frames import Frame
 from streamgate.sources import open_source
-from streamgate.sources.base import Interest
+from streamgate.sources.base import Interest, TimeRange
+from streamgate.sources.file import VideoFile
 from streamgate.sources.skipping_decoder import LAG
 from support.media import astronaut_frames, plain_frames, write_clip
 
@@ -29,7 +30,9 @@ class Witness:
     faces: Sequence[tuple[float, float]] = ()
     discard: str = "none"
     max_skip_s: float = 0.0
+    max_gap_s: float = 0.1
     probe_interval_s: float = 0.5
+    known: bool = False
     looks: list[float] = field(default_factory=list)
 
     @property
@@ -39,6 +42,8 @@ class Witness:
     def interest(self, pts_seconds: float) -> Interest:
         if self._there(pts_seconds):
             return Interest.LIVELY
+        if self.known:
+            return Interest.KNOWN
         return Interest.STEADY if self.discard == "steady" else Interest.EMPTY
 
     def sees_face(self, frame: Frame) -> bool:
@@ -55,8 +60,10 @@ Shown = dict[float, tuple[float, int | None, str]]
 def shown(path: Path, hints: Witness | None = None, threads: int = 2) -> tuple[Shown, Any]:
     """What a reading gives by time: duration, rank, and the luma's digest; and its counters."""
     with open_source(path, threads=threads) as source:
-        found = {}
+        found, left_out = {}, 0
         for frame in source.frames(hints):
+            left_out += frame.left_out
+            assert frame.frame_index is None or frame.frame_index == len(found) + left_out
             digest = hashlib.sha256(frame.luma().tobytes()).hexdigest()
             found[frame.pts_seconds] = (frame.duration_seconds, frame.frame_index, digest)
         return found, source.stats
@@ -70,6 +77,8 @@ def same_where_given(path: Path, hints: Witness, threads: int = 2) -> tuple[Show
     assert all(some[time] == whole[time] for time in some)
     assert (stats.decode_errors, stats.pts_estimated) == (everything.decode_errors, everything.pts_estimated)
     assert stats.frames == len(some)
+    last = max(one[1] or 0 for one in whole.values())
+    assert stats.left_out_at_end == last - max(one[1] or 0 for one in some.values())
     return whole, some
 
 
@@ -101,6 +110,25 @@ def test_frames_no_other_builds_on_are_left_out(clip: Path) -> None:
     assert 0.4 * len(whole) < len(some) < 0.75 * len(whole)
     # None is left out before the word on the first frame counts.
     assert list(some)[: LAG - 4] == list(whole)[: LAG - 4]
+
+
+@pytest.mark.parametrize("codec, options", [
+    ("libx264", {"bf": "3", "x264-params": "b-pyramid=none:scenecut=0:b-adapt=0"}),
+    ("libx264", {"bf": "3", "x264-params": "b-pyramid=normal:scenecut=0:b-adapt=0"}),
+    ("libx265", {"x265-params": "bframes=3:b-pyramid=0:scenecut=0:b-adapt=0:log-level=error"}),
+    ("mpeg4", {"bf": "2"}),
+])  # fmt: skip
+@pytest.mark.parametrize("suffix", [".mp4", ".ts"])
+def test_each_frame_keeps_neighbours_close_in_time(
+    tmp_path: Path, codec: str, options: dict[str, str], suffix: str
+) -> None:
+    path = long_clip(tmp_path / f"b{suffix}", 6, codec=codec, options={"g": "50", **options})
+    whole, some = same_where_given(path, Witness(discard="steady", max_gap_s=0.1))
+    assert max(after - before for before, after in pairwise(some)) < 0.1
+    assert 0.4 * len(whole) < len(some) < 0.8 * len(whole)
+    # Without a limit, only frames that are no references differ.
+    _, least = same_where_given(path, Witness(discard="steady", max_gap_s=9.0))
+    assert set(least) <= set(some)
 
 
 def test_discarding_begins_and_ends_with_the_faces(clip: Path) -> None:
@@ -146,6 +174,39 @@ def test_a_file_without_faces_is_mostly_passed_over(clip: Path) -> None:
     assert hints.looks == [2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0]
     assert len(some) == pytest.approx(LAG + len(hints.looks) + GROUP, abs=8)
     assert [time for time in some if 2.5 < time < 14.0] == [4.0, 6.0, 8.0, 10.0, 12.0]
+
+
+@pytest.mark.parametrize("kind", ["clip", "open_groups"])
+def test_with_known_faces_only_key_frames_are_given_until_one_differs(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    path = request.getfixturevalue(kind)
+    start = min(shown(path)[0])
+    hints = Witness([(start + 5.9, start + 7.0)], max_skip_s=3.0, known=True)
+    whole, some = same_where_given(path, hints)
+    assert hints.looks == []
+    early = [time for time in some if start + 2.0 < time < start + 6.0]
+    assert early == [pytest.approx(start + 4.0)]
+    # From the key frame that differs on, all is given, until the hints count which say that all is known again.
+    assert all(time in some for time in whole if start + 6.0 <= time < start + 7.0)
+    late = [time for time in some if start + 7.0 + (LAG + 8) / 25 < time < start + 13.9]
+    assert late == [pytest.approx(start + 10.0), pytest.approx(start + 12.0)]
+
+
+@pytest.mark.parametrize("end", [0.5, 3.3, 7.9])
+def test_a_range_keeps_its_last_frames(clip: Path, end: float) -> None:
+    hints = Witness(discard="steady", max_skip_s=10.0, known=True)
+    with VideoFile(clip, time_range=TimeRange(0.0, end)) as source:
+        frames = [(frame.pts_seconds, frame.left_out) for frame in source.frames(hints)]
+        assert source.stats.left_out_at_end == 0
+    assert len(frames) + sum(left_out for _, left_out in frames) == round(25 * end + 0.49)
+    assert frames[-1][0] == pytest.approx(end, abs=0.041)
+
+
+@pytest.mark.parametrize("threads", [1, 9])
+def test_known_faces_and_decoder_threads(open_groups: Path, threads: int) -> None:
+    hints = Witness([(5.0, 6.5), (11.9, 12.1)], discard="steady", max_skip_s=3.0, known=True)
+    assert shown(open_groups, hints, threads)[0] == shown(open_groups, hints, 2)[0]
 
 
 def test_no_leap_is_longer_than_allowed(clip: Path) -> None:

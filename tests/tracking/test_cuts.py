@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from streamgate import Gate
 from streamgate.config import load_config
 from streamgate.frames import Frame
+from streamgate.runtime.decode_hints import DISCARDS
+from streamgate.runtime.tracking_stage import Peekable
 from streamgate.sources import open_source, picture_of_rgb
+from streamgate.sources.base import Interest
 from streamgate.tracking.cuts import Change, CutDetector
 from support.media import astronaut
 
@@ -29,20 +34,86 @@ WITHOUT = [
 ]  # fmt: skip
 
 
-def cuts_in(path: Path) -> list[int]:
+@dataclass(frozen=True)
+class Always:
+    """Hints of the same interest for every frame, so that from the start all frames that may be skipped are skipped."""
+
+    always: Interest
+    max_skip_s: float = 0.0
+    max_gap_s: float = 9.0
+    probe_interval_s: float = 0.4
+
+    @property
+    def discards(self) -> frozenset[Interest]:
+        return frozenset({self.always})
+
+    def interest(self, pts_seconds: float) -> Interest:
+        return self.always
+
+    def sees_face(self, frame: Frame) -> bool:
+        return False
+
+
+def cuts_in(path: Path, hints: Always | None = None) -> tuple[list[int], list[int]]:
+    """The ranks of the cuts' first frames, and of all decoded frames."""
     detector = CutDetector(load_config().advanced)
+    cuts, ranks = [], []
     with open_source(path) as source:
-        return [index for index, frame in enumerate(source.frames()) if detector.look(frame) is Change.CUT]
+        coming = Peekable(source.frames(hints))
+        for index, frame in enumerate(coming):
+            ranks.append(index if frame.frame_index is None else frame.frame_index)
+            if detector.look(frame, coming.peek) is Change.CUT:
+                cuts.append(ranks[-1])
+    return cuts, ranks
+
+
+def first_shown(cuts: list[int], ranks: list[int]) -> list[int]:
+    """The first decoded frame of each new shot."""
+    return [min(rank for rank in ranks if rank >= cut) for cut in cuts]
 
 
 @pytest.mark.parametrize("name", MARKED)
 def test_marked_cuts_are_found_exactly(shared_clip: Callable[[str], Path], name: str) -> None:
-    assert cuts_in(shared_clip(name)) == MARKED[name]
+    assert cuts_in(shared_clip(name))[0] == MARKED[name]
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_marked_cuts_are_found_without_the_frames_that_may_be_skipped(
+    shared_clip: Callable[[str], Path], name: str
+) -> None:
+    cuts, ranks = cuts_in(shared_clip(name), Always(Interest.STEADY))
+    assert cuts == first_shown(MARKED[name], ranks)
+
+
+@pytest.mark.parametrize("discard", DISCARDS)
+@pytest.mark.parametrize("name", sorted(set(MARKED) - {"moviepy_bbb.webm"}))
+def test_no_track_crosses_a_marked_cut_at_any_setting(
+    shared_clip: Callable[[str], Path], name: str, discard: str
+) -> None:
+    with open_source(shared_clip(name)) as source:
+        times = [frame.pts_seconds for frame in source.frames()]
+    with Gate(settings={"decoding.discard": discard}) as gate:
+        tracks = [ended.track for ended in gate.tracks(shared_clip(name))]
+    assert tracks
+    crossed = [
+        (track.track_id, index)
+        for track in tracks
+        for index in MARKED[name]
+        if track.first_pts < times[index] - 1e-6 <= track.last_pts
+    ]
+    assert crossed == []
 
 
 @pytest.mark.parametrize("name", WITHOUT)
 def test_no_cut_where_there_is_none(shared_clip: Callable[[str], Path], name: str) -> None:
-    assert cuts_in(shared_clip(name)) == []
+    assert cuts_in(shared_clip(name))[0] == []
+
+
+@pytest.mark.parametrize("name", WITHOUT)
+def test_no_cut_where_there_is_none_without_the_frames_that_may_be_skipped(
+    shared_clip: Callable[[str], Path], name: str
+) -> None:
+    assert cuts_in(shared_clip(name), Always(Interest.STEADY))[0] == []
 
 
 def detect(pictures: list[np.ndarray]) -> list[int]:
@@ -84,3 +155,24 @@ def test_a_shot_that_comes_back_late_is_a_new_one() -> None:
     image = astronaut()
     other = np.ascontiguousarray(image[::-1])
     assert detect([image] * 10 + [other] * 9 + [image] * 10) == [10, 19]
+
+
+def panned(step: float, skip: int) -> list[int]:
+    """Cuts of a pan by `step` pixels per frame of which every `skip`-th frame is decoded."""
+    wide = np.concatenate([astronaut(512, 512), astronaut(512, 512)[:, ::-1]] * 3, axis=1)
+    frames = []
+    for index in range(0, 60, skip):
+        left = int(step * index) % 2048
+        picture = picture_of_rgb(np.ascontiguousarray(wide[:, left : left + 512]))
+        frames.append(Frame(picture, index / 25, left_out=skip - 1))
+    detector, found = CutDetector(load_config().advanced), []
+    for frame, following in zip(frames, [*frames[1:], None], strict=True):
+        if detector.look(frame, lambda following=following: following) is Change.CUT:
+            found.append(round(25 * frame.pts_seconds))
+    return found
+
+
+@pytest.mark.parametrize("skip", [1, 2, 4])
+@pytest.mark.parametrize("step", [10, 20, 30])
+def test_a_fast_pan_over_fewer_frames_is_no_cut(step: float, skip: int) -> None:
+    assert panned(step, skip) == []

@@ -10,6 +10,7 @@ import pytest
 from streamgate.errors import WeightsError
 from streamgate.weights import store
 from streamgate.weights.catalog import InputSpec, LogisticCalibration
+from streamgate.weights.listing import list_models, verify
 from support.real_weights import standard_models
 
 
@@ -91,6 +92,26 @@ def test_a_folder_whose_card_fills_no_role_is_refused(embedded, tmp_path):
     add_card(tmp_path / "mine", "landmarks")
     with pytest.raises(WeightsError, match=r"landmarks/card\.json: fills no role; .*detector, recognizer"):
         store.resolve(str(tmp_path / "mine"))
+
+
+def test_the_set_open_is_a_folder_inside_the_packaged_one(embedded, monkeypatch):
+    for role in ("detector", "recognizer", "pose"):
+        add_card(embedded, role)
+        add_card(embedded / "open", role, name=f"{role}-open", licence="free")
+    assert {weights.name for weights in store.resolve("embedded").values()} == {
+        "detector-own", "recognizer-own", "pose-own"
+    }  # fmt: skip
+    found = store.resolve("open")
+    assert {weights.name for weights in found.values()} == {"detector-open", "recognizer-open", "pose-open"}
+    assert {weights.tier for weights in found.values()} == {"open"}
+    states = {state.name: state for state in list_models()}
+    assert states["pose-open"].licence == "free" and states["pose-open"].in_use == ()
+    assert states["pose-own"].in_use == ("pose",)
+    (embedded / "open" / "pose" / "pose.onnx").write_bytes(b"changed")
+    assert {w.name: why for w, why in verify() if why} == {"pose-open": "pose.onnx has changed; reinstall streamgate"}
+    monkeypatch.setattr(store, "embedded_folder", lambda: None)
+    with pytest.raises(WeightsError, match="no weights for detector, recognizer, pose; the package is damaged"):
+        store.resolve("open")
 
 
 def test_one_file_may_fill_two_roles(embedded):

@@ -123,6 +123,11 @@ function reasons(turned) {
   );
 }
 
+function frames({ frames: all, frames_decoded: decoded }) {
+  const count = words.grouped(all ?? 0);
+  return decoded != null && decoded < all ? `${count} (${words.grouped(decoded)} decoded)` : count;
+}
+
 function sources({ sources: all }) {
   const head = ["Source", "Length", "Picture", "Frames", "Errors", "Tracks", "Kept", "State"];
   const rows = all.map((source) =>
@@ -133,7 +138,7 @@ function sources({ sources: all }) {
       ...[
         source.pictures ? words.count(source.frames, "picture") : source.duration_seconds ? words.duration(source.duration_seconds) : "–",
         source.width && !source.pictures ? `${source.width} × ${source.height}` : "–",
-        source.pictures ? "–" : words.grouped(source.frames ?? 0),
+        source.pictures ? "–" : frames(source),
         words.grouped(source.decode_errors ?? 0),
         source.pictures ? "–" : words.grouped(source.tracks ?? 0),
         words.grouped(source.kept ?? 0),

@@ -1,0 +1,215 @@
+#!/usr/bin/env python3
+"""Train the expression network's head `real` on photographed and drawn faces; everything else keeps its weights.
+
+    python models/expression/real.py --work DIR --photographs KIND=FOLDER... --drawings KIND=FOLDER...
+    python models/expression/real.py --work DIR              # again, with the faces that an earlier run cut
+    python models/expression/real.py --smoke                 # under a minute: does it all run?
+
+A folder is one source (a repository, a set); KIND is its row in the card's table (drawing, painting, render, figure,
+video, ...). Faces are cut once, into DIR/real. Sources named in config.toml are held out as a whole, and the table is
+of those alone. Figures of the trunk's maps of every face and of some degraded views of it are computed once, then the
+head is trained on them, which takes seconds; run it again whenever the trunk has changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+# Threads that wait by spinning starve each other where the machine is shared; must be set before torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from models.common.images import DataError  # noqa: E402
+from models.common.report import Section, put_between  # noqa: E402
+from models.common.stats import mean_estimate  # noqa: E402
+from models.common.training import floats, load_config, say, work_folder  # noqa: E402
+from models.expression.architecture import ExpressionNetwork, RealHead, figures, normalise  # noqa: E402
+from models.expression.batches import Augmentation  # noqa: E402
+from models.expression.deploy import CARD_NAME, ONNX_NAME, WARM_NAME, deploy_network  # noqa: E402
+from models.expression.realfaces import Source, centre, cut_source, read_sources, view  # noqa: E402
+from streamgate.networks import Networks  # noqa: E402
+
+SMOKE = {
+    "real": {"steps": 20, "views": 1, "held_out": ["drawn1", "photographed1"]},
+    "optimiser": {},
+}
+BEGIN, END = "<!-- real: begin (written by real.py) -->", "<!-- real: end -->"
+_SURE = 0.02
+"""Targets are this far from 0 and 1, because a few pictures are in the wrong folder."""
+_EVEN = 0.7
+"""Power of a source's number of faces with which it is drawn from: large ones more often, but not in proportion."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad data, weights or arguments (one line on stderr)."""
+    args = parse(arguments)
+    try:
+        return train(args)
+    except DataError as error:
+        print(f"real.py: {error}", file=sys.stderr)
+        return 2
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Command line."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--work", type=Path, help="where faces go (default: $STREAMGATE_WORK/expression)")
+    p.add_argument("--photographs", nargs="*", default=[], metavar="KIND=FOLDER")
+    p.add_argument("--drawings", nargs="*", default=[], metavar="KIND=FOLDER")
+    p.add_argument("--config", type=Path, default=HERE / "config.toml")
+    p.add_argument("--steps", type=int, help="steps, instead of the config's")
+    p.add_argument("--seed", type=int)
+    p.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    p.add_argument("--target", type=Path, default=HERE, help="where the deliverables go")
+    p.add_argument("--smoke", action="store_true", help="a minute on synthetic faces, deliverables into DIR/smoke")
+    return p.parse_args(arguments)
+
+
+def train(args: argparse.Namespace) -> int:
+    """Cut the faces, train, write the deliverables and the card's table."""
+    config = load_config(args, SMOKE)
+    settings = config["real"]
+    if args.steps is not None:
+        settings["steps"] = args.steps
+    work = work_folder(args.work, args.smoke, "expression")
+    cv2.setNumThreads(1)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    sources = synthetic_sources() if args.smoke else cut(args, work / "real")
+    chosen = [source for source in sources if source.name not in settings["held_out"]]
+    held = [source for source in sources if source.name in settings["held_out"]]
+    for group in (chosen, held):
+        if {source.real for source in group} != {True, False}:
+            raise DataError("photographs and drawings are needed both for training and among the sources held out")
+    warm = torch.load(HERE / WARM_NAME, map_location="cpu", weights_only=True)
+    network = ExpressionNetwork().eval().requires_grad_(False)
+    others = {k: v for k, v in floats(warm["network"]).items() if not k.startswith("real.")}
+    network.load_state_dict(network.state_dict() | others)
+    counts = {real: sum(len(source.canvases) for source in chosen if source.real == real) for real in (True, False)}
+    say(f"{counts[True]} photographs and {counts[False]} drawings to train on")
+    network.real = fit(network, chosen, settings, Augmentation(**config["augment"]), config["seed"])
+    section = table(network, held)
+    say(section.markdown())
+    target = work / "smoke" if args.smoke else args.target
+    card = json.loads((HERE / CARD_NAME).read_text())
+    card["real"] = {
+        "training_steps": settings["steps"],
+        "photographs": counts[True],
+        "drawings": counts[False],
+        "rejected_of_held_out": {row[0]: row[2] for row in section.rows},
+    }
+    wrote = deploy_network(network, int(warm["step"]), card, target, HERE / ONNX_NAME)
+    put_between(target / "card.md", BEGIN, END, section.markdown())
+    say(f"wrote {target}: {wrote}")
+    return 0
+
+
+def cut(args: argparse.Namespace, folder: Path) -> list[Source]:
+    """The faces of the folders that the command line names, and those that earlier runs cut."""
+    with Networks.open("embedded", "cpu") as networks:
+        for real, given in ((True, args.photographs), (False, args.drawings)):
+            for kind, _, path in (text.partition("=") for text in given):
+                if not Path(path).is_dir():
+                    raise DataError(f"{kind}={path}: give KIND=FOLDER, a folder of pictures or clips")
+                cut_source(Path(path), kind, real, folder, networks)
+    return read_sources(folder)
+
+
+@torch.no_grad()
+def seen(network: ExpressionNetwork, crops: np.ndarray, chunk: int = 32) -> Tensor:
+    """float32 [N, FIGURES, 1, 1] of crops uint8 [N, 144, 128, 3]."""
+    parts = []
+    for start in range(0, len(crops), chunk):
+        planes = normalise(torch.as_tensor(crops[start : start + chunk])).contiguous(memory_format=torch.channels_last)
+        maps = network.trunk_maps(planes)
+        eyes = network.eye_maps(planes)
+        parts.append(figures(maps, eyes, network.features(maps[-1], eyes)))
+    return torch.cat(parts)
+
+
+def fit(
+    network: ExpressionNetwork, sources: list[Source], settings: dict[str, Any], how: Augmentation, seed: int
+) -> RealHead:
+    """The trained head; its limit of 0.5 rejects the share `lost` of the photographs that it was trained on."""
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    found, real, likely, clean = [], [], [], []
+    for source in sources:
+        canvases = source.canvases
+        views = [centre(canvases)] + [
+            np.stack([view(canvas, how, rng) for canvas in canvases]) for _ in range(settings["views"])
+        ]
+        found += [seen(network, each) for each in views]
+        clean += [found[-len(views)]] if source.real else []
+        count = len(canvases) * len(views)
+        real.append(torch.full((count,), float(source.real)))
+        likely.append(torch.full((count,), len(canvases) ** (_EVEN - 1.0)))
+    rows, wanted, weight = torch.cat(found), torch.cat(real), torch.cat(likely)
+    for each in (0.0, 1.0):
+        weight[wanted == each] /= weight[wanted == each].sum()
+    head = RealHead()
+    head.mean.copy_(rows.mean(dim=0))
+    head.scale.copy_(1.0 / (rows.std(dim=0) + 1e-3))
+    optimiser = torch.optim.AdamW(head.parameters(), settings["rate"], weight_decay=settings["weight_decay"])
+    for step in range(settings["steps"]):
+        for group in optimiser.param_groups:
+            group["lr"] = settings["rate"] * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / settings["steps"])))
+        drawn = torch.multinomial(weight, settings["batch"], replacement=True)
+        logits = head.logits(rows[drawn], settings["dropped"])
+        loss = F.binary_cross_entropy_with_logits(logits, _SURE + (1 - 2 * _SURE) * wanted[drawn])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    head = head.eval().requires_grad_(False)
+    head.photograph.bias -= torch.quantile(head.logits(torch.cat(clean)), settings["lost"])
+    return head
+
+
+@torch.no_grad()
+def table(network: ExpressionNetwork, held: list[Source]) -> Section:
+    """Rejected faces of the sources that were held out, by kind."""
+    section = Section(
+        "Not a photograph",
+        ["faces", "number", "rejected"],
+        note="Sources of which nothing was trained on, at the limit of 0.5; 95 % bootstrap intervals.",
+    )
+    for real, name in ((False, "drawings"), (True, "photographs")):
+        groups: dict[str, list[np.ndarray]] = {}
+        for source in (source for source in held if source.real == real):
+            below = (network.real.logits(seen(network, centre(source.canvases))) < 0).numpy().astype(float)
+            for kind in (source.kind, f"all {name}"):
+                groups.setdefault(kind, []).append(below)
+        for kind in sorted(groups, key=lambda kind: (kind.startswith("all"), kind)):
+            below = np.concatenate(groups[kind])
+            section.rows.append([kind, str(len(below)), mean_estimate(below).text(1, percent=True)])
+    return section
+
+
+def synthetic_sources() -> list[Source]:
+    """Flat patches and noise in the place of drawings and photographs."""
+    rng = np.random.default_rng(0)
+    flat = np.repeat(rng.integers(0, 256, (12, 1, 1, 3), np.uint8), 176, axis=1).repeat(160, axis=2)
+    noise = rng.integers(0, 256, flat.shape, np.uint8)
+    return [
+        Source(f"{name}{i}", name, name == "photographed", noise if name == "photographed" else flat)
+        for name in ("drawn", "photographed")
+        for i in range(2)
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+#!/usr/bin/env python3
+"""Write what the detector of `--models open` learns from: portraits with their labels, and pictures without faces.
+
+    python models/open/compose.py PICTURES... --labels labels.npz --empty EVERYDAY... --out DIR
+
+PICTURES are folders or tar files that `label.py` has labelled, EVERYDAY folders of pictures without faces. Written are
+DIR/images and DIR/label.txt in the format of `models/detector/labels.py`, for
+
+    python models/detector/train.py --config models/open/detector/config.toml --labels DIR/label.txt --work WORK
+
+Hardly a portrait shows a profile: of heads that are a little turned a copy is written with the far half of the face
+squeezed, which looks as if the head were turned further. Pictures without faces are also cut from the portraits, below
+the chin and beside the head (clothes, hands, flags, shelves), and drawn: a dead-leaves collage (Lee, Mumford and Huang
+2001) of cuttings from all of them has edges and textures at every scale, as scenery.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+from models.common.images import DataError, decode_rgb, encode_jpeg, list_sources  # noqa: E402
+from models.open.label import box_of  # noqa: E402
+
+LONGEST = 800
+SMALLEST = 20.0
+"""Pixels of a face's box, as packed, below which its picture is not used."""
+BELOW, BESIDE = 0.25, 0.45
+"""Cuttings without a face begin this share of the face's height below the chin, and of its width beside it: hair."""
+LEAST = 80
+"""Pixels that a cutting has at least on each side."""
+DRAWN = (480, 640)
+TURNED = 0.1
+"""The nose is off the face's middle by this share of its width: enough of a turn to be taken further."""
+SQUEEZED = (0.3, 0.65)
+"""Widths of the far half of the face in the copies, relative to what it was."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad data or arguments (one line on stderr)."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("pictures", nargs="+", type=Path)
+    p.add_argument("--labels", type=Path, required=True)
+    p.add_argument("--empty", type=Path, nargs="*", default=[])
+    p.add_argument("--drawn", type=int, default=600, help="collages")
+    p.add_argument("--out", type=Path, required=True)
+    args = p.parse_args(arguments)
+    try:
+        print(compose(args))
+    except DataError as error:
+        print(f"compose.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def compose(args: argparse.Namespace) -> str:
+    """Write everything; returns what was written, for the log."""
+    rows = read_rows(args.labels)
+    images = args.out / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    lines: list[str] = []
+    turned = 0
+    empty: list[np.ndarray] = []
+    faces = 0
+    for source in list_sources(args.pictures):
+        digest = hashlib.sha256(source.data).hexdigest()
+        picture, meshes = decode_rgb(source.data), rows.get(digest)
+        if picture is None or not meshes:
+            continue
+        picture, scale = bounded(picture)
+        told = [line_of(mesh * scale, picture.shape) for mesh in meshes]
+        if "" in told:
+            continue
+        name = f"{digest[:16]}.jpg"
+        write(images / name, picture)
+        lines += [f"# {name}", *told]
+        faces += 1
+        scaled = [mesh * scale for mesh in meshes]
+        empty += cuttings(picture, scaled)
+        further = turned_further(rng, picture, scaled[0]) if len(scaled) == 1 else None
+        if further is not None and (line := line_of(further[1], further[0].shape)):
+            write(images / f"turned-{name}", further[0])
+            lines += [f"# turned-{name}", line]
+            turned += 1
+    if not faces:
+        raise DataError(f"{args.labels}: labels no face of {', '.join(map(str, args.pictures))}")
+    for source in list_sources(args.empty):
+        picture = decode_rgb(source.data)
+        if picture is not None and min(picture.shape[:2]) >= LEAST:
+            empty.append(bounded(picture)[0])
+    drawn = [collage(rng, empty) for _ in range(args.drawn)]
+    for number, picture in enumerate([*empty, *drawn]):
+        name = f"empty{number:05d}.jpg"
+        write(images / name, picture)
+        lines.append(f"# {name}")
+    (args.out / "label.txt").write_text("\n".join(lines) + "\n")
+    made = f"{faces} portraits, {turned} turned further, {len(empty)} pictures without faces, {len(drawn)} collages"
+    return f"{args.out}: {made}"
+
+
+def read_rows(file: Path) -> dict[str, list[np.ndarray]]:
+    """Meshes float [478, 2] by the picture's sha256. Raises DataError."""
+    found: dict[str, list[np.ndarray]] = {}
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            for digest, mesh in zip(arrays["sha256"].tolist(), arrays["mesh"], strict=True):
+                if np.isfinite(mesh).all():
+                    found.setdefault(digest, []).append(mesh.astype(np.float64))
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{file}: not a file of labels ({error}); models/open/label.py writes them") from error
+    return found
+
+
+def line_of(mesh: np.ndarray, shape: tuple[int, ...]) -> str:
+    """The label of one face, clipped to its picture; empty: too small, or a landmark lies outside."""
+    height, width = shape[:2]
+    x1, y1, x2, y2 = box_of(mesh)
+    x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
+    points = mesh[[468, 473, 4, 61, 291]]
+    inside = (points >= 0).all() and (points < (width, height)).all()
+    if min(x2 - x1, y2 - y1) < SMALLEST or not inside:
+        return ""
+    marks = " ".join(f"{x:.2f} {y:.2f} 0" for x, y in points)
+    return f"{x1:.2f} {y1:.2f} {x2 - x1:.2f} {y2 - y1:.2f} {marks}"
+
+
+def cuttings(picture: np.ndarray, meshes: list[np.ndarray]) -> list[np.ndarray]:
+    """What lies below and beside all faces of a picture, where that is enough."""
+    boxes = np.array([box_of(mesh) for mesh in meshes])
+    width, height = (boxes[:, 2] - boxes[:, 0]).max(), (boxes[:, 3] - boxes[:, 1]).max()
+    parts = (
+        picture[int(boxes[:, 3].max() + BELOW * height) :],
+        picture[:, : max(0, int(boxes[:, 0].min() - BESIDE * width))],
+        picture[:, int(boxes[:, 2].max() + BESIDE * width) :],
+    )
+    return [np.ascontiguousarray(part) for part in parts if min(part.shape[:2]) >= LEAST]
+
+
+def turned_further(
+    rng: np.random.Generator, picture: np.ndarray, mesh: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The picture and its mesh with the far half of the face squeezed; None: the head looks ahead."""
+    low, high, nose = float(mesh[:, 0].min()), float(mesh[:, 0].max()), float(mesh[4, 0])
+    off = (nose - (low + high) / 2) / (high - low)
+    width = picture.shape[1]
+    if abs(off) < TURNED or not 1 < low < nose - 1 < nose + 1 < high < width - 1:
+        return None
+    # Lines of x, and where they come to lie: the far half becomes narrower, and what is behind it follows.
+    gain = float(rng.uniform(*SQUEEZED))
+    far = gain * (nose - low) if off < 0 else gain * (high - nose)
+    before = np.array([0, low, nose, high, width - 1], np.float64)
+    after = before.copy()
+    if off < 0:
+        after[:2] += (nose - low) - far
+    else:
+        after[3:] -= (high - nose) - far
+    after -= after[0]
+    places = np.interp(np.arange(round(after[-1]) + 1), after, before).astype(np.float32)
+    rows = np.arange(picture.shape[0], dtype=np.float32)
+    x, y = np.meshgrid(places, rows)
+    moved = mesh.copy()
+    moved[:, 0] = np.interp(mesh[:, 0], before, after)
+    return cv2.remap(picture, x, y, cv2.INTER_LINEAR), moved
+
+
+def collage(rng: np.random.Generator, pictures: list[np.ndarray]) -> np.ndarray:
+    """uint8 [480, 640, 3] RGB: shapes of all sizes over one another, plain, shaded, or filled from the pictures."""
+    height, width = DRAWN
+    canvas = np.full((height, width, 3), rng.integers(0, 256, 3), np.uint8)
+    for _ in range(int(rng.integers(40, 160))):
+        radius = float(np.exp(rng.uniform(np.log(10), np.log(260))))
+        middle = rng.uniform((0, 0), (width, height))
+        low = np.maximum(middle - radius, 0).astype(int)
+        high = np.minimum(middle + radius, (width, height)).astype(int)
+        if (high - low < 3).any():
+            continue
+        size = (int(high[0] - low[0]), int(high[1] - low[1]))
+        mask = outline(rng, size)
+        part = canvas[low[1] : high[1], low[0] : high[0]]
+        part[mask] = fill(rng, size, pictures)[mask]
+    return cv2.GaussianBlur(canvas, (0, 0), 0.6) if rng.random() < 0.5 else canvas
+
+
+def outline(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """bool [h, w]: an ellipse, a rectangle or a polygon."""
+    width, height = size
+    mask = np.zeros((height, width), np.uint8)
+    kind = int(rng.integers(3))
+    if kind == 0:
+        cv2.ellipse(mask, (width // 2, height // 2), (width // 2, height // 2), 0, 0, 360, 1, -1)
+    elif kind == 1:
+        mask[:] = 1
+    else:
+        points = rng.uniform(0, 1, (int(rng.integers(3, 8)), 2)) * size
+        cv2.fillPoly(mask, [cv2.convexHull(points.astype(np.int32))], 1)
+    return mask > 0
+
+
+def fill(rng: np.random.Generator, size: tuple[int, int], pictures: list[np.ndarray]) -> np.ndarray:
+    """uint8 [h, w, 3] for one shape."""
+    width, height = size
+    if pictures and rng.random() < 0.6:
+        picture = pictures[int(rng.integers(len(pictures)))]
+        side = int(rng.integers(min(40, *picture.shape[:2]), min(picture.shape[:2]) + 1))
+        y, x = (int(rng.integers(0, length - side + 1)) for length in picture.shape[:2])
+        return cv2.resize(picture[y : y + side, x : x + side], size, interpolation=cv2.INTER_LINEAR)
+    ends = rng.integers(0, 256, (2, 3)).astype(np.float32)
+    ramp = np.linspace(0, 1, width if rng.random() < 0.5 else height, dtype=np.float32)
+    ramp = np.broadcast_to(ramp[None, :] if len(ramp) == width else ramp[:, None], (height, width))[..., None]
+    shaded = ends[0] + (ends[1] - ends[0]) * ramp * float(rng.random() < 0.6)
+    grain = rng.normal(0, float(rng.uniform(0, 25)), (height, width, 1))
+    return np.clip(shaded + grain, 0, 255).astype(np.uint8)
+
+
+def bounded(picture: np.ndarray) -> tuple[np.ndarray, float]:
+    """The picture at a long side of at most LONGEST, and by how much it was scaled."""
+    scale = min(1.0, LONGEST / max(picture.shape[:2]))
+    if scale == 1.0:
+        return picture, 1.0
+    return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), scale
+
+
+def write(path: Path, picture: np.ndarray) -> None:
+    """A JPEG of good quality."""
+    path.write_bytes(encode_jpeg(picture, 94))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""Label pictures with MediaPipe's Face Landmarker (Apache-2.0); runs in a separate environment.
+
+    python3 -m venv TEACHER && TEACHER/bin/pip install mediapipe==0.10.21      # numpy below 2; needs libgl1, libegl1
+    TEACHER/bin/python models/open/label.py face_landmarker.task PICTURES... --out labels.npz
+
+PICTURES are folders or tar files. Written, a row for each face, the largest of a picture first:
+
+    sha256   of the picture's file
+    points   float32 [n, 5, 2]  viewer's left and right eye, nose, left and right mouth corner, in its pixels
+    box      float32 [n, 4]     x1, y1, x2, y2, as face detectors place it: from the hairline to the chin
+    pose     float32 [n, 3]     yaw, pitch, roll in degrees, signs of docs/design.md 5
+    shapes   float32 [n, 52]    blendshapes; `shape_names` has their names
+    mesh     float32 [n, 478, 2]
+
+Pictures in which no face is found have a row of NaN: their faces are unknown, not absent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+from models.common.images import decode_rgb, list_sources  # noqa: E402
+from models.expression.teacher import angles  # noqa: E402
+
+LONGEST = 1024
+BORDER = 0.25
+"""Grey around the picture, as a share of its long side: a face that fills its picture is not found without."""
+FACES = 4
+PUPILS, NOSE, MOUTH = (468, 473), 4, (61, 291)
+"""Points of the mesh that are the five landmarks."""
+_POINTS = (*PUPILS, NOSE, *MOUTH)
+ABOVE = 0.15
+"""Share of the mesh's height by which boxes of detectors begin above it: the mesh ends below the hairline."""
+
+
+def box_of(mesh: np.ndarray) -> np.ndarray:
+    """float32 [4] around the mesh [478, 2]: x1, y1, x2, y2."""
+    low, high = mesh.min(axis=0), mesh.max(axis=0)
+    return np.array([low[0], low[1] - ABOVE * (high[1] - low[1]), high[0], high[1]], np.float32)
+
+
+def main() -> int:
+    """Exit status: 0 done, 2 wrong arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", type=Path)
+    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    import mediapipe as media
+    from mediapipe.tasks import python as tasks
+    from mediapipe.tasks.python import vision
+
+    cv2.setNumThreads(1)
+    options = vision.FaceLandmarkerOptions(
+        base_options=tasks.BaseOptions(model_asset_path=str(args.task)),
+        output_face_blendshapes=True,
+        output_facial_transformation_matrixes=True,
+        num_faces=FACES,
+    )
+    digests: list[str] = []
+    meshes, poses, shapes = [], [], []
+    names: list[str] = []
+    none, seen = 0, 0
+    with vision.FaceLandmarker.create_from_options(options) as landmarker:
+        for source in list_sources(args.pictures):
+            picture, digest = decode_rgb(source.data), hashlib.sha256(source.data).hexdigest()
+            seen += 1
+            found = None if picture is None else look(landmarker, media, picture)
+            if not found:
+                none += 1
+                found = [(np.full((478, 2), np.nan), (np.nan,) * 3, np.zeros(52))]
+            for mesh, pose, scores in sorted(found, key=lambda one: -float(np.ptp(one[0][:, 0]))):
+                digests.append(digest)
+                meshes.append(mesh)
+                poses.append(pose)
+                shapes.append([getattr(one, "score", one) for one in scores])
+                names = names or [one.category_name for one in scores if hasattr(one, "category_name")]
+            if seen % 500 == 0:
+                print(f"{seen} pictures, {none} without a face", flush=True)
+    mesh = np.array(meshes, np.float32)
+    part = args.out.with_suffix(".part.npz")
+    np.savez_compressed(
+        part,
+        sha256=np.array(digests),
+        points=mesh[:, _POINTS],
+        box=np.array([box_of(one) for one in mesh]),
+        pose=np.array(poses, np.float32),
+        shapes=np.array(shapes, np.float32),
+        shape_names=np.array(names),
+        mesh=mesh,
+    )
+    part.replace(args.out)
+    print(f"{args.out}: {len(mesh)} faces of {seen} pictures, {none} without a face")
+    return 0
+
+
+def look(landmarker: object, media: object, picture: np.ndarray) -> list[tuple]:
+    """Mesh in pixels of the picture, pose and blendshapes of every face of RGB uint8 [H, W, 3]."""
+    scale = min(1.0, LONGEST / max(picture.shape[:2]))
+    small = picture if scale == 1 else cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    width = round(BORDER * max(small.shape[:2]))
+    padded = cv2.copyMakeBorder(small, *([width] * 4), cv2.BORDER_CONSTANT, value=(120, 120, 120))
+    result = landmarker.detect(media.Image(image_format=media.ImageFormat.SRGB, data=np.ascontiguousarray(padded)))
+    found = []
+    for points, scores, transform in zip(
+        result.face_landmarks, result.face_blendshapes, result.facial_transformation_matrixes, strict=True
+    ):
+        mesh = np.array([(p.x * padded.shape[1], p.y * padded.shape[0]) for p in points]) - width
+        turn = np.asarray(transform, np.float64)
+        turn[:3, :3] /= np.cbrt(np.linalg.det(turn[:3, :3]))
+        found.append((mesh / scale - 0.5, angles(turn), scores))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""How many sources to read at once, and with how many decoder threads, on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+SOURCE_BYTES = 256 << 20
+"""Memory set aside for a source that is being read: a 1080p file takes 50 to 100 MiB, a 2160p file up to 250 MiB."""
+RESERVED_BYTES = 512 << 20
+"""Memory left for the networks, the report and the rest of the process."""
+GPU_JOBS = 16
+"""On a GPU; a single file cannot keep it busy."""
+MOST = 64
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def automatic_jobs(sources: int, *, on_gpu: bool = False) -> int:
+    """The value of `--jobs auto`: one source per core (on a GPU 16 or more), as far as sources and memory allow."""
+    cores = usable_cores()
+    wanted = max(cores, GPU_JOBS) if on_gpu else cores
+    free = available_bytes()
+    fitting = MOST if free is None else (free - RESERVED_BYTES) // SOURCE_BYTES
+    return max(1, min(sources, wanted, fitting, MOST))
+
+
+def decoder_threads(jobs: int) -> int:
+    """Decoder threads of each of `jobs` sources read at once; 0 for one per core.
+
+    Each thread of a decoder holds frames of its own. With at least two sources per core, one thread each is enough.
+    """
+    return 1 if jobs >= 2 * usable_cores() else 0
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use: those it is bound to, within the quota of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _read(_CGROUP / "cpu.max").partition(" ")
+    if quota.isdecimal() and period.isdecimal() and int(period):
+        cores = min(cores, -(-int(quota) // int(period)))
+    return max(1, cores)
+
+
+def available_bytes() -> int | None:
+    """Memory that new work can take without swapping, within the limit of the container; None if not known."""
+    found = []
+    for line in _read(_MEMINFO).splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            found.append(int(value.split()[0]) << 10)
+    limit, used = _read(_CGROUP / "memory.max"), _read(_CGROUP / "memory.current")
+    if limit.isdecimal() and used.isdecimal():
+        found.append(int(limit) - int(used) + _reclaimable())
+    return max(0, min(found)) if found else None
+
+
+def _reclaimable() -> int:
+    """Bytes of the container's page cache, which counts as used but is given up when memory is needed."""
+    for line in _read(_CGROUP / "memory.stat").splitlines():
+        if line.startswith("inactive_file "):
+            return int(line.split()[1])
+    return 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,64 @@
+"""The recipe of the head `real`: it runs, and everything else of the network's file stays bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from models.common.images import DataError, write_rgb  # noqa: E402
+from models.expression.network import OwnNetwork  # noqa: E402
+from models.expression.realfaces import CANVAS, cut_source, read_sources  # noqa: E402
+from streamgate.networks import Networks  # noqa: E402
+from support.media import astronaut  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def real(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "STREAMGATE_WORK"}
+    command = [sys.executable, "-W", "ignore", str(ROOT / "models/expression/real.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def test_smoke_run_changes_the_head_alone(tmp_path: Path) -> None:
+    done = real("--smoke", "--work", tmp_path, "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    made = tmp_path / "smoke"
+    assert json.loads((made / "card.json").read_text())["real"]["drawings"] == 12
+    assert "| all photographs | 12 |" in (made / "card.md").read_text()
+    before = torch.load(ROOT / "models/expression/expression_warm.pth", weights_only=True)["network"]
+    after = torch.load(made / "expression_warm.pth", weights_only=True)["network"]
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(name.startswith("real.") for name in changed)
+    crops = np.random.default_rng(0).integers(0, 256, (2, 144, 128, 3), np.uint8)
+    committed, new = OwnNetwork(ROOT / "models/expression").run(crops), OwnNetwork(made).run(crops)
+    for name in ("pose", "signals", "points", "visible"):
+        assert np.array_equal(getattr(committed, name), getattr(new, name)), name
+    assert not np.array_equal(committed.real, new.real)
+
+
+def test_faces_are_cut_once_and_both_kinds_are_needed(tmp_path: Path) -> None:
+    source = tmp_path / "portraits"
+    source.mkdir()
+    write_rgb(source / "a.png", astronaut())
+    with Networks.open("embedded", "cpu") as networks:
+        cut_source(source, "portrait", True, tmp_path / "real", networks)
+    with pytest.raises(DataError, match="both kinds"):
+        read_sources(tmp_path / "real")
+    with np.load(tmp_path / "real/portraits.npz") as kept:
+        assert kept["crops"].shape == (1, *CANVAS, 3) and bool(kept["real"]) and str(kept["kind"]) == "portrait"
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    done = real("--work", tmp_path, "--drawings", "drawing=/nowhere")
+    assert done.returncode == 2 and "KIND=FOLDER" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,210 @@
+"""The detector of `--models open`: training without a teacher, and the pictures it learns from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from models.common.images import DataError, read_rgb, write_rgb  # noqa: E402
+from models.detector.labels import read_labels  # noqa: E402
+from models.detector.trainer import Settings  # noqa: E402
+from models.detector.unaided import LabelTrainer  # noqa: E402
+from models.open import compose  # noqa: E402
+from models.open.label import box_of  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "models/open/detector/config.toml"
+SETTINGS = Settings(
+    maps=0.0, maps_joined=0.0, class_=0.0, place=0.0, task_class=1.0, task_box=1.0, task_points=0.5, negatives=7,
+    calibrate=0, join=0, steps=60, warmup=2, decay=10, rate_alone=0.0, rate=2e-3, ema=0.9, weight_decay=1e-3,
+)  # fmt: skip
+
+
+def trainer() -> LabelTrainer:
+    return LabelTrainer(SETTINGS, 1, torch.device("cpu"), half=False)
+
+
+def batch() -> dict[str, np.ndarray]:
+    from models.detector import faces as rows_of
+
+    faces = np.zeros((2, 1, rows_of.COLUMNS), np.float32)
+    faces[:, 0, rows_of.BOX] = 20, 20, 60, 60
+    faces[:, 0, rows_of.POINTS] = [30, 35, 50, 35, 40, 42, 32, 52, 48, 52]
+    faces[:, 0, [rows_of.HAS_POINTS, rows_of.SCORE]] = 1
+    return {"image": np.random.default_rng(0).integers(0, 256, (2, 96, 128, 3), dtype=np.uint8), "faces": faces}
+
+
+def test_labels_alone_teach_it_and_a_resumed_run_repeats_the_steps() -> None:
+    straight, stopped = trainer(), trainer()
+    first = straight.step(batch())
+    stopped.step(batch())
+    for _ in range(11):
+        straight.step(batch())
+        stopped.step(batch())
+    resumed = trainer()
+    resumed.load_state(stopped.state())
+    assert resumed.steps_done == 12
+    last = straight.step(batch())
+    assert last == pytest.approx(resumed.step(batch()), rel=1e-3)
+    assert last["class"] < first["class"] and last["box"] < first["box"]
+
+
+def test_a_warm_start_keeps_the_weights() -> None:
+    earlier, later = trainer(), trainer()
+    earlier.step(batch())
+    later.load_warm(earlier.warm_state())
+    image = batch()["image"]
+    assert later.steps_done == 1
+    assert later.look(image)[1] == pytest.approx(earlier.look(image)[1], abs=0.02)
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------
+
+
+def mesh(x: float, y: float, side: float) -> np.ndarray:
+    """[478, 2]: a square of points with the five landmarks in their places."""
+    points = np.random.default_rng(0).uniform(0.1, 0.9, (478, 2))
+    points[0], points[1] = (0, 0), (1, 1)
+    points[[468, 473, 4, 61, 291]] = [(0.3, 0.35), (0.7, 0.35), (0.5, 0.55), (0.35, 0.75), (0.65, 0.75)]
+    return points * side + (x, y)
+
+
+@pytest.fixture
+def portraits(tmp_path: Path) -> tuple[Path, Path]:
+    """A folder of three pictures, and labels for the first (one face) and the second (one of two reaches outside)."""
+    folder = tmp_path / "portraits"
+    folder.mkdir()
+    rng = np.random.default_rng(4)
+    digests, meshes = [], []
+    for number, faces in enumerate([[(100, 60, 120)], [(100, 60, 120), (350, 60, 120)], []]):
+        file = folder / f"{number}.png"
+        write_rgb(file, rng.integers(0, 256, (400, 420, 3), dtype=np.uint8))
+        for place in faces:
+            digests.append(hashlib.sha256(file.read_bytes()).hexdigest())
+            meshes.append(mesh(*place))
+    np.savez(tmp_path / "labels.npz", sha256=np.array(digests), mesh=np.array(meshes, np.float32))
+    return folder, tmp_path / "labels.npz"
+
+
+def run(*arguments: str | Path) -> int:
+    return compose.main([str(argument) for argument in arguments])
+
+
+def test_a_box_reaches_from_the_hairline_to_the_chin() -> None:
+    assert box_of(mesh(100, 60, 120)) == pytest.approx([100, 60 - 0.15 * 120, 220, 180])
+
+
+def test_composed_pictures_are_what_the_recipe_reads(tmp_path: Path, portraits: tuple[Path, Path]) -> None:
+    folder, labels = portraits
+    assert run(folder, "--labels", labels, "--drawn", "3", "--out", tmp_path / "made") == 0
+    found = read_labels(tmp_path / "made/label.txt")
+    assert [len(one.faces) for one in found] == [1, 0, 0, 0, 0, 0]
+    assert found[0].faces[0, :4] == pytest.approx([100, 42, 220, 180], abs=0.1)
+    below, beside = (read_rgb(one.path) for one in found[1:3])
+    assert below.shape[:2] == (400 - int(180 + 0.25 * 138), 420)
+    assert beside.shape[:2] == (400, 420 - int(220 + 0.45 * 120))
+    assert all(read_rgb(one.path).shape == (480, 640, 3) for one in found[3:])
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_turned_head_is_turned_further(mirrored: bool) -> None:
+    points = mesh(100, 60, 120)
+    points[4] = (145, 120)  # the nose, off the middle to the viewer's left: the left half is the far one
+    ramp = np.zeros((300, 400, 3), np.uint8)
+    ramp[:] = (np.arange(400) * 0.6).astype(np.uint8)[None, :, None]
+    if mirrored:
+        points[:, 0] = 399 - points[:, 0]
+        ramp = np.ascontiguousarray(ramp[:, ::-1])
+    made = compose.turned_further(np.random.default_rng(0), ramp, points)
+    assert made is not None
+    picture, moved = made
+    whole = np.ptp(moved[:, 0])
+    far = abs(moved[4, 0] - (moved[:, 0].max() if mirrored else moved[:, 0].min()))
+    assert 0.3 <= far / 45 <= 0.65 and whole == pytest.approx(75 + far)
+    # What was at a point of the mesh still is.
+    for before, after in zip(points[:20], moved[:20], strict=True):
+        assert abs(int(picture[100, round(after[0]), 0]) - int(ramp[100, round(before[0]), 0])) <= 2
+
+
+def test_a_head_that_looks_ahead_is_left_as_it_is() -> None:
+    ramp = np.zeros((300, 400, 3), np.uint8)
+    assert compose.turned_further(np.random.default_rng(0), ramp, mesh(100, 60, 120)) is None
+
+
+def test_the_same_pictures_give_the_same_files(tmp_path: Path, portraits: tuple[Path, Path]) -> None:
+    folder, labels = portraits
+    made = [tmp_path / name for name in ("a", "b")]
+    for place in made:
+        assert run(folder, "--labels", labels, "--drawn", "2", "--out", place) == 0
+    first, second = ([(f.name, f.read_bytes()) for f in sorted(p.rglob("*")) if f.is_file()] for p in made)
+    assert first == second
+
+
+def test_bad_input_is_one_line(tmp_path: Path, portraits: tuple[Path, Path], capsys: pytest.CaptureFixture) -> None:
+    folder, labels = portraits
+    (tmp_path / "none").mkdir()
+    (tmp_path / "broken.npz").write_bytes(b"broken")
+    for arguments, line in (
+        ([folder, "--labels", tmp_path / "broken.npz"], "broken.npz: not a file of labels"),
+        ([folder, "--labels", tmp_path / "absent.npz"], "absent.npz: not a file of labels"),
+        ([tmp_path / "none", "--labels", labels], "labels no face of"),
+        ([tmp_path / "absent", "--labels", labels], "no such folder or tar file"),
+    ):
+        assert run(*arguments, "--out", tmp_path / "made") == 2
+        said = capsys.readouterr().err
+        assert line in said and len(said.strip().splitlines()) == 1
+
+
+# --- the recipe -------------------------------------------------------------------------------------------------
+
+
+def train(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k not in ("STREAMGATE_WORK", "STREAMGATE_MODELS")}
+    command = [sys.executable, "-W", "ignore", str(ROOT / "models/detector/train.py"), "--config", str(CONFIG)]
+    return subprocess.run(
+        [*command, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=300
+    )
+
+
+def test_nothing_but_labels_is_taken_without_a_teacher(tmp_path: Path) -> None:
+    done = train(tmp_path, "--work", tmp_path)
+    assert done.returncode == 2
+    assert "teacher = false: give --labels only" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_short_run_leaves_every_deliverable(tmp_path: Path, portraits: tuple[Path, Path]) -> None:
+    folder, labels = portraits
+    assert run(folder, "--labels", labels, "--drawn", "6", "--out", tmp_path / "made") == 0
+    # A second portrait, to be held out.
+    file = tmp_path / "made/label.txt"
+    lines = file.read_text().splitlines()
+    picture = read_rgb(tmp_path / "made/images" / lines[0][2:])
+    write_rgb(tmp_path / "made/images/other.png", picture)
+    file.write_text("\n".join([*lines, "# other.png", lines[1]]))
+    text = CONFIG.read_text().replace("minimum_pictures = 200", "minimum_pictures = 1")
+    text = text.replace("held_out = 200", "held_out = 1").replace("held_out_scenes = 64", "held_out_scenes = 1")
+    config = tmp_path / "config.toml"
+    config.write_text(text)
+    given = ["--labels", tmp_path / "made/label.txt", "--work", tmp_path / "work", "--threads", "1", "--steps", "1"]
+    done = train(*given, "--config", config, "--target", tmp_path / "target")
+    assert done.returncode == 0, done.stderr
+    card = json.loads((tmp_path / "target/card.json").read_text())
+    assert card["name"] == "detector-open" and card["research_only"] is False and card["training_steps"] == 1
+    made = {file.name for file in (tmp_path / "target").iterdir()}
+    assert made == {"detector.onnx", "card.json", "detector_warm.pth"}
+
+
+def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a file of labels"):
+        compose.read_rows(tmp_path)

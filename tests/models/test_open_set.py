@@ -1,0 +1,79 @@
+"""The set `open` as it ships: files and cards, the provenance of its pictures, and a run with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+
+from streamgate import Gate
+from streamgate.config import load_config
+from streamgate.engine import Engine
+from streamgate.weights.store import resolve
+
+FOLDER = Path(__file__).resolve().parents[2] / "models/open"
+ROLES = ("detector", "recognizer")
+
+
+def card(role: str) -> dict[str, Any]:
+    path = FOLDER / role / "card.json"
+    if not path.is_file():
+        pytest.skip(f"models/open/{role} has no card.json yet: its recipe has not reached what a gate needs")
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_cards_describe_the_files_and_name_their_teachers(role: str) -> None:
+    found = card(role)
+    assert hashlib.sha256((FOLDER / role / found["file"]).read_bytes()).hexdigest() == found["sha256"]
+    assert found["licence"] and found["training_data"] and found["distilled_from"]
+    assert "PROVENANCE.md" in (FOLDER / role / "card.md").read_text()
+
+
+def test_every_picture_is_listed_once_by_its_hash() -> None:
+    lines = (FOLDER / "pictures.sha256").read_text().splitlines()
+    form = re.compile(r"[0-9a-f]{64}  [\w.-]+(/[\w.-]+)?:[\w./-]+")
+    assert lines and all(form.fullmatch(line) for line in lines)
+    assert len({line[66:] for line in lines}) == len(lines)
+
+
+def test_the_provenance_has_the_numbers_of_the_list() -> None:
+    page = (FOLDER / "PROVENANCE.md").read_text()
+    names = [line[66:] for line in (FOLDER / "pictures.sha256").read_text().splitlines()]
+    for start in ("CivilServiceUSA/", "voteview/member_photos:images/bio_guide", "scikit-image:"):
+        count = sum(name.startswith(start) for name in names)
+        assert count and re.search(rf"\| {count:,} \|", page), start
+    assert not [name for name in names if "/wiki/" in name or "/manual/" in name or "governors" in name]
+    assert "not legal advice" in page
+
+
+def test_the_set_fills_what_a_run_needs_and_nothing_from_the_default_one() -> None:
+    card("detector"), card("recognizer")
+    found = resolve("open")
+    assert set(found) == {"detector", "recognizer", "pose"}
+    assert {weights.tier for weights in found.values()} == {"open"}
+    assert found["recognizer"].calibration is not None and found["recognizer"].identity_threshold is not None
+
+
+def test_a_run_with_it_says_which_measures_are_left_out() -> None:
+    card("detector"), card("recognizer")
+    with Engine(load_config(), models="open", device="cpu") as engine:
+        absent = engine.run_info().absent_measures
+    assert {"occlusion", "eyes", "ifqa"} <= set(absent)
+    assert not {"serfiq", "yaw", "pitch", "sharpness"} & set(absent)
+
+
+def test_it_finds_and_scores_the_portrait() -> None:
+    data = pytest.importorskip("skimage.data")
+    card("detector"), card("recognizer")
+    with Gate(models="open", device="cpu") as gate:
+        (found,) = gate.score(np.ascontiguousarray(data.astronaut()))
+        assert gate.score(np.zeros((240, 320, 3), np.uint8)) == []
+    assert found.face.score > 0.5
