@@ -40,7 +40,7 @@ class Face:
     @property
     def eye_centre(self) -> Array:
         """The point between the eyes, float32 (2,), source pixels."""
-        # A plain sum takes a fifth of the time of `mean`, and this runs for every face that is looked at.
+        # A plain sum takes a fifth of the time of `mean`, and this property is computed for every detected face.
         return np.asarray((self.landmarks[0] + self.landmarks[1]) / 2)
 
     @property

@@ -59,7 +59,7 @@ class Gate:
 
     Args:
         preset: "studio", "live", "archive" or the path of a TOML file.
-        models: "embedded", "open", "standard", "imported" or a folder; or several of them joined by commas.
+        models: "embedded", "open", "standard", "imported" or a folder with weights; several are joined by commas.
         device: "auto", "cpu", "cuda" or "cuda:N".
         settings: dotted keys and their values, {"measures.yaw.max": 20}, or `key=value` strings as for `--set`.
         threads: CPU threads inside one network run.

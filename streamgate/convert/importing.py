@@ -107,7 +107,7 @@ def import_weights(
     if calibrate is not None and not calibrate.is_dir():
         raise UsageError(f"--calibrate {calibrate}: no such folder")
     if calibrate is not None and published is not None:
-        raise UsageError("--calibrate fits the values of --alpha, --r and --dropout; give either --calibrate or these")
+        raise UsageError("--calibrate fits the values of --alpha, --r and --dropout; give it without these options")
     if (card is None) != (file.suffix.lower() != ".onnx"):
         raise UsageError("--card CARD is required for an ONNX file and not allowed for a checkpoint")
     chosen_device = choose_device(device) if calibrate is not None else None
