@@ -1,7 +1,7 @@
-"""One typed configuration: preset < `--set key=value` < named flag.
+"""The typed configuration: a preset, overridden first by `--set key=value` and then by named flags.
 
-The values are in `pipelines/*.toml`, with all keys in `studio.toml`. The code has no defaults, so what a user reads
-there is what runs. An unknown key is an error that names the most similar known key.
+The values are in `pipelines/*.toml`; `studio.toml` has all keys. The code has no defaults, so these files show exactly
+what a run uses. An unknown key is an error that names the most similar known key.
 """
 
 from __future__ import annotations
@@ -67,27 +67,28 @@ class Config(Section):
         if self.advanced.lookback_s < interval:
             raise ValueError(
                 f"advanced.lookback_s ({self.advanced.lookback_s}) must be >= detection.interval_s "
-                f"({interval}), because frames wait for the next detection"
+                f"({interval}), because frames are held until the next detection"
             )
         return self
 
     @model_validator(mode="after")
     def _something_counts(self) -> Config:
         if not any(self.measures[name].weight > 0 for name in self.measures.used):
-            raise ValueError("no used measure has a weight above 0, so there is no quality to rank by")
+            raise ValueError("no used measure has a weight above 0, so faces cannot be ranked by quality")
         return self
 
     @property
     def measure_set(self) -> tuple[str, ...]:
-        """Names of the measures of the run's set, in order: those in use, without those that require a face at rest if
-        `keep.expression` = any.
+        """Names of the measures in the run's set, in order.
+
+        These are all measures in use; with `keep.expression` = any, measures that require a face at rest are left out.
         """
         at_rest = {spec.name for spec in self.measures.specs if spec.at_rest}
         return tuple(name for name in self.measures.used if self.keep.expression != "any" or name not in at_rest)
 
     @property
     def specs(self) -> tuple[MeasureSpec, ...]:
-        """Specs of all measures, in the order of records, with this configuration's weights: 0 outside the set."""
+        """Specs of all measures, in the order of records, with this configuration's weights (0 outside the set)."""
         counted = set(self.measure_set)
         return tuple(
             replace(spec, weight=self.measures[spec.name].weight if spec.name in counted else 0.0)
@@ -119,12 +120,12 @@ def load_config(
 
     Args:
         preset: a name of `preset_names()` or the path of a TOML file. The file may be partial: missing keys are taken
-            from the preset in its `extends`, "studio" by default.
+            from the preset that `extends` names, "studio" by default.
         settings: `key=value` strings with dotted keys and TOML values (`keep.fallback=best` needs no quotes).
         flags: dotted key -> value of named flags, which take precedence; None values are ignored.
 
-    With `keep.poses` = "all" the limits of yaw and pitch become 90, their weights 0, and any expression and quality is
-    accepted, unless a setting or flag gives these keys.
+    With `keep.poses` = "all", limits on pose, expression and quality are lifted and pose has no weight, unless a
+    setting or flag sets these keys.
 
     Raises:
         UsageError: unknown preset or key, value out of range, contradictory values.
@@ -150,11 +151,12 @@ _ALL_POSES = {
     "measures.roll.max": 180.0, "measures.roll.weight": 0.0,
     "keep.expression": "any", "keep.min_quality": 0.0,
 }  # fmt: skip
-"""Values of these keys with `keep.poses=all`, unless they are given: a turned head is not a flaw then."""
+"""The values that `keep.poses=all` sets where no setting or flag does: a turned head is then not a flaw."""
 
 
 def stored_config(tree: Mapping[str, Any]) -> Config:
-    """The configuration stored by an earlier run. Newer keys have the values of studio; newer measures are not used.
+    """The configuration stored by an earlier run. Keys added since then have the values of studio,
+    and measures added since then are not used.
 
     Raises UsageError if it has keys or values that this version does not know.
     """
@@ -204,7 +206,7 @@ def _read_preset(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         raise UsageError(f"there is no preset {one_line(preset)!r}: {hint}") from None
     base_name = own.pop("extends", None if path == presets_folder() / "studio.toml" else "studio")
     if base_name is None:
-        # The base preset: measure keys that it does not set have the values of their specs.
+        # In the base preset, measure keys that are not set have the default values of the measure specs.
         tables = {"measures": own.pop("measures", {})}
         tree = {**own, "measures": measure_defaults()}
         own = tables
@@ -227,7 +229,7 @@ _MAX_CHAIN = 8
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """(dotted key, value) of all values that are not mappings, in order."""
+    """Yield (dotted key, value) for all values that are not mappings, in order."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{name}.")
@@ -272,7 +274,7 @@ def _assign(tree: dict[str, Any], key: str, value: Any, what: str) -> None:
 
 
 def _nearest_key(key: str, known: list[str]) -> str | None:
-    """The key that a wrong key probably meant: the same words in another order, or without its section."""
+    """The known key closest to a wrong one, which may have its words in another order or lack the section."""
 
     def words(name: str) -> str:
         return " ".join(sorted(re.split(r"[._]", name)))
@@ -305,7 +307,7 @@ _MAX_SHOWN = 5
 
 
 def _allowed(key: str) -> str:
-    """The allowed range of a numeric key as text, from the model."""
+    """The allowed range of a numeric key as text; empty if there is none."""
     *sections, name = key.split(".")
     model: Any = Config
     for section in sections:

@@ -15,7 +15,7 @@ Pixels = Annotated[int, Field(ge=1, le=1 << 30)]
 
 
 class DecodingConfig(Section):
-    """Which frames are not decoded at all, and which pictures are too large."""
+    """Which frames are skipped without decoding, and the maximum size of a picture."""
 
     start_s: Annotated[float, Field(ge=0, le=1e7)]
     end_s: Annotated[float, Field(ge=0, le=1e7)]
@@ -26,7 +26,7 @@ class DecodingConfig(Section):
     @model_validator(mode="after")
     def _ordered(self) -> DecodingConfig:
         if self.end_s and self.end_s <= self.start_s:
-            raise ValueError(f"end_s ({self.end_s:g}) must be after start_s ({self.start_s:g}), or 0 for the end")
+            raise ValueError(f"end_s ({self.end_s:g}) must be after start_s ({self.start_s:g}), or 0 for no end")
         return self
 
 
@@ -86,7 +86,7 @@ class AdvancedConfig(Section):
 
 
 class SmoothingConfig(Section):
-    """Windows of docs/design.md 4.5."""
+    """Lengths of the smoothing windows (docs/design.md 4.5)."""
 
     short_s: Seconds
     long_s: Seconds
@@ -125,7 +125,7 @@ class KeepConfig(Section):
 
 
 class SerfiqConfig(Section):
-    """Form of SER-FIQ (docs/design.md 4.1)."""
+    """How SER-FIQ is computed (docs/design.md 4.1)."""
 
     method: Literal["closed", "sampled"]
     samples: Annotated[int, Field(ge=2, le=10000)]
@@ -133,7 +133,7 @@ class SerfiqConfig(Section):
 
 
 class PrecisionConfig(Section):
-    """Arithmetic of each role's network on a GPU; on the CPU it is fp32."""
+    """Precision of each role's network on a GPU; on the CPU it is always fp32."""
 
     detector: Literal["fp32", "fp16"]
     recognizer: Literal["fp32", "fp16"]

@@ -1,8 +1,8 @@
-"""The clip that `streamgate demo` renders: a portrait, as a camera would see a restless person.
+"""The clip that `streamgate demo` renders: a portrait that moves like a restless person in front of a camera.
 
-15 seconds at 25 fps, 1280 x 720. In the first scene a head moves, turns in perspective, becomes blurred and dark, and a
-mirrored copy enters next to it. After a cut the same head is closer, in another light, and leaves the picture. So the
-clip shows most of what the gate decides about.
+The clip lasts 15 seconds at 25 fps, 1280 x 720. In the first scene a head moves, turns in perspective, becomes blurred
+and dark, and a mirrored copy enters next to it. After a cut the same head is closer, in another light, and leaves the
+picture. The clip thus shows most of the conditions in which the gate rejects faces.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def write_demo_clip(path: Path, portrait: Array, *, seconds: float | None = None
 def demo_frames(portrait: Array) -> Iterator[Array]:
     """The frames in order, RGB uint8 (720, 1280, 3)."""
     card = _card(portrait, 0)
-    # Without its sides, which would cover the first head.
+    # Remove the sides of the copy, which would cover the first head.
     mirrored = np.ascontiguousarray(_card(portrait, 60)[:, ::-1])
     rooms = _room(portrait, (0.35, 0.45, 0.6), 20.0), _room(portrait[::-1, ::-1], (1.0, 0.85, 0.7), 90.0)
     for index in range(SECONDS * FPS):
@@ -76,7 +76,7 @@ def demo_frames(portrait: Array) -> Iterator[Array]:
 
 
 def _heads(time: float) -> list[tuple[Array, bool]]:
-    """The heads visible at `time`, farthest first: where the portrait is, and whether it is the mirrored copy."""
+    """The heads visible at `time`, farthest first: for each its homography and whether it is the mirrored copy."""
     if time >= CUT_S:
         since = time - CUT_S
         away = max(0.0, since - 4.0) ** 2 * 260.0
@@ -96,9 +96,9 @@ def _heads(time: float) -> list[tuple[Array, bool]]:
 def _homography(
     x: float, y: float, scale: float, turn_degrees: float, roll_degrees: float, *, mirrored: bool = False
 ) -> Array:
-    """(3, 3) from pixels of the portrait to pixels of the frame: a flat picture in front of a pinhole camera.
+    """Homography (3, 3) from portrait pixels to frame pixels, for a flat picture in front of a pinhole camera.
 
-    The face is at `x`, `y` in the frame.
+    `x` and `y` are the position of the face in the frame.
     """
     face_x = 511.0 - _FACE[0] if mirrored else _FACE[0]
     turn, roll = math.radians(turn_degrees), math.radians(roll_degrees)
@@ -114,7 +114,7 @@ def _homography(
 def _card(portrait: Array, narrower: int) -> Array:
     """The portrait as float32 RGBA (512, 512, 4), colours 0..255 and alpha 0..1, opaque except for its border.
 
-    It is cropped by `narrower` pixels on the left and twice as many on the right, where no part of the person is.
+    `narrower` pixels on the left and twice as many on the right are transparent; the person is not visible there.
     """
     height, width = portrait.shape[:2]
     down = np.minimum(np.arange(height), np.arange(height)[::-1])[:, None]
@@ -136,12 +136,12 @@ def _lay_over(frame: Array, card: Array, homography: Array) -> None:
 
 
 def _held(time: float, begin: float, end: float) -> float:
-    """1 from begin to end, 0 outside, with short ramps, as if a lamp were switched off and on."""
+    """1 from `begin` to `end` and 0 outside, with short ramps, like a lamp that is switched on and off."""
     return min(1.0, max(0.0, min(time - begin, end - time) / 0.12 + 0.5))
 
 
 def _bump(time: float, begin: float, end: float) -> float:
-    """0 outside begin..end, rising smoothly to 1 in the middle."""
+    """0 outside `begin`..`end`, with a smooth rise to 1 in the middle."""
     if not begin < time < end:
         return 0.0
     return math.sin(math.pi * (time - begin) / (end - begin)) ** 2

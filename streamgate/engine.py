@@ -33,14 +33,14 @@ from streamgate.tracks import TrackEnd
 
 
 class Engine:
-    """The networks of one configuration, the pipeline over them, and contexts for other configurations.
+    """The networks of one configuration, the pipeline that uses them, and scoring contexts for other configurations.
 
     Thread-safe once opened. Use it as a context manager.
 
     Args:
         config: the whole configuration.
-        models: "embedded", "open", "standard", "imported" or a folder; or several of them joined by commas.
-        device: "auto", "cpu", "cuda" or "cuda:N", or a chosen `networks.device.Device`.
+        models: "embedded", "open", "standard", "imported" or a folder with weights; several are joined by commas.
+        device: "auto", "cpu", "cuda" or "cuda:N", or a `networks.device.Device`.
         threads: CPU threads inside one network run.
         observe: called after each network run with role, number of items and seconds, from several threads.
 
@@ -96,11 +96,12 @@ class Engine:
 
     @property
     def notes(self) -> list[str]:
-        """Notes for the user about the device and the weights in use, one line each. On a GPU the list may grow."""
+        """Notes for the user about the device and the weights in use, one line each; on a GPU more may follow."""
         notes = [f"device: {self._networks.device}", *self._networks.notes]
         if self.config.identity.store != "none" and self.identity_threshold is None:
             notes.append(
-                "no persons: this recognizer has no identity threshold; give one with --set identity.threshold=COSINE"
+                "persons cannot be distinguished: this recognizer has no identity threshold; give one with "
+                "--set identity.threshold=COSINE"
             )
         return notes
 
@@ -114,7 +115,7 @@ class Engine:
         progress: Progress | None = None,
         labels: Sequence[str] = (),
     ) -> list[SourceResult]:
-        """Run many sources into an entered sink; see `Pipeline.run`."""
+        """Process many sources and write the results to an entered sink; see `Pipeline.run`."""
         return self._pipeline.run(sources, sink, jobs=jobs, stop=stop, progress=progress, labels=labels)
 
     def tracks(self, source: Source, result: SourceResult, *, progress: Progress | None = None) -> Iterator[TrackEnd]:
@@ -128,7 +129,7 @@ class Engine:
         return [score_aligned(image, aligned, self._scorer)]
 
     def context(self, config: Config, client: str = "") -> ScoringContext:
-        """The scoring context of a configuration. Clients with different names take turns at the networks.
+        """The scoring context of a configuration. Clients with different names use the networks in turn.
 
         Raises UsageError if no measure in the set can be used for ranking.
         """
@@ -157,7 +158,7 @@ class Engine:
             )
         if set(config.output.crops) != {"ffhq"} or config.output.format != "png":
             raise UsageError(
-                f"stream {name}: output.crops and output.format are for `run`; streams write FFHQ crops as PNG"
+                f"stream {name}: output.crops and output.format are only for `run`; streams write FFHQ crops as PNG"
             )
         return self.context(config, name)
 
@@ -166,7 +167,7 @@ class Engine:
         evaluator = self._context.evaluator
         config = self.config.model_dump(mode="json")
         if self._reference is not None:
-            # Identified by content, which affects the results, and not by its path.
+            # Record the content of the picture, which affects the results, and not its path.
             name = Path(self.config.identity.only).name
             config["identity"]["only"] = f"{name} (sha256 {self._reference.sha256[:16]})"
         return RunInfo(

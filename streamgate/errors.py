@@ -1,7 +1,7 @@
 """The exception hierarchy. Each class has the exit code that a command returns for it.
 
-Messages are written for the person at the terminal: what happened, to which input, and what to do.
-Addresses in them must have passed through `redact_url` first.
+Messages are written for users: they say what happened, to which input, and what to do. Addresses must pass through
+`redact_url` before they are put into a message.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class UsageError(StreamgateError):
 
 
 class SourceError(StreamgateError):
-    """One input could not be read (exit 1, or 3 when no input could be).
+    """One input could not be read (exit 1, or 3 if no input could be read).
 
-    `location` is the input as displayed, or None where it is not known.
+    `location` is the input as displayed, or None if it is unknown.
     """
 
     exit_code: ClassVar[int] = 3
@@ -41,7 +41,7 @@ class SourceError(StreamgateError):
 class ResultsError(StreamgateError):
     """An output folder holds no results, damaged results, or results of another version (exit 3).
 
-    All commands use the same code: results that cannot be read are an input that cannot be read.
+    The exit code is that of an unreadable input, because results are the input of the commands that read them.
     """
 
     exit_code: ClassVar[int] = 3
@@ -70,7 +70,7 @@ class DeviceError(StreamgateError):
 
 
 def escaped(text: str) -> str:
-    """`text` on one printable line, with unprintable characters as `\\x1b` and bytes that are not UTF-8 as `\\xff`."""
+    """`text` on one line, with unprintable characters written as `\\x1b` and bytes that are not UTF-8 as `\\xff`."""
     return "".join(character if character.isprintable() else _escape(character) for character in text)
 
 
@@ -80,13 +80,13 @@ def _escape(character: str) -> str:
 
 
 def display(path: str | Path) -> str:
-    """A path or name as it is shown to people and written to records: `escaped`."""
+    """An `escaped` path or name, as it is shown to users and written to records."""
     return escaped(os.fsdecode(path))
 
 
 def one_line(text: str, most: int = 300) -> str:
     """`text` prepared for a message: on one line, `escaped`, truncated to `most` characters."""
-    # Truncate first, with room for runs of spaces: the text may come from an untrusted source.
+    # Truncate first, because untrusted text may be very long, but leave room for runs of spaces.
     shown = escaped(" ".join(text[: 4 * most].split()))
     return shown if len(shown) <= most and len(text) <= 4 * most else f"{shown[: most - 1]}…"
 
@@ -100,7 +100,7 @@ def unexpected(error: Exception, *secrets: str) -> StreamgateError:
     requirement = _requirement_of(error) if isinstance(error, ImportError) else None
     if requirement:
         return StreamgateError(f"a package cannot be imported ({what}); reinstall it: pip install '{requirement}'")
-    return StreamgateError(f"internal error ({what}); please report it. STREAMGATE_DEBUG=1 shows more.")
+    return StreamgateError(f"internal error ({what}); please report it. Set STREAMGATE_DEBUG=1 for details.")
 
 
 def _requirement_of(error: ImportError) -> str | None:
@@ -108,7 +108,7 @@ def _requirement_of(error: ImportError) -> str | None:
     from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 
     module = (error.name or "").partition(".")[0]
-    # A package that has been removed is no longer listed.
+    # Add the module's own name, because a package that has been removed is not listed.
     names = {module.lower(), *(name.lower() for name in packages_distributions().get(module, ()))}
     names |= {"opencv-python-headless"} if module == "cv2" else set()
     try:
@@ -129,9 +129,9 @@ _PAIR = re.compile(r"(?<![A-Za-z_])([A-Za-z_]++)=([^&;/]*)")
 _SHORT = 6
 """A secret with fewer letters than this may be part of an ordinary word."""
 _LONG = 8192
-"""An address with more letters than this is not worth showing."""
+"""An address with more letters than this is not shown at all."""
 _URL = re.compile(r"://[^\s'\"<>]+")
-"""Without the scheme: matching a scheme at every letter takes time quadratic in the length of the text."""
+"""The pattern omits the scheme, because searching for one at every letter takes quadratic time."""
 
 
 def redact_url(url: str) -> str:
@@ -165,7 +165,7 @@ def _without_user(rest: str) -> tuple[str | None, str]:
     """Split the part of a URL after `://` into user information (None if there is none) and the rest.
 
     People paste passwords unescaped, so an `@` after a `/`, `?` or `#` also counts if what precedes that character
-    cannot be a host and port. In doubt, too much is treated as secret.
+    cannot be a host and port. If in doubt, more than necessary is treated as secret.
     """
     authority, slash, path = rest.partition("/")
     if "@" in authority:
@@ -223,5 +223,5 @@ def _secrets_of(url: str) -> list[str]:
     for words in (path, path.replace("_", "&")):
         found += [match[2] for match in _PAIR.finditer(words) if match[1].lower() in SECRET_PARAMETERS]
     found += [unquote(secret) for secret in found]
-    # Very short secrets would break up ordinary words; the whole-URL replacement covers them.
+    # Replacing very short secrets would damage ordinary words; the replacement of whole URLs covers them.
     return sorted({secret for secret in found if len(secret) >= 3}, key=len, reverse=True)

@@ -17,10 +17,10 @@ from streamgate.errors import SinkError, UsageError, display
 from streamgate.frames import Array
 
 STILL = "still"
-"""The reason for a track that would keep faces but never moved."""
+"""The reason for rejecting a track that has faces to keep but never moved, such as a face on a poster."""
 
 _SIDE = 192
-"""Longer side of a picture in a notebook."""
+"""Maximum length of the longer side of a picture in a notebook, in pixels."""
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -40,7 +40,7 @@ class Face:
     @property
     def eye_centre(self) -> Array:
         """The point between the eyes, float32 (2,), source pixels."""
-        # A plain sum takes a fifth of the time of `mean`, and this runs for every face that is looked at.
+        # A plain sum takes a fifth of the time of `mean`, and this property is computed for every detected face.
         return np.asarray((self.landmarks[0] + self.landmarks[1]) / 2)
 
     @property
@@ -70,7 +70,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One value: `raw` in its own unit, `scalar` 0..100 (higher is better), `status`."""
+    """The value of a measure: `raw` in its own unit, `scalar` 0..100 (higher is better), and `status`."""
 
     raw: float | None
     scalar: float | None
@@ -93,10 +93,10 @@ class Evidence:
     """Network outputs and pixel statistics of one face.
 
     Attributes:
-        values: finite values by name, from which measures are computed (`MeasureSpec.evidence`); values that were not
-            computed are absent.
+        values: finite values by name, from which measures are computed (`MeasureSpec.evidence`). Values that were not
+            computed are missing.
         embedding: float32 (D,), not normalised.
-        pose: head pose from the pose role.
+        pose: head pose from the pose network.
         ifqa_map: realness map, float32 (256, 256), over the FFHQ crop.
         maps: maps of measures that have their own crop, float32 (h, w), by measure.
         failed: names of measures whose computation failed.
@@ -114,8 +114,8 @@ class Evidence:
 class GateResult:
     """Pass or fail, with the reasons in the order of docs/design.md 4.4.
 
-    `shortfall` is how far the worst measure with a reason is beyond its limit, as a share of the possible range: 0 at
-    the limit, 1 at the worst possible value. It orders near misses and is not recorded.
+    `shortfall` is how far the worst measure is beyond its limit, as a share of the possible range: 0 at the limit, 1 at
+    the worst possible value. It orders near misses and is not recorded.
     """
 
     passed: bool
@@ -123,12 +123,12 @@ class GateResult:
     shortfall: float = field(default=0.0, compare=False)
 
     def failed_within(self, shortfall: float) -> bool:
-        """Whether it was rejected for a single reason, and by at most `shortfall`."""
+        """Whether the face was rejected for a single reason, and by at most `shortfall`."""
         return len(self.reasons) == 1 and self.shortfall <= shortfall
 
     @property
     def verdict(self) -> bool | None:
-        """Passed or rejected; None if scoring stopped before this was certain."""
+        """Whether the face passed; None if scoring stopped before this was certain."""
         return self.passed if self.passed or self.reasons else None
 
 
@@ -141,10 +141,10 @@ class ScoredFace:
     Attributes:
         face: box and landmarks in the source picture.
         evidence: network outputs and pixel statistics, including `pose`, `embedding`, `ifqa_map` and `maps`.
-        measures: by name, those of the run's set and others that are recorded.
+        measures: by name, the measures of the run's set and others that are recorded.
         quality: 0..100; None unless every measure of the run's set is ok.
         gate: whether the face passed, and the reasons if not.
-        image: RGB uint8 (H, W, 3), the FFHQ-aligned crop; None if none was cut (an aligned crop was scored).
+        image: RGB uint8 (H, W, 3), the FFHQ-aligned crop; None if an aligned crop was scored.
     """
 
     face: Face
@@ -166,7 +166,7 @@ class ScoredFace:
 
     @property
     def ifqa_map(self) -> Array | None:
-        """Realness map, float32 (256, 256) in 0..1, over the image; None without IFQA."""
+        """Realness map, float32 (256, 256) in 0..1, of the FFHQ crop; None without IFQA."""
         return self.evidence.ifqa_map
 
     @property
@@ -175,12 +175,12 @@ class ScoredFace:
         return self.evidence.maps
 
     def _line(self) -> str:
-        """The description in `repr`, without quality and gate."""
+        """The first part of `repr`, before quality and gate."""
         x1, y1, x2, y2 = (round(float(value)) for value in self.face.box)
         return f"{x2 - x1} x {y2 - y1} px at ({x1}, {y1})"
 
     def _extra(self) -> dict[str, Any]:
-        """The first items of `to_dict`."""
+        """Items that a subclass adds at the beginning of `to_dict`."""
         return {}
 
     def __repr__(self) -> str:
@@ -211,7 +211,7 @@ class ScoredFace:
 
         Raises UsageError for another suffix or if there is no picture, SinkError if the file cannot be written.
         """
-        # Not imported at the top: code that only reads records needs no OpenCV.
+        # Imported here, because code that only reads records needs no OpenCV.
         import cv2
 
         target = Path(path)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 SPOILED = ("corrupt", "transition")
-"""Reasons that reject every face of a picture regardless of its measures: damaged or combed, or between two shots."""
+"""Reasons that reject every face of a picture: it is damaged or combed, or part of a transition between shots."""
 
 
 class Picture(Protocol):
@@ -75,15 +75,15 @@ class Frame:
 
     Attributes:
         picture: the pixels; borrowed from the decoder, so valid only until the next frame is requested.
-        pts_seconds: presentation time, strictly increasing within a source (live: from the epoch's first frame).
+        pts_seconds: presentation time, strictly increasing within a source; live: since the first frame of the epoch.
         duration_seconds: how long the frame is shown, 0.0 if unknown.
-        frame_index: rank among the demuxed video packets by corrected time; None after a seek.
-        pts_estimated: the container's time was missing or stepped backwards and was replaced.
+        frame_index: index among the demuxed video packets in order of corrected time; None after a seek.
+        pts_estimated: the time in the container was missing or went backwards, and was replaced.
         captured_at: wall-clock time (UTC) of arrival, live sources only.
-        unrelated: not connected with the previous picture (a folder of single images).
-        corrupt: damaged, or predicted from frames that are damaged or missing; none of its faces may be kept.
-        left_out: frames of the video directly before it that were not decoded, because they were not needed.
-        transition: part of a dissolve, fade or wipe between two shots; none of its faces may be kept.
+        unrelated: the picture has no relation to the previous one (a folder of single images).
+        corrupt: the frame is damaged, or predicted from damaged or missing frames; none of its faces may be kept.
+        left_out: number of frames directly before this one that were not decoded, because they were not needed.
+        transition: the frame is part of a dissolve, fade or wipe between two shots; none of its faces may be kept.
     """
 
     picture: Picture

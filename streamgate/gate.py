@@ -59,7 +59,7 @@ class Gate:
 
     Args:
         preset: "studio", "live", "archive" or the path of a TOML file.
-        models: "embedded", "open", "standard", "imported" or a folder; or several of them joined by commas.
+        models: "embedded", "open", "standard", "imported" or a folder with weights; several are joined by commas.
         device: "auto", "cpu", "cuda" or "cuda:N".
         settings: dotted keys and their values, {"measures.yaw.max": 20}, or `key=value` strings as for `--set`.
         threads: CPU threads inside one network run.
@@ -91,11 +91,11 @@ class Gate:
         sequence_fps: float | None = None,
         progress: Callable[[ProgressUpdate], object] | None = None,
     ) -> Iterator[BestShot]:
-        """Yield the kept faces of one or more files or folders, each as soon as its track ends.
+        """Yield the kept faces of one or more files or folders, each face as soon as its track ends.
 
         Args:
             source: a path, or a list of paths.
-            sequence_fps: read the images of a folder as frames at this rate; without it they are unrelated pictures.
+            sequence_fps: read the images of a folder as frames at this rate; by default they are unrelated pictures.
             progress: called a few times per second with how far the source has been read, in the thread that requests
                 the next face.
 
@@ -117,7 +117,7 @@ class Gate:
     ) -> Iterator[TrackEnd]:
         """Like `run`, but yields one ended track at a time, including tracks without kept faces.
 
-        A source that breaks off after its first frame yields what was found by then, and causes a warning.
+        If a source fails after its first frame, the tracks found so far are yielded and a warning is issued.
         """
         inputs = _locations(source)
         relay = None if progress is None else _ProgressRelay(progress)
@@ -128,7 +128,7 @@ class Gate:
         for item in found.sources:
             opening = partial(item.open, max_pixels=decoding.max_pixels, time_range=time_range)
             try:
-                # A disk that never answers must not hang the caller.
+                # A disk that does not respond must not block the caller forever.
                 with within(stall_seconds() + MARGIN_S, opening, item.location) as opened:
                     result = SourceResult(SourceInfo(opened.location, opened.source_id))
                     yield from self._engine.tracks(opened, result, progress=relay)
@@ -143,7 +143,7 @@ class Gate:
     def feed(
         self, frames: Iterable[Any], *, fps: float | None = None, name: str = "frames"
     ) -> Iterator[BestShot]:
-        """Yield the kept faces of your own frames, each as soon as its track ends.
+        """Yield the kept faces of frames that you pass as arrays, each face as soon as its track ends.
 
         The crops `frame` and `loose` would need access to earlier frames and are left out.
 
@@ -162,7 +162,7 @@ class Gate:
             yield from ended.shots
 
     def people(self, tracks: Iterable[TrackEnd]) -> dict[str, list[BestShot]]:
-        """Group the shots of tracks by person: person id -> its shots, best first, with `person_id` set.
+        """Group the shots of tracks by person; returns the shots of each person id, best first, with `person_id` set.
 
         Pass the tracks from `tracks`, of any number of sources: `gate.people(gate.tracks("footage"))`. Raises
         UsageError if `identity.store` is none or the recognizer in use has no identity threshold.
@@ -171,7 +171,7 @@ class Gate:
         if self._config.identity.store == "none" or threshold is None:
             raise UsageError(
                 "persons cannot be distinguished: set identity.store to session, and identity.threshold if the "
-                "recognizer has none"
+                "recognizer has no threshold"
             )
         return group_tracks(tracks, threshold)
 
@@ -180,9 +180,9 @@ class Gate:
 
         Args:
             image: RGB uint8 (H, W, 3).
-            aligned: "arcface" or "ffhq" if the picture is an aligned crop. Then nothing is detected, and measures
+            aligned: "arcface" or "ffhq" if the picture is an aligned crop. Then no face is detected, and measures
                 that cannot be computed from a crop are `not_scored`.
-            full: also fully score faces that already failed the gate.
+            full: compute all measures even for faces that already failed the gate.
 
         Raises UsageError for another shape or type, or an unknown `aligned`.
         """
@@ -213,7 +213,7 @@ class Gate:
 
 
 class _ProgressRelay(Progress):
-    """Passes on how far a source has been read, a few times per second."""
+    """Reports a few times per second how far a source has been read."""
 
     def __init__(self, report: Callable[[ProgressUpdate], object]) -> None:
         self._report = report
@@ -231,17 +231,17 @@ def _locations(source: Any) -> list[Location]:
         return [source]
     if isinstance(source, np.ndarray) or not hasattr(source, "__iter__"):
         raise UsageError(
-            f"give a path or a list of paths; got {type(source).__name__} (pixels go to Gate.score or Gate.feed)"
+            f"give a path or a list of paths; got {type(source).__name__} (pass pixels to Gate.score or Gate.feed)"
         )
     found = list(source)
     for one in found:
         if not isinstance(one, str | PathLike):
-            raise UsageError(f"give paths; got {type(one).__name__} in the list (frames go to Gate.feed)")
+            raise UsageError(f"give paths; got {type(one).__name__} in the list (pass frames to Gate.feed)")
     return found
 
 
 def configured(preset: Location, settings: Any) -> Config:
-    """The configuration of a preset and settings as `Gate` takes them."""
+    """The configuration from a preset and settings in any form that `Gate` accepts."""
     if isinstance(settings, Mapping):
         return load_config(preset, flags=settings)
     if isinstance(settings, str) or not hasattr(settings, "__iter__"):

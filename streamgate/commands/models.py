@@ -66,20 +66,20 @@ def list_(as_json: bool) -> int:
 
 
 def _use(state: ModelState) -> str:
-    """`yes` if the weights are used for all their roles, otherwise the roles in use, or nothing."""
+    """`yes` if the weights are used for all their roles; otherwise the roles they are used for, possibly none."""
     return "yes" if state.in_use == state.roles else ", ".join(state.in_use)
 
 
 @models.command()
 @click.argument("tier", default="standard")
 @click.option(
-    "--mirror", metavar="URL|DIR", help="Server or folder with the files under their names. [env: STREAMGATE_MIRROR]"
+    "--mirror", metavar="URL|DIR", help="URL or folder to get the files from. [env: STREAMGATE_MIRROR]"
 )
 @quiet_option
 def pull(tier: str, mirror: str | None, quiet: bool) -> int:
     """Download, verify and convert the weights of TIER.
 
-    TIER is standard, liveness for the measure `live`, or measures for the parameters of NIQE and BRISQUE.
+    TIER is one of standard, liveness (for the measure `live`) and measures (the parameters of NIQE and BRISQUE).
     """
     from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TaskID, TextColumn
@@ -92,7 +92,7 @@ def pull(tier: str, mirror: str | None, quiet: bool) -> int:
         DownloadColumn(),
         console=console,
         transient=True,
-        # Without a terminal the progress bar would only leave an empty line.
+        # Without a terminal a progress bar would only leave an empty line.
         disable=quiet or not console.is_terminal,
     ) as bar:
         tasks: dict[str, TaskID] = {}
@@ -112,7 +112,7 @@ def pull(tier: str, mirror: str | None, quiet: bool) -> int:
 
 @models.command("import")
 @click.argument("file", metavar="FILE", type=PATH)
-@click.option("--name", metavar="NAME", help="Name of these weights in records. [default: the kind of checkpoint]")
+@click.option("--name", metavar="NAME", help="Name to install the weights under. [default: the kind of checkpoint]")
 @click.option("--card", metavar="CARD", type=PATH, help="JSON file that describes an ONNX file.")
 @click.option(
     "--calibrate", metavar="FOLDER", type=PATH, shell_complete=complete_folders,
@@ -122,10 +122,10 @@ def pull(tier: str, mirror: str | None, quiet: bool) -> int:
 @click.option("--r", "r", type=click.FloatRange(0, 1), help="Published midpoint of SER-FIQ; needs --alpha.")
 @click.option(
     "--dropout", type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Drop rate that --alpha and --r belong to. [default: 0.5]",
+    help="Drop rate for which --alpha and --r were published. [default: 0.5]",
 )
 @device_option
-@click.option("--licence", metavar="TEXT", help="Licence, as shown by `models list`.")
+@click.option("--licence", metavar="TEXT", help="Licence to show in `models list`.")
 @quiet_option
 def import_(
     file: Path,
@@ -153,7 +153,7 @@ def import_(
     console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
     options = {} if licence is None else {"licence": licence}
     if (alpha is None) != (r is None) or (dropout is not None and alpha is None):
-        raise UsageError("--alpha and --r must be given together, and --dropout only with both")
+        raise UsageError("--alpha and --r must be given together; --dropout requires both")
     published = None
     if alpha is not None and r is not None:
         published = Published(alpha, r, *(() if dropout is None else (dropout,)))
@@ -170,16 +170,16 @@ def import_(
     console.print(f"{escape(made.name)}: {', '.join(made.roles)}, sha256 {made.sha256}")
     if made.calibration is None and made.roles != ("detector",):
         console.print(
-            "not calibrated: its measure is left out of quality; give --calibrate FOLDER with at least "
-            f"{MIN_FACES} faces that are not used for evaluation"
+            "these weights are not calibrated, so their measure does not count for quality; to calibrate them, import "
+            f"them again with --calibrate FOLDER, with at least {MIN_FACES} faces that are not used for evaluation"
         )
-    console.print("use it with --models imported,embedded: the embedded weights fill the other roles")
+    console.print("to use these weights, give --models imported,embedded; the other roles use the embedded weights")
     return 0
 
 
 @models.command()
 def verify() -> int:
-    """Compare the hashes of all weights with the expected ones; the exit code is 4 if one differs."""
+    """Compare the hashes of all weights with the expected ones; the exit code is 4 if any of them differs."""
     from streamgate.weights import verify as verify_all
 
     results = verify_all()

@@ -20,7 +20,7 @@ class RunMonitor:
     The worker sends a report as a call of one of these methods: `channel.send(partial(RunMonitor.opening, index=3))`.
 
     Args:
-        files: file descriptors that come with reports; the first is the one of the lock.
+        files: file descriptors received with the reports; the first is that of the lock file.
     """
 
     def __init__(self, request: RunRequest, state: RunState, display: RunDisplay, files: list[int]) -> None:
@@ -30,7 +30,7 @@ class RunMonitor:
         self._files = files
 
     def probing(self, path: str) -> None:
-        """A file whose name does not tell its type is about to be opened."""
+        """A file whose type is not evident from its name is about to be opened."""
         self._state.probing = path
 
     def found(self, found: InputsFound) -> None:
@@ -40,7 +40,7 @@ class RunMonitor:
         for warning in found.warnings:
             self.display.warn(warning)
         if found.elsewhere:
-            self.display.note(f"{found.elsewhere} source(s) belong to other shards")
+            self.display.note(f"{found.elsewhere} source(s) belong to other shards and are not read")
         if found.skipped:
             self.display.note(found.skipped)
         for copy, first in found.duplicates:
@@ -65,12 +65,12 @@ class RunMonitor:
         self.display.writing()
 
     def locked(self, info: RunInfo, config: Mapping[str, Any], words: Mapping[str, str]) -> None:
-        """The networks are open and the folder is locked. `words` is the wording of each reason."""
+        """The networks are open and the folder is locked. `words` gives the wording of each reason."""
         self._state.info, self._state.config, self._state.words = info, config, words
         self._state.lock = Lock.held(self._request.out, self._files.pop(0))
 
     def known(self, done: Mapping[int, SourceResult], unfinished: frozenset[int]) -> None:
-        """The run is resumed: `done` are its completed sources; `unfinished` were being read when it ended."""
+        """The run is resumed: `done` are its completed sources, `unfinished` the interrupted ones, by index."""
         self._state.results.update(done)
         self._state.last |= unfinished
         if done:
@@ -80,7 +80,7 @@ class RunMonitor:
             self.display.note(f"{len(done)} of {count} sources are already done; they are skipped")
 
     def begun(self) -> None:
-        """The folder has been taken over."""
+        """The output folder now belongs to this run."""
         self._state.begun = True
 
     def opening(self, index: int) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def people(context: click.Context, out: Path) -> int | None:
     """List the persons in OUT, or correct who is who.
 
-    A person is given by id or by name. Corrections are kept: a later `run --resume` into OUT never undoes them.
+    Give a person by id or by name. Corrections are kept: a later `run --resume` into OUT never undoes them.
     """
     context.obj = out
     return None if context.invoked_subcommand else context.invoke(list_)
@@ -96,17 +96,17 @@ def merge(out: Path, person: str, others: Sequence[str]) -> int:
     _rebuild_report(out)
     click.echo(f"{', '.join(dict.fromkeys(others))} merged into {person}", err=True)
     for here, there in _seen_together([record for record in before if record["person_id"] in {person, *others}]):
-        # The user decides, but two persons seen at the same time suggest a typing mistake.
+        # The merge is done as requested, but two persons seen at the same time suggest a typing mistake.
         click.echo(
-            f"streamgate: warning: {here} and {there} were seen at the same time; if they are two persons: "
-            f"streamgate people {display(out)} split {person} {there}",
+            f"streamgate: warning: {here} and {there} were seen at the same time; if they are two persons, "
+            f"separate them: streamgate people {display(out)} split {person} {there}",
             err=True,
         )
     return 0
 
 
 def _seen_together(people: Sequence[Record]) -> Iterator[tuple[str, str]]:
-    """Pairs of tracks of different persons that overlap in time in one source, one pair per pair of persons."""
+    """Yield tracks of two persons that overlap in time in one source, at most once for any two persons."""
     for one, other in itertools.combinations(people, 2):
         for here, there in itertools.product(one["members"], other["members"]):
             together = max(here["first_pts"], there["first_pts"]) <= min(here["last_pts"], there["last_pts"])
@@ -120,7 +120,7 @@ def _seen_together(people: Sequence[Record]) -> Iterator[tuple[str, str]]:
 @click.argument("tracks", nargs=-1, required=True, metavar="SOURCE/TRACK...")
 @click.pass_obj
 def split(out: Path, person: str, tracks: Sequence[str]) -> int:
-    """Move some tracks of PERSON to a new person; prints the new id."""
+    """Move some tracks of PERSON to a new person, and print its id."""
     from streamgate.people.folder import correcting
     from streamgate.people.ledger import track_of
 
@@ -140,14 +140,14 @@ def name(out: Path, person: str, name: str) -> int:
     from streamgate.people.folder import correcting
 
     with correcting(out) as ledger:
-        # The bytes as typed, independent of the terminal's encoding.
+        # Decode the bytes that the user typed as UTF-8, whatever the locale's encoding.
         ledger.name(person, os.fsencode(name).decode("utf-8", "replace"))
     _rebuild_report(out)
     return 0
 
 
 def _rebuild_report(out: Path) -> None:
-    """Rewrite the report with the correction, if the run has one."""
+    """Rewrite the report, if the run has one, so that it shows the correction."""
     from streamgate.people.ledger import Ledger
     from streamgate.report.write import write_report
     from streamgate.store.layout import REPORT

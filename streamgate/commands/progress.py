@@ -1,4 +1,4 @@
-"""Progress output of a run or a replay: a bar on a terminal, otherwise one line per source; then a table."""
+"""Progress output of a run or a replay: a bar on a terminal, otherwise one line per source, followed by a table."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MAX_LISTED = 5
 
 
 def short_names(labels: Sequence[str]) -> list[str]:
-    """The end of each path, as short as possible with all of them different."""
+    """The shortest ending of each path that still tells it apart from the others."""
     parts = [Path(label).parts or (label,) for label in labels]
     lengths = [1] * len(parts)
     while True:
@@ -51,10 +51,10 @@ class Display:
     """
 
     def __init__(self, level: str = "info") -> None:
-        """level: "error", "warning", "info" or "debug": the verbosity; each level includes those before it."""
+        """level: the verbosity, one of "error", "warning", "info" and "debug"; each includes the levels before it."""
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         if not self._console.is_terminal:
-            # A log file has no fixed width.
+            # Lines in a log file need not fit the width of a terminal.
             self._console = Console(stderr=True, highlight=False, soft_wrap=True, width=160)
         self._level = LEVELS.index(level)
         self._bar: Progress | None = None
@@ -97,7 +97,7 @@ class Display:
         self._console.print(f"[red]streamgate:[/red] {escape(escaped(text))}")
 
     def bar(self, *columns: ProgressColumn, auto_refresh: bool = True) -> Progress | None:
-        """A bar on a terminal, which starts with the first call; None elsewhere."""
+        """The bar, started by the first call; None unless stderr is a terminal and the log level allows it."""
         if self._bar is None and self._shows("info") and self._console.is_terminal:
             self._bar = Progress(*columns, console=self._console, transient=True, auto_refresh=auto_refresh)
             self._bar.start()
@@ -107,8 +107,8 @@ class Display:
 class RunDisplay(Display):
     """Progress of a run. The bars appear with the first source and move when `refresh` is called.
 
-    With several sources one more bar shows the whole run. In it sources count by their size in bytes, because their
-    durations are known only once they are opened.
+    With several sources, one more bar shows the whole run. It weights sources by their size in bytes, because their
+    durations are unknown until they are opened.
     """
 
     def __init__(self, level: str = "info") -> None:
@@ -131,11 +131,11 @@ class RunDisplay(Display):
 
     @property
     def wait_s(self) -> float | None:
-        """How long to wait at most before the next `refresh`; None without a bar."""
+        """Maximum time until the next `refresh`; None without a bar."""
         return None if self._bar is None else REFRESH_S
 
     def refresh(self) -> None:
-        """Redraw the bar if it is due."""
+        """Redraw the bar unless it was redrawn less than `REFRESH_S` ago."""
         now = time.monotonic()
         if self._bar is not None and now - self._drawn >= REFRESH_S:
             self._drawn = now
@@ -257,7 +257,7 @@ class RunDisplay(Display):
     def table(
         self, results: Sequence[SourceResult], out: Path, seconds: float, words: Mapping[str, str]
     ) -> None:
-        """Print the closing table: one row per source with reasons of rejection (worded by `words`); then the paths."""
+        """Print the closing table (one row per source, reasons of rejection worded by `words`), then the paths."""
         if not self._shows("info"):
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -283,7 +283,7 @@ class RunDisplay(Display):
         for result, note in unkept[:_MAX_LISTED]:
             self._console.print(f"{escape(Path(result.source.location).name)}: {escape(note)}")
         if len(unkept) > _MAX_LISTED:
-            self._console.print(f"... and {len(unkept) - _MAX_LISTED} more, see `notes` in summary.json")
+            self._console.print(f"... and {len(unkept) - _MAX_LISTED} more: see `notes` in summary.json")
         listed = _lines(out / "faces.jsonl")
         fewer = f"; faces.jsonl lists the best {listed}" if listed is not None and listed < kept else ""
         self._console.print(
@@ -303,7 +303,7 @@ def _lines(path: Path) -> int | None:
 
 
 def replay_bar(display: Display, total: int) -> Callable[[int], None]:
-    """Start the bar of a replay of `total` events; call the result with the number of events taken so far."""
+    """Start the bar of a replay of `total` events; call the result with the number of events read so far."""
     bar = display.bar(
         TextColumn("sending"),
         BarColumn(),

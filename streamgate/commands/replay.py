@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from streamgate.sinks.replay_source import FinishedSource
 
 _NAMED = 5
-"""Maximum number of damages listed per source; the rest is counted."""
+"""Maximum number of problems listed per source; further ones are only counted."""
 
 
 @click.command(cls=Command, epilog="streamgate replay faces --sink redis://localhost:6379/0")
@@ -38,8 +38,8 @@ _NAMED = 5
 def replay(out: Path, url: str, sink_retry: float, quiet: bool) -> int:
     """Send the events of a finished run again.
 
-    The events have the same ids as before, so that consumers can recognize duplicates. Unreadable results are reported,
-    and the rest is sent.
+    The events have the same ids as before, so that consumers can recognize duplicates. Results that cannot be read
+    are reported; all others are sent.
     """
     from streamgate.commands.progress import Display
     from streamgate.sinks.redisstream import MAXLEN, RedisStream
@@ -55,8 +55,8 @@ def replay(out: Path, url: str, sink_retry: float, quiet: bool) -> int:
         total = sum(source.finals for source in sources)
         if total > MAXLEN:
             shown.warn(
-                f"{total} finals: the stream keeps about {MAXLEN}, so the first are lost unless a consumer reads them "
-                "in time"
+                f"{total} finals will be sent, but the stream keeps only about {MAXLEN} events: the first are lost "
+                "unless a consumer reads them in time"
             )
         try:
             with _interruptible(stream.stopping):
@@ -67,7 +67,7 @@ def replay(out: Path, url: str, sink_retry: float, quiet: bool) -> int:
 
 @contextmanager
 def _interruptible(stopping: threading.Event) -> Iterator[None]:
-    """Make Ctrl-C also set `stopping`: if the exception is lost in a callback, retries still end."""
+    """Make Ctrl-C also set `stopping`, so that retries end even if a callback swallows the exception."""
 
     def handle(signum: int, frame: FrameType | None) -> None:
         stopping.set()
@@ -80,7 +80,7 @@ def _interruptible(stopping: threading.Event) -> Iterator[None]:
 def _send(
     sources: Sequence[FinishedSource], stream: RedisStream, retry_seconds: float, shown: Display, *, whole: bool
 ) -> int:
-    """Send everything; returns the exit code. Raises SinkError, DeliveryError."""
+    """Send all events and return the exit code. Raises SinkError, DeliveryError."""
     from streamgate.commands.progress import replay_bar
     from streamgate.sinks.retrying_sender import deliver, reach
 
@@ -110,9 +110,9 @@ def _send(
                 raise KeyboardInterrupt
             if problem is not None:
                 raise DeliveryError(
-                    f"{stream.location}: {sent} of {total} finals delivered, up to {here} of "
-                    f"{source.finals} of {source.location}; the rest was not: {problem}. The same command "
-                    "sends all of them again"
+                    f"{stream.location}: only {sent} of {total} finals were delivered, because sending "
+                    f"{source.location} failed after {here} of {source.finals}: {problem}. Run the same command "
+                    "again to send all of them"
                 )
             shown.line(f"[{number}/{len(sources)}] {source.location}: {here} finals sent")
             if damages.count:

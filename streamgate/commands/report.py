@@ -17,7 +17,7 @@ from streamgate.errors import display, escaped
 def report(out: Path, quiet: bool) -> int:
     """Rewrite OUT/report.html from the results in OUT.
 
-    Unreadable results are reported, and the rest is shown.
+    Results that cannot be read are reported; the report shows all others.
     """
     from streamgate.people.ledger import Ledger
     from streamgate.report.write import write_report

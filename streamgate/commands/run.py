@@ -28,7 +28,7 @@ _input = section("Input")
 _faces = section("Which faces are kept")
 _output = section("Output")
 _events = section("Events")
-_work = section("Speed and sharing the work")
+_work = section("Speed and distribution")
 
 
 @click.command(
@@ -49,16 +49,19 @@ _work = section("Speed and sharing the work")
 @_input("--sequence", "sequence_fps", type=float, metavar="FPS", help="Read a folder's images as frames of a video.")
 @_input("--start", type=timecode, metavar="TIME", help="Where to start in each video: seconds, M:S or H:M:S.")
 @_input("--end", type=timecode, metavar="TIME", help="Where to end in each video.")
-@_faces("--top-k", type=int, metavar="N", help="Number of best faces to keep per track (or per person, with --per).")
+@_faces("--top-k", type=int, metavar="N", help="Number of faces to keep per track (or per person with --per person).")
 @_faces(
     "--per", type=click.Choice(["track", "person"]),
     help="Keep the best faces of each track, or of each person over all sources.",
 )
 @_faces(
     "--every", type=click.FloatRange(0.5, 86400), metavar="SECONDS",
-    help="Keep the best faces of each interval of this length: tracks are ended and restarted at this age.",
+    help="Keep the best faces of each interval of this length; longer tracks are split.",
 )
-@_faces("--poses", type=click.Choice(["frontal", "all"]), help="all: keep the best faces of each bin of yaw and pitch.")
+@_faces(
+    "--poses", type=click.Choice(["frontal", "all"]),
+    help="With all, keep the best faces of each bin of yaw and pitch.",
+)
 @_faces("--only", metavar="PICTURE", type=TEXT_PATH, help="Keep only the person in this picture.")
 @min_size_option
 @max_yaw_option
@@ -73,11 +76,11 @@ _work = section("Speed and sharing the work")
 @_output("--format", "image_format", type=click.Choice(["png", "jpeg", "webp"]), help="File format of the pictures.")
 @_output(
     "--quality", metavar="1..100|auto",
-    help="Quality of JPEG and WebP. auto: the smallest file that the networks score the same.",
+    help="Quality of JPEG and WebP; auto is the lowest at which the networks' scores stay the same.",
 )
 @_output("--resume", is_flag=True, help="Continue an earlier run in this folder; completed sources are skipped.")
 @_output("--overwrite", is_flag=True, help="Replace the results of an earlier run in this folder.")
-@_output("--json", "as_json", is_flag=True, help="Print the records of kept faces on stdout, messages on stderr.")
+@_output("--json", "as_json", is_flag=True, help="Print the records of kept faces on stdout.")
 @_events(
     "--sink", "sinks", multiple=True, metavar="URL",
     help="Also send events to redis://HOST:PORT/DB, rediss://... (TLS) or unix://PATH. Repeatable.",
@@ -85,15 +88,15 @@ _work = section("Speed and sharing the work")
 @sink_retry_option
 @_work(
     "--jobs", type=job_count, default="1", show_default=True, metavar="N|auto",
-    help="Sources read at once. auto: one per core (GPU: 16), as far as memory allows; with --ray 1.",
+    help="Number of sources to read at once. auto: one per core (16 on a GPU), limited by memory; 1 with --ray.",
 )
 @_work(
     "--decode", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
-    help="Where video is decoded: auto is the CPU, cuda the GPU of --device.",
+    help="Where video is decoded: auto means the CPU, cuda means the GPU of --device.",
 )
 @_work(
     "--shard", metavar="I/N",
-    help="Read only part I of N of the sources, into OUT/shards/I; `streamgate merge` combines the parts.",
+    help="Read only part I of N parts of the sources, into OUT/shards/I; `streamgate merge` combines the parts.",
 )
 @_work(
     "--ray", metavar="ADDRESS",
@@ -105,7 +108,7 @@ _work = section("Speed and sharing the work")
 @device_option
 @click.option(
     "--log-level", type=click.Choice(["error", "warning", "info", "debug"]), default="info", show_default=True,
-    help="Verbosity on stderr. debug: also weights, timings, tracebacks and FFmpeg's own messages.",
+    help="Verbosity on stderr; debug adds weights, timings, tracebacks and FFmpeg's own messages.",
 )
 @click.option("--quiet", is_flag=True, help="Same as --log-level error.")
 def run(
@@ -128,9 +131,10 @@ def run(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Keep the best face of every track in INPUT: video files, folders, images, patterns, also in object stores.
+    """Keep the best face of every track in the inputs.
 
-    @FILE reads a list of inputs from a file, one per line; - reads it from standard input.
+    INPUT is a video file, a folder, an image or a pattern, local or in an object store. @FILE reads a list of inputs
+    from a file, one per line; - reads the list from standard input.
 
     Pictures, records, a summary and an HTML report are written to the folder given by --out.
     """
@@ -140,12 +144,12 @@ def run(
     from streamgate.sharding import Shard
 
     if min_size is not None and not 1 <= min_size <= 10000:
-        raise UsageError(f"--min-size {min_size:g}: give source pixels, 1 to 10000")
+        raise UsageError(f"--min-size {min_size:g}: give a number of source pixels from 1 to 10000")
     if options["resume"] and options["overwrite"]:
-        raise UsageError("--resume keeps earlier results, --overwrite replaces them: give one of the two")
+        raise UsageError("--resume keeps earlier results and --overwrite replaces them: give only one of the two")
     fps = options["sequence_fps"]
     if fps is not None and not 0 < fps <= 1000:
-        raise UsageError(f"--sequence {fps:g}: give frames per second, above 0 and up to 1000")
+        raise UsageError(f"--sequence {fps:g}: give a number of frames per second above 0, at most 1000")
     if end is not None and end <= (start or 0.0):
         raise UsageError(f"--end {end:g}: give a time after --start ({start or 0.0:g} s)")
     part = None if shard is None else Shard.parse(shard)
@@ -179,6 +183,6 @@ def run(
 def _check_ray(sharded: bool, sinks: tuple[str, ...]) -> None:
     """Raises UsageError for options that cannot be combined with --ray."""
     if sharded:
-        raise UsageError("--ray distributes the sources, --shard is for machines without Ray: give one of the two")
+        raise UsageError("--ray and --shard both distribute the sources: give only one of the two")
     if sinks:
-        raise UsageError("--sink does not work with --ray; send events later: streamgate replay OUT --sink URL")
+        raise UsageError("--sink does not work with --ray; send the events later: streamgate replay OUT --sink URL")

@@ -45,10 +45,11 @@ if TYPE_CHECKING:
     "--heatmap", metavar="DIR", type=PATH, shell_complete=complete_folders,
     help="Write the IFQA heat map of each face to this folder.",
 )
-@click.option("-o", "--output", "target", metavar="FILE", type=PATH, help="Write to a .jsonl, .csv or .parquet file.")
+@click.option("-o", "--output", "target", metavar="FILE", type=PATH, help="Write a .jsonl, .csv or .parquet file.")
 @click.option("--overwrite", is_flag=True, help="Replace FILE.")
 @click.option(
-    "--jobs", type=click.IntRange(1, 256), metavar="N", help="Images in parallel. [default: one per CPU core; GPU: 16]"
+    "--jobs", type=click.IntRange(1, 256), metavar="N",
+    help="Number of images to score in parallel. [default: number of CPU cores; 16 on a GPU]",
 )
 @preset_option
 @set_option
@@ -67,7 +68,7 @@ def score(
     models: str,
     settings: Sequence[str],
 ) -> int:
-    """Score the faces in images: one JSON line per image on stdout, or one table of all with -o."""
+    """Score the faces in images: one JSON line per image on stdout, or a file with -o."""
     from rich.console import Console
 
     from streamgate.config import load_config
@@ -80,14 +81,14 @@ def score(
 
     config = load_config(preset, settings)
     if embedding and target is not None and target.suffix != ".jsonl":
-        raise UsageError("--embedding needs stdout or a .jsonl file: a table has no column for vectors")
+        raise UsageError("--embedding does not work with a table: write to stdout or to a .jsonl file")
     failed = done = 0
     taken: set[str] = set()
     with ExitStack() as stack:
         engine = stack.enter_context(Engine(config, models=models, device=device))
         if heatmap is not None:
             if "ifqa" not in engine.run_info().measure_set:
-                raise UsageError("--heatmap needs IFQA weights, but there are none: see `streamgate models list`")
+                raise UsageError("--heatmap needs IFQA weights, but none are in use; see `streamgate models list`")
             with sink_errors(heatmap):
                 heatmap.mkdir(parents=True, exist_ok=True)
         take = None
@@ -110,7 +111,7 @@ def score(
             count += len(faces)
             if status is not None:
                 rate = number / max(time.perf_counter() - began, 1e-3)
-                status.update(f"{number} images, {rate:.0f} a second")
+                status.update(f"{number} images, {rate:.0f} per second")
             if error:
                 failed += 1
                 click.echo(f"streamgate: {escaped(error)}", err=True)
@@ -132,7 +133,7 @@ def score(
 
 
 def _paths(images: Sequence[str]) -> Iterator[Path]:
-    """The image files of the arguments, in order: files as given, folders and patterns expanded."""
+    """Yield the image files of the arguments in order, with folders and patterns expanded."""
     from streamgate.sources import discover
 
     for given in images:
@@ -160,7 +161,7 @@ def _read_image(path: Path, max_pixels: int) -> Array:
 
 
 def _name_of(path: Path, taken: set[str]) -> str:
-    """The base name for the maps of an image: its name, prefixed by its folder or numbered if that is `taken`."""
+    """A base name for the maps of an image: its own name; if that is `taken`, with its folder or a number."""
     candidates = [path.stem, f"{path.absolute().parent.name}-{path.stem}"]
     candidates += [f"{path.stem}-{number}" for number in range(2, len(taken) + 3)]
     # Many file systems are case-insensitive.
@@ -172,7 +173,7 @@ def _name_of(path: Path, taken: set[str]) -> str:
 def _write_heatmaps(
     folder: Path, name: str, image: Array, faces: Sequence[ScoredFace], aligned: str | None
 ) -> None:
-    """Write one PNG per face and map: the aligned face, next to it the face under the map (red: not a clean face)."""
+    """Write one PNG per face and map: the aligned face, and next to it the face under the map."""
     import cv2
 
     from streamgate.store.files import write_bytes

@@ -40,7 +40,7 @@ DEFAULT_HTTP = "127.0.0.1:8080"
 HTTP_OFF = "off"
 _OPEN_FILES = 4096
 _LINE = 2000
-"""Maximum length of a log line: it may quote messages from cameras and servers."""
+"""Maximum length of a log line; lines may quote messages from cameras and servers."""
 
 _LOG_MUTEX = threading.Lock()
 
@@ -50,7 +50,7 @@ _page = section("Web page")
 _settings = section("Settings and networks")
 
 
-# Options have no defaults here: what is not given is taken from the --config file.
+# Options have no defaults here, so that the --config file can set the options that are not given.
 @click.command(
     cls=Command,
     epilog="""
@@ -61,10 +61,12 @@ _settings = section("Settings and networks")
 )
 @_streams(
     "--rtsp", multiple=True, metavar="[NAME=]URL|MAIN,SUB",
-    help="A stream to watch: rtsp(s), http(s), or a file played in real time; or a camera's main stream and "
-    "substream: faces are detected in SUB and cropped from MAIN. Repeatable.",
+    help="A stream to watch: an rtsp(s) or http(s) URL, or a file, which is played in real time. MAIN,SUB are the main "
+    "stream and substream of a camera: faces are detected in SUB and cropped from MAIN. Repeatable.",
 )
-@_streams("--config", "config_file", metavar="FILE", type=PATH, help="streams.toml; SIGHUP reloads it.")
+@_streams(
+    "--config", "config_file", metavar="FILE", type=PATH, help="TOML file with streams and settings; SIGHUP reloads it."
+)
 @_results("--redis", metavar="URL", help="Send events to redis://HOST:PORT/DB.")
 @_results(
     "-o", "--out", metavar="DIR", type=LOCAL_TEXT, shell_complete=complete_folders,
@@ -74,16 +76,18 @@ _settings = section("Settings and networks")
 @_results("--max-gb", type=float, metavar="N", help="Remove the oldest faces when DIR exceeds N GB.")
 @_results(
     "--spool", metavar="DIR", type=LOCAL_TEXT, shell_complete=complete_folders,
-    help="Where events wait for Redis. [default: in --out, or streamgate-spool]",
+    help="Folder for events that Redis has not yet accepted. [default: in --out, or streamgate-spool]",
 )
-@_results("--spool-mb", type=int, metavar="N", help="Drop the oldest waiting events above this size. [default: 1024]")
+@_results(
+    "--spool-mb", type=int, metavar="N", help="Drop the oldest events from a spool larger than this. [default: 1024]"
+)
 @_page("--http", metavar="HOST:PORT|off", help="Address of the web page, API and metrics. [default: 127.0.0.1:8080]")
 @_settings(
     "--preset", metavar="NAME|FILE", shell_complete=complete_presets, help="Settings to start from. [default: live]"
 )
 @_settings(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
-    help="Any key of the preset, for all streams. Repeatable.",
+    help="Set a key of the preset for all streams. Repeatable.",
 )
 @_settings(
     "--models", metavar="SET[,SET]", shell_complete=complete_models,
@@ -95,7 +99,7 @@ _settings = section("Settings and networks")
 )
 @_settings(
     "--decode", type=click.Choice(["auto", "cpu", "cuda"]),
-    help="Where video is decoded: auto is the CPU, cuda the GPU of --device. [default: auto]",
+    help="Where video is decoded: auto means the CPU, cuda means the GPU of --device. [default: auto]",
 )
 def serve(rtsp: tuple[str, ...], config_file: Path | None, settings: tuple[str, ...], **flags: Any) -> int:
     """Watch cameras continuously: the best faces go to Redis, to disk and to a web page.
@@ -143,10 +147,10 @@ def log(text: str) -> None:
 
 @contextmanager
 def _signals() -> Iterator[tuple[threading.Event, threading.Event, list[int]]]:
-    """Handle signals: gives the events `stop` and `reload` that they set, and the numbers of those that ask to stop.
+    """Handle signals; yields the events `stop` and `reload`, and a list for the signal number that requested the stop.
 
-    A handler runs between any two steps of the main thread, even while that holds the lock inside `stop` or `reload`,
-    so setting one of them there may deadlock. A thread does it instead, notified through a lock-free queue.
+    A handler may interrupt the main thread while it holds the lock inside `stop` or `reload`, so setting an event in
+    the handler could deadlock. Another thread sets it instead, notified through a lock-free queue.
     """
     stop, reload = threading.Event(), threading.Event()
     stopped_by: list[int] = []
@@ -174,17 +178,17 @@ def _signals() -> Iterator[tuple[threading.Event, threading.Event, list[int]]]:
 
 
 def _nothing_to_read() -> Settings:
-    raise UsageError("there is no file to reload: the service was started without --config")
+    raise UsageError("no file can be reloaded, because the service was started without --config")
 
 
 @contextmanager
 def _http(settings: Settings, state: ServiceState) -> Iterator[str | None]:
-    """Serve the page and its APIs while the block runs; gives their address, or None where they are off."""
+    """Serve the page and its APIs while the block runs; yields their address, or None if they are off."""
     if settings.http == HTTP_OFF:
         yield None
         return
     if settings.http is None and importlib.util.find_spec("fastapi") is None:
-        log("no web page and no metrics: they need `pip install 'streamgate[serve]'` (--http off silences this)")
+        log("no web page and no metrics: run `pip install 'streamgate[serve]'` (--http off hides this message)")
         yield None
         return
     from streamgate.service.http import serving

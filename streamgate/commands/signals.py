@@ -15,7 +15,7 @@ INTERRUPTED = 130
 """Exit code of a command that was ended by Ctrl-C or SIGTERM."""
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 _ONE_REQUEST_S = 0.5
-"""`timeout` and supervisors of process groups send the same signal twice in a row: that is one request to stop."""
+"""A signal repeated within this time is still the same request: `timeout` and some supervisors send it twice."""
 
 _latest: tuple[int, float] | None = None
 """The signal number and time of the latest request to stop, whichever handler received it."""
@@ -25,18 +25,18 @@ _interrupted = threading.Event()
 def answer_signals() -> None:
     """Make Ctrl-C and SIGTERM raise KeyboardInterrupt, so that unfinished work is cleaned up.
 
-    Signals that the parent process had set to be ignored stay ignored.
+    Signals that the parent process ignores stay ignored.
     """
     for number in _STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
     sys.unraisablehook = _answer_again
-    # At exit the exit code is known: the second signal of a request must not change it.
+    # At exit the exit code is final; a second signal of the same request must not change it.
     atexit.register(_ignore)
 
 
 def was_interrupted() -> bool:
-    """Whether a signal handled by `answer_signals` was received: a library may have turned it into another error."""
+    """Whether Ctrl-C or SIGTERM was received, even if a library turned the KeyboardInterrupt into another error."""
     return _interrupted.is_set()
 
 
@@ -57,7 +57,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _answer_again(unraisable: sys.UnraisableHookArgs) -> None:
-    """Send an interrupt again if it came where none can be raised, for example in a callback of an import."""
+    """Repeat an interrupt that arrived where Python cannot raise it, for example in a callback of an import."""
     global _latest
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
         _latest = None
@@ -75,7 +75,7 @@ def _ignore() -> None:
 def handling(numbers: Iterable[int], handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Handle the signals with `handle` while the block runs; outside the main thread this does nothing.
 
-    A request to stop that arrives as the same signal twice in a row is passed on once.
+    If a request to stop arrives as the same signal twice in a row, `handle` is called once.
     """
 
     def once(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Standard output and error for commands: robust against any encoding and against readers that go away."""
+"""Standard output and error of commands, made robust against any encoding and against readers that exit."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ class _Descriptor(io.RawIOBase):
             try:
                 return os.write(self._descriptor, data)
             except BlockingIOError:
-                # The process that started us made it non-blocking (some shells and Node.js do) but expects us to wait.
+                # Some parent processes (shells, Node.js) make the descriptor non-blocking but expect us to wait.
                 select.select([], [self._descriptor], [])
 
 
 def take_over() -> None:
-    """Replace `sys.stdout` and `sys.stderr` by streams that escape characters which the encoding lacks.
+    """Replace `sys.stdout` and `sys.stderr` by streams that escape characters missing in the encoding.
 
-    A full standard output raises SinkError, and one without a reader raises BrokenPipeError. If standard error cannot
-    be written, only the messages are lost.
+    Writing to standard output raises BrokenPipeError if its reader has exited, and SinkError if it fails for another
+    reason, such as a full disk. If writing to standard error fails, its messages are lost without an error.
     """
     sys.stdout = _text(sys.stdout, needed=True)
     sys.stderr = _text(sys.stderr, needed=False)
 
 
 def _text(stream: TextIO, *, needed: bool) -> TextIO:
-    # Closed by the process that started us, or replaced by a stream without a descriptor.
+    # The stream is None if the parent process closed it; other replacements may have no descriptor.
     if stream is None or not isinstance(stream, io.TextIOWrapper):
         return stream
     raw = _Descriptor(stream.fileno(), needed=needed)

@@ -43,25 +43,26 @@ _networks = section("Settings and networks")
     """,
 )
 @results_argument
-@click.option("--dry-run", "dry", is_flag=True, help="Show what would change (this reads the footage); change nothing.")
+@click.option("--dry-run", "dry", is_flag=True, help="Only show what would change; the footage is still read.")
 @_faces("--top-k", type=int, metavar="N", help="Number of best faces to keep per track.")
 @min_size_option
 @max_yaw_option
 @_faces(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
-    help="A key of measures, keep or smoothing, for example measures.yaw.max=20. Repeatable.",
+    help="Set a key of measures, keep or smoothing, for example measures.yaw.max=20. Repeatable.",
 )
 @_faces(
     "--preset", metavar="NAME|FILE", shell_complete=complete_presets,
-    help="Take measures, keep and smoothing from this preset, for example one that `streamgate fit` wrote.",
+    help="Preset for measures, keep and smoothing, for example one that `streamgate fit` wrote.",
 )
-@_footage("--pictured", is_flag=True, help="Do not open the footage: choose among the faces with pictures in OUT.")
+@_footage("--pictured", is_flag=True, help="Do not open the footage; choose only among faces with pictures in OUT.")
 @_footage(
     "--footage", multiple=True, metavar="DIR", type=PATH, shell_complete=complete_folders,
     help="Folder to search for sources that were moved. Repeatable.",
 )
 @_networks(
-    "--models", metavar="SET[,SET]", shell_complete=complete_models, help="Weights of the run. [default: found by hash]"
+    "--models", metavar="SET[,SET]", shell_complete=complete_models,
+    help="Weights that the run used. [default: found by hash]",
 )
 @device_option
 def tune(
@@ -102,26 +103,27 @@ def tune(
             report=lambda done, total: status.update(f"source {done + 1} of {total}"),
         )  # fmt: skip
     if not result.changed:
-        console.print("the settings are those that these results were made with; nothing was changed")
+        console.print("these results were already made with these settings; nothing was changed")
         return 0
     console.print(_table(result, reason_words(RunFolder(out).measures)), soft_wrap=False)
     console.print(_words(result))
     if result.after.kept > result.before.kept and _is_stricter(result):
         console.print(
-            "A stricter limit keeps more faces here: where it rejects a best face, other faces replace it that were "
-            "too close to it in time or appearance, or that had not been scored because of it."
+            "A stricter limit keeps more faces here: each best face that it rejects may be replaced by several faces "
+            "that were dropped as too close to it in time or appearance, or that had not been scored because of it."
         )
     if not result.same_meaning:
         console.print("Quality is now computed differently: do not compare it with earlier values.")
     for problem in result.left_out:
-        errors.print(f"[red]streamgate:[/red] {escape(escaped(problem))}. This source is unchanged")
+        errors.print(f"[red]streamgate:[/red] {escape(escaped(problem))}. The results of this source are unchanged")
     for problem in result.problems:
         errors.print(f"[yellow]streamgate: warning:[/yellow] {escape(escaped(problem))}")
     made = f"made with {escape(', '.join(_settings(result)))}"
     if dry:
-        console.print(f"this is how results {made} would look; nothing was changed (--dry-run)")
+        console.print(f"these would be the results if {made}; nothing was changed (--dry-run)")
     else:
-        console.print(f"{escape(display(out))} is now as if {made} ({time.perf_counter() - began:.1f} s)")
+        seconds = time.perf_counter() - began
+        console.print(f"the results in {escape(display(out))} are now as if {made} ({seconds:.1f} s)")
         if (out / REPORT).is_file():
             console.print(f"report: {escape(display(out / REPORT))}")
     return 1 if result.left_out else 0
@@ -137,7 +139,7 @@ def _is_stricter(result: TuneResult) -> bool:
     limits = {key: values for key, values in result.changed.items() if None not in values}
     lower = [key for key, (was, now) in limits.items() if key.endswith(".max") and now < was]
     higher = [key for key, (was, now) in limits.items() if key.endswith(".min") and now > was]
-    # Where something else changed too, more faces may be kept for that reason.
+    # If other keys changed too, they may be the reason why more faces are kept.
     return bool(lower or higher) and len(lower) + len(higher) == len(result.changed)
 
 

@@ -1,6 +1,7 @@
 """Agreement of a measure with human judgements: rank and linear correlations, AUC, bootstrap intervals.
 
-Everything is computed from counts per row (how often it was drawn), so that a bootstrap is a few matrix products.
+A bootstrap sample is represented by the number of times that it contains each row, so that a few matrix products
+compute the values of all samples.
 """
 
 from __future__ import annotations
@@ -15,26 +16,27 @@ MIN_PER_CLASS = 3
 """Minimum number of good rows, and of bad rows, for an AUC."""
 DRAWS = 400
 _FULL_DRAWS = 2_000
-"""Maximum number of rows for which Kendall's correlation uses all draws; its cost is quadratic."""
+"""Maximum number of rows for which Kendall's correlation uses all draws; its cost is quadratic in the rows."""
 _MIN_DRAWS = 40
 _BLOCK = 256
 
 
 Estimate = tuple[float, float, float]
-"""A value, and the low and high end of its 95 % bootstrap interval."""
+"""A value, and the lower and upper end of its 95 % bootstrap interval."""
 
 
 def agreement(
     values: Array, human: Array, good: Array, bad: Array, *, clusters: Array | None = None, seed: int = 0
 ) -> dict[str, Estimate]:
-    """Compare a measure with human judgements; both (N,) float, higher is better. Empty if either is constant.
+    """Compare a measure with human judgements; both (N,) float, higher is better.
 
-    The figures are `srcc` and `krcc`, Spearman's and Kendall's (tau-b) rank correlation, -1..1; `plcc`, Pearson's
-    correlation after a monotone (logistic) curve was fitted to the measure; and with good and bad rows `auc`, the
-    probability that a good row has a higher value than a bad one.
+    The result has `srcc` and `krcc`, Spearman's and Kendall's (tau-b) rank correlation, -1..1; `plcc`, Pearson's
+    correlation after a monotone (logistic) curve was fitted to the measure; and, if there are good and bad rows, `auc`,
+    the probability that a good row has a higher value than a bad one. It is empty if `values` or
+    `human` is constant.
 
     Args:
-        good, bad: bool (N,): rows between which the AUC is computed.
+        good, bad: bool (N,): the rows that the AUC compares.
         clusters: (N,): rows with the same value are drawn together, because they are not independent.
     """
     if len(np.unique(values)) < 2 or len(np.unique(human)) < 2:
@@ -68,7 +70,7 @@ def _estimate(drawn: Array) -> Estimate:
 
 
 def _tied(values: Array) -> tuple[Array, Array, Array]:
-    """(sort order, starts of the runs of equal values in it, run index of each row)."""
+    """Returns the sort order, the start of each run of equal values in it, and the run index of each row."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     new = np.concatenate([[True], ordered[1:] != ordered[:-1]])
@@ -78,7 +80,7 @@ def _tied(values: Array) -> tuple[Array, Array, Array]:
 
 
 def _ranks(values: Array, counts: Array) -> Array:
-    """Mean ranks in each draw, (draws, N)."""
+    """The rank of each row in each draw, ties averaged, (draws, N)."""
     order, starts, run = _tied(values)
     each = np.add.reduceat(counts[:, order], starts, axis=1)
     return np.asarray((np.cumsum(each, axis=1) - each / 2)[:, run])
@@ -95,7 +97,7 @@ def _correlation(x: Array, y: Array, counts: Array) -> Array:
 
 
 def _kendall(values: Array, human: Array, counts: Array) -> Array:
-    """Tau-b in each draw."""
+    """Kendall's tau-b in each draw."""
     counts = counts.astype(np.float32)
     both, ours, theirs = np.zeros((3, len(counts)))
     for start in range(0, len(values), _BLOCK):
@@ -129,6 +131,6 @@ def _monotone(values: Array, human: Array) -> Array:
     widths = spread * np.geomspace(0.02, 5.0, 14)
     grid = np.stack([1.0 / (1.0 + np.exp(np.clip(-(values - x0) / w, -60, 60))) for x0 in indexes for w in widths])
     found = _correlation(grid, human[None], np.ones((1, len(values))))
-    # Maximise with the sign of the plain correlation: a measure that disagrees keeps a negative correlation.
+    # Find the maximum or, if the plain correlation is negative, the minimum, so that the sign is kept.
     rising = np.nan_to_num(_correlation(values[None], human[None], np.ones((1, len(values))))[0]) >= 0
     return np.asarray(grid[np.nanargmax(found if rising else -found)])

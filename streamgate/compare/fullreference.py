@@ -1,4 +1,4 @@
-"""Measures that compare a picture with its reference: PSNR and SSIM of their luma."""
+"""Measures that compare a picture with its reference: PSNR and SSIM of the luma."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def psnr(picture: Array, reference: Array) -> float:
 
 
 def ssim(picture: Array, reference: Array) -> float:
-    """Structural similarity (Wang et al. 2004, Gaussian window of 11 pixels) of their luma, at most 1."""
+    """Structural similarity (Wang et al. 2004, Gaussian window of 11 pixels) of the luma of two pictures, at most 1."""
     import cv2
 
     one, other = _lumas(picture, reference)

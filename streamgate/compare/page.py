@@ -37,7 +37,7 @@ def page_text(
     values: Mapping[str, Array],
     groups: Array | None,
 ) -> str:
-    """The page; all external text is escaped."""
+    """The HTML page; all text from outside is escaped."""
     parts = [f"<h1>{_text(title)}</h1>", f'<p class="note">{_text(note)}</p>']
     for group in dict.fromkeys(line.group for line in lines):
         parts.append(f"<h2>{_text(group)}</h2>" if group != EVERYTHING else "")
@@ -88,7 +88,7 @@ def _plot(name: str, found: Array, human: HumanScores, groups: Array | None) -> 
     x, y = found[rows], human.values[rows]
     levels = np.unique(human.values[np.isfinite(human.values)])
     if len(levels) <= 10:
-        # Few levels: jitter the dots so that they do not hide each other.
+        # With few levels, jitter the dots so that they do not hide one another.
         y = y + np.random.default_rng(0).uniform(-0.3, 0.3, len(y)) * np.diff(levels).min()
     colours = _colours(groups, rows)
     across, down = _scale(x, _EDGE, _WIDTH - 8), _scale(y, _HEIGHT - _EDGE, 8)

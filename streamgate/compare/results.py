@@ -16,16 +16,16 @@ from streamgate.labels import BAD, GOOD, grade_of
 from streamgate.tables import Table
 
 HUMAN_COLUMNS = ("human", "mos", "dmos", "label", "grade", "score", "rank")
-"""Columns with human judgements if `--human` is not given; the first existing one is used."""
+"""Columns that may contain human judgements if `--human` is not given; the first that exists is used."""
 EVERYTHING = ""
-"""The group of all rows."""
+"""Name of the group that contains all rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class HumanScores:
-    """Human judgements by row: float (N,), higher is better, NaN for rows without one.
+    """Human judgements by row: float (N,), higher is better, NaN for rows without a judgement.
 
-    `good`, `bad`: bool (N,), rows between which the AUC is computed; all False if there are no two classes.
+    `good`, `bad`: bool (N,), the rows that the AUC compares; all False if the judgements do not form two classes.
     """
 
     values: Array
@@ -37,7 +37,7 @@ class HumanScores:
 
 @dataclass(frozen=True, slots=True)
 class AgreementRow:
-    """The figures of a measure in a group (`agreement`), empty if they cannot be computed, for the reason `why`."""
+    """The agreement of a measure in a group; if it cannot be computed, `why` gives the reason."""
 
     measure: str
     group: str
@@ -47,7 +47,7 @@ class AgreementRow:
 
 
 def human_column(table: Table, given: str | None) -> str:
-    """The column with human judgements. Raises UsageError."""
+    """The name of the column with human judgements. Raises UsageError if there is none."""
     if given is not None:
         return table.need(given, "--human")
     for name in HUMAN_COLUMNS:
@@ -67,7 +67,7 @@ def human_values(table: Table, column: str, *, ranked: bool) -> HumanScores:
     for index, text in enumerate(texts):
         value = grade_of(text) if graded else _number(text)
         if value is None:
-            kind = "good, usable or bad" if graded else "a number, or good, usable or bad"
+            kind = "good, usable or bad" if graded else "a number, or one of good, usable and bad"
             raise UsageError(f"{display(table.path)}, row {index + 1}: {one_line(repr(text), 60)} is not {kind}")
         values[index] = value
     values = -values if ranked or column == "rank" or column == "dmos" else values
@@ -89,7 +89,7 @@ def human_values(table: Table, column: str, *, ranked: bool) -> HumanScores:
 def compare(
     human: HumanScores, values: Mapping[str, Array], groups: Array | None, clusters: Array | None, seed: int = 0
 ) -> list[AgreementRow]:
-    """Each measure over all rows, then in each group, in the order of the measures."""
+    """Compare every measure over all rows, then every measure in each group."""
     names = [EVERYTHING, *(np.unique(groups) if groups is not None else ())]
     return [
         _line(measure, str(group), human, found, here, clusters, seed)
@@ -120,7 +120,7 @@ FIGURES = ("srcc", "krcc", "plcc", "auc")
 
 
 def csv_text(lines: Sequence[AgreementRow]) -> str:
-    """CSV with one row per measure and group, with the bounds of the intervals."""
+    """CSV text with one row per measure and group: each value and the bounds of its interval."""
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
     names = [f"{name}{end}" for name in FIGURES for end in ("", "_low", "_high")]
@@ -135,7 +135,7 @@ def csv_text(lines: Sequence[AgreementRow]) -> str:
 
 
 def estimate_text(estimate: Estimate | None) -> str:
-    """For example `0.810 (0.78 to 0.84)`; empty for None."""
+    """The estimate as text, for example `0.810 (0.78 to 0.84)`; empty for None."""
     if estimate is None:
         return ""
     value, low, high = estimate

@@ -23,11 +23,11 @@ from streamgate.tables import Row, Table
 QUALITY = "quality"
 """The fused quality, which can be compared like a measure."""
 LOWER = ":lower"
-"""Suffix of a column name: lower values are better."""
+"""Suffix of a column name, which states that lower values are better."""
 
 
 Problems = dict[str, list[str]]
-"""Reasons why rows lack values -> these rows."""
+"""The rows that lack a value, by the reason."""
 
 
 def check_names(
@@ -39,7 +39,7 @@ def check_names(
         column = name.removesuffix(LOWER)
         if column not in table.columns and name not in known:
             raise UsageError(
-                f"there is no measure and no column {one_line(name, 80)!r}; measures are {', '.join(sorted(known))}; "
+                f"{one_line(name, 80)!r} is neither a measure nor a column; measures are {', '.join(sorted(known))}; "
                 f"{table.listed}"
             )
         if name in FULL_REFERENCE and name not in table.columns and not has_reference:
@@ -47,7 +47,7 @@ def check_names(
 
 
 def column_values(table: Table, name: str) -> Array:
-    """Numbers of a column, NaN if missing; negated with `:lower`."""
+    """The values of a column, NaN where there is no number; negated if `name` ends in `:lower`."""
     column = name.removesuffix(LOWER)
     values = np.array([_number(row[column]) for row in table.rows])
     return -values if name.endswith(LOWER) else values
@@ -66,8 +66,9 @@ def scored_values(
 ) -> tuple[dict[str, Array], Problems]:
     """Score the picture of each row, using the largest face in it.
 
-    Returns the values of each measure by row, float (N,), with the sign chosen so that larger is better, NaN if
-    missing; and why. A row whose picture cannot be read or has no face gets no values; the other rows are still scored.
+    Returns the values of each measure, float (N,), one per row, with the sign chosen so that larger is better and NaN
+    if missing; and the reasons for missing values. If a picture cannot be read or has no face, only its row has no
+    values.
     """
     specs = {spec.name: spec for spec in engine.config.measures.specs}
     found = {name: np.full(len(table.rows), np.nan) for name in names}
@@ -85,12 +86,12 @@ def scored_values(
             faces = engine.score(picture, aligned=aligned) if wants_face else []
         except StreamgateError as error:
             return None, {}, str(error)
-        return (faces[0] if faces else None), against, "no face is found" if wants_face and not faces else ""
+        return (faces[0] if faces else None), against, "no face was found" if wants_face and not faces else ""
 
     for number, (row, (face, against, problem)) in enumerate(in_order(score, table.rows, workers)):
         done(number + 1)
         if problem:
-            # Without the file name, so that the same problem in a thousand rows is reported once, with the first row.
+            # Remove the file name, so that a problem that many rows share is reported only once.
             problem = problem.removeprefix(f"{display(_path(table.path, row[image]))}: ")
             problems.setdefault(problem, []).append(row[image])
         for name in names:
@@ -105,7 +106,7 @@ def scored_values(
 
 
 def recorded_values(table: Table, names: Sequence[str], folder: RunFolder) -> tuple[dict[str, Array], Problems]:
-    """Look up the faces of the rows in the results of a run; rows have the columns of labels.csv, or `id`.
+    """Look up the faces of the rows, identified by the columns of labels.csv or by `id`, in the results of a run.
 
     Returns the same as `scored_values`.
     """
@@ -152,7 +153,7 @@ def _value(
 ) -> float | str | None:
     """A value, or the reason why there is none."""
     if spec is None:  # quality
-        return "needs every measure of the set" if quality is None else float(quality)
+        return "needs a value of every measure in the set" if quality is None else float(quality)
     if measure is None:
         return "is not in use; add --set measures.NAME.use=true"
     if measure.raw is None:

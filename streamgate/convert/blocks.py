@@ -1,4 +1,4 @@
-"""Building blocks of the networks in this folder (loaded lazily, only to convert)."""
+"""Building blocks of the networks in this folder. Imported only when a file is converted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def named(**layers: nn.Module) -> nn.Sequential:
-    """Layers one after the other, with the given names as in a checkpoint."""
+    """A sequence of layers with the given names, which are those in a checkpoint."""
     return nn.Sequential(OrderedDict(layers))
 
 
@@ -24,7 +24,7 @@ def conv_norm(
 
 
 class Residual(nn.Module):
-    """Named layers one after the other, plus their input, as it is or through `downsample`; then `activation`."""
+    """A residual block: named layers in sequence, plus the input (through `downsample` if given), then `activation`."""
 
     def __init__(
         self,

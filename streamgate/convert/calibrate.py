@@ -1,7 +1,7 @@
-"""Fitting a measure's mapping to 0..100 on a folder of training-side faces (docs/design.md 4).
+"""Fits the mapping of a measure to 0..100, using faces that are not used for evaluation (docs/design.md 4).
 
-The median of clean faces maps to 90, that of the worst degradation below to 10. Used for the catalog, by the recipes in
-`models/`, and by `models import --calibrate`.
+The median of clean faces maps to 90, and the median of the degradation that lowers the value most maps to 10. Used for
+the weights in the catalog, by the recipes in `models/` and by `models import --calibrate`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ MIN_FACES = 100
 """Minimum number of faces; fewer do not give a reliable median."""
 
 IFQA_LIMIT = 120
-"""Largest number of faces for IFQA: each is run six times, and the official network takes half a second per run."""
+"""Maximum number of faces for IFQA: each takes six network runs, and the official network needs 0.5 s for one."""
 
 DROP_RATES = tuple(round(0.05 * step, 2) for step in range(1, 20))
-"""Drop rates p from which a fit chooses."""
+"""Drop rates p that `fit_serfiq` tries."""
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _LOGIT_90 = math.log(9.0)
@@ -40,7 +40,7 @@ _LOGIT_90 = math.log(9.0)
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """scalar = 100 sigmoid((raw - x0) / w), with the medians that it was fitted to."""
+    """The mapping scalar = 100 sigmoid((raw - x0) / w), and the medians to which it was fitted."""
 
     x0: float
     w: float
@@ -50,26 +50,26 @@ class Fit:
 
 
 def blur(face: Array) -> Array:
-    """Gaussian, sigma 3 % of the side."""
+    """Gaussian blur with a sigma of 3 % of the side."""
     sigma = 0.03 * len(face)
     return np.asarray(cv2.GaussianBlur(face, (0, 0), sigma))
 
 
 def low_resolution(face: Array) -> Array:
-    """Scaled down to an eighth of the side and up again."""
+    """The face scaled down to an eighth of its side and up again."""
     side = len(face)
     small = cv2.resize(face, (side // 8, side // 8), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC))
 
 
 def noise(face: Array) -> Array:
-    """Gaussian, sigma 40 of 255, the same for every face."""
+    """Gaussian noise with a sigma of 40 of 255 levels, the same for every face."""
     pattern = np.random.default_rng(0).normal(0.0, 40.0, face.shape)
     return np.clip(face + pattern, 0, 255).round().astype(np.uint8)
 
 
 def half_covered(face: Array) -> Array:
-    """The lower half grey, which hides the mouth and the tip of the nose."""
+    """The face with a grey lower half, which hides the mouth and the tip of the nose."""
     covered = face.copy()
     covered[len(face) // 2 :] = 128
     return covered
@@ -113,10 +113,10 @@ def fit(clean: Sequence[float], degraded: Mapping[str, Sequence[float]]) -> Fit:
 def calibrate_serfiq(
     recognizer: Recognizer, faces: Sequence[Array], drop_rate: float, calibration_id: str
 ) -> tuple[SerfiqCalibration, Fit]:
-    """Fit alpha and r on aligned faces, RGB uint8 (112, 112, 3); `drop_rate` is the one in the graph.
+    """Fit alpha and r on aligned faces, RGB uint8 (112, 112, 3); `drop_rate` is the drop rate in the graph.
 
     Raises:
-        WeightsError: as `fit`, or a spread is not defined.
+        WeightsError: as for `fit`, or the spread of a face is not defined.
     """
 
     def raws(pictures: list[Array]) -> list[float]:
@@ -135,14 +135,14 @@ def calibrate_serfiq(
 def fit_serfiq(
     recognizer: Recognizer, faces: Sequence[Array], drop_rate: float, calibration_id: str
 ) -> tuple[SerfiqCalibration, Fit]:
-    """Fit p, alpha and r on aligned faces, RGB uint8 (112, 112, 3); `drop_rate` is the one in the current graph.
+    """Fit p, alpha and r on aligned faces, RGB uint8 (112, 112, 3); `drop_rate` is that of the current graph.
 
     By design.md 4.1 d^2 = 2t / (1 + t) with t = q p / (1 - p), where q depends only on the face, so p never changes the
-    order of faces. It does change how much of the raw value's range they fill, so the p with the largest distance
-    between the two medians is chosen; the graph has to be converted again with it.
+    order of faces. It does change the distances between their raw values. The chosen p gives the largest distance
+    between the two medians; the graph must then be converted again with this p.
 
     Raises:
-        WeightsError: as `fit`, or a spread is not defined.
+        WeightsError: as for `fit`, or the spread of a face is not defined.
     """
 
     def odds_free(pictures: list[Array]) -> Array:
@@ -171,7 +171,7 @@ def calibrate_ifqa(
     """Fit x0 and w on FFHQ-aligned faces, RGB uint8 (256, 256, 3).
 
     Raises:
-        WeightsError: as `fit`.
+        WeightsError: as for `fit`.
     """
 
     def scores(pictures: list[Array]) -> list[float]:
@@ -189,8 +189,9 @@ def calibrate_ifqa(
 def aligned_faces(folder: Path, detector: Detector, limit: int = 600, *, ffhq: bool = False) -> Iterator[Array]:
     """Yield up to `limit` ArcFace-aligned faces, RGB uint8 (112, 112, 3), of images below `folder`, sorted by path.
 
-    Of several faces the one nearest to the picture's centre is taken; pictures without a face are skipped. With `ffhq`
-    the faces are FFHQ-aligned (256, 256, 3), and those that would have to be enlarged are skipped.
+    Images without a face are skipped; if an image has several faces, the one nearest to its centre is taken. With
+    `ffhq` the faces are FFHQ-aligned (256, 256, 3), and faces that would have to be enlarged by more than 10 % are
+    skipped.
     """
     count = 0
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES):

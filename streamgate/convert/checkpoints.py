@@ -1,6 +1,6 @@
 """Converts each upstream checkpoint to one plain ONNX file, checked against the original.
 
-torch and onnx are imported when a file is converted.
+torch and onnx are imported only when a file is converted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Converted:
 
 
 def convert(converter: str, sources: list[Path], options: Mapping[str, Any]) -> Converted:
-    """Convert verified upstream files with the converter of that name (see `CONVERTERS`).
+    """Convert verified upstream files with the named converter (see `CONVERTERS`).
 
     Raises:
         WeightsError: torch or onnx is missing, a file does not have the layout that the converter expects, or the
@@ -66,7 +66,7 @@ def mobilefacenet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any,
 
 
 def fsanet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
-    """Both FSA-Net files merged, with a batch axis; checked against single runs of the originals."""
+    """FSA-Net: both files merged into one graph for batches, checked against the originals on single faces."""
     from streamgate.convert.fsanet import merge
 
     first, second = (source.read_bytes() for source in sources)
@@ -99,7 +99,7 @@ def insightface_mobilefacenet(sources: list[Path], options: Mapping[str, Any]) -
 
 
 def ifqa_official(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
-    """The official IFQA checkpoint, key "D": `face` float32 (N, 3, 256, 256) in, `score` and `map` out."""
+    """The official IFQA checkpoint, key "D", as a graph from `face`, float32 (N, 3, 256, 256), to `score` and `map`."""
     state = discriminator_of(load_checkpoint(sources[0]), sources[0])
     from streamgate.convert.ifqa import OFFICIAL, OUTPUTS, Ifqa, IfqaScorer
 
@@ -113,7 +113,7 @@ def ifqa_official(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any,
 
 
 def ifqaplus_official(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
-    """The official IFQA++ checkpoint, key "D": input and outputs as for IFQA, matrices stored as float16."""
+    """The official IFQA++ checkpoint, key "D", with IFQA's input and outputs; matrices are stored as float16."""
     from streamgate.convert.ifqa import OUTPUTS
     from streamgate.convert.ifqaplus import scorer
 
@@ -126,7 +126,7 @@ def ifqaplus_official(sources: list[Path], options: Mapping[str, Any]) -> tuple[
 
 
 def minifasnet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
-    """MiniFASNetV2 of Silent-Face-Anti-Spoofing: `face` uint8 (N, 80, 80, 3) RGB in, `live` (N,) out."""
+    """MiniFASNetV2 of Silent-Face-Anti-Spoofing, from `face`, uint8 (N, 80, 80, 3) RGB, to `live` (N,)."""
     state = load_state(sources[0])
     from streamgate.convert.minifasnet import CROP_SIDE, graph
 
@@ -135,14 +135,14 @@ def minifasnet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Ar
 
 
 def onnx_recognizer(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
-    """A recognizer that already is an ONNX file, with SER-FIQ's head on its last affine layer."""
+    """A recognizer from an ONNX file, with SER-FIQ's head added to its last affine layer."""
     from streamgate.convert.onnx_models import recognizer
 
     return recognizer(sources[0], float(options["drop_rate"]), options)
 
 
 def onnx_detector(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
-    """A detector that already is an ONNX file."""
+    """A detector from an ONNX file."""
     from streamgate.convert.onnx_models import detector
 
     return detector(sources[0], options)
@@ -168,16 +168,16 @@ def load_state(path: Path) -> dict[str, Any]:
     """Load a checkpoint's tensors on the CPU, with the restricted unpickler only.
 
     Raises:
-        WeightsError: torch is missing, or the file is not a plain state dict (never a fallback to full pickles).
+        WeightsError: torch is missing, or the file is not a plain state dict; full pickles are never loaded.
     """
     return _tensors_of(load_checkpoint(path), path)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint's content, tensors on the CPU, with the restricted unpickler only.
+    """Load a checkpoint's content with the restricted unpickler only; its tensors are on the CPU.
 
     Raises:
-        WeightsError: torch is missing, or the file is not a plain checkpoint (never a fallback to full pickles).
+        WeightsError: torch is missing, or the file is not a plain checkpoint; full pickles are never loaded.
     """
     torch = _need("torch")
     try:
@@ -187,7 +187,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except (Exception, MemoryError) as error:  # damaged or hostile bytes make the unpickler fail in any way
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         if "weights_only" in reason:
-            # torch's own message advises loading it without the restriction.
+            # torch's own message, which is replaced, advises loading the file without the restriction.
             reason = "it is damaged or contains more than tensors; anything that could run code is never loaded"
         raise WeightsError(f"{path.name}: not a plain PyTorch state dict ({reason})") from error
     if not isinstance(content, dict):
@@ -196,7 +196,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def discriminator_of(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The tensors of IFQA's discriminator. Raises WeightsError where there is none."""
+    """The tensors of IFQA's discriminator. Raises WeightsError if there is none."""
     inner = content.get("D")
     if not isinstance(inner, Mapping):
         raise WeightsError(f'{path.name}: has no discriminator under the key "D"')
@@ -204,7 +204,7 @@ def discriminator_of(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _can_be_mapped(path: Path) -> bool:
-    """Whether tensors can stay in the file until they are used: it is a zip without compression."""
+    """Whether torch can map the tensors into memory: the file must be a zip without compression."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -233,7 +233,7 @@ def _retinaface(layout: str, source: Path) -> Any:
 
 
 def _recognizer(build: Callable[[], Any], source: Path) -> tuple[Any, Arrays]:
-    """A graph with the SER-FIQ head; A and c of its last affine layer are kept for the sampled form."""
+    """The graph with the SER-FIQ head, and A and c of its last affine layer for the sampled form of SER-FIQ."""
     graph = _built(build, source)
     outputs = ("embedding", "spread", "features")
     model = export(graph, "face", outputs, noise(2, 112, 112, 3), noise(3, 112, 112, 3))
@@ -241,7 +241,7 @@ def _recognizer(build: Callable[[], Any], source: Path) -> tuple[Any, Arrays]:
 
 
 def _built(build: Callable[[], Any], source: Path) -> Any:
-    """Build a network from a state dict; keys or shapes that do not match raise WeightsError."""
+    """Build a network from a state dict; raises WeightsError if keys or shapes do not match."""
     try:
         return build()
     except (RuntimeError, KeyError) as error:
@@ -254,7 +254,7 @@ def _need(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise WeightsError(
-            f"converting weights needs {module}: pip install 'streamgate[convert]' (to get the small CPU build of "
+            f"converting weights needs {module}: pip install 'streamgate[convert]' (for the smaller CPU build of "
             "torch, first run pip install torch --index-url https://download.pytorch.org/whl/cpu)"
         ) from error
 

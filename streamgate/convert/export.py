@@ -1,6 +1,6 @@
 """Export of a torch network to one plain ONNX file with the same results.
 
-Also used by the recipes in `models/`. torch and onnx are imported when called.
+Also used by the recipes in `models/`. torch and onnx are imported only when a function needs them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Values = npt.NDArray[Any]
 
 
 def noise(*shape: int) -> npt.NDArray[np.uint8]:
-    """Random pictures, the same at every call."""
+    """Random pictures, which are the same in every call."""
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
@@ -33,9 +33,9 @@ def export(
     """Export a torch module with one input `name` and the given outputs; returns a ModelProto.
 
     Args:
-        example: the input that the graph is traced with; its first axis is left open.
+        example: the input with which the graph is traced; its first axis becomes dynamic.
         probe: an input with another batch size (and picture size), on which ONNX must agree with torch.
-        free_size: leave the input's axes 1 and 2, and the outputs' axis 1, open too.
+        free_size: also make axes 1 and 2 of the input and axis 1 of the outputs dynamic.
 
     Raises:
         WeightsError: the results do not agree.
@@ -74,11 +74,11 @@ def export_half(
 ) -> Any:
     """Like `export`, for networks near protobuf's limit of 2 GB: matrices are stored as float16, arithmetic is float32.
 
-    Tensors of the graph are neither copied nor serialised as float32, so that 2.6 GB of them take little more memory
+    Tensors of the graph are neither copied nor serialised as float32, so that 2.6 GB of tensors need little more memory
     than their size on disk.
 
     Args:
-        build: makes the torch module; nothing else should hold its tensors, which are released before the check.
+        build: makes the torch module. Its tensors are released before the check, so no other object should hold them.
         probe: an input of two rows or more, on which ONNX must agree with torch within `tolerance`.
 
     Raises:
@@ -115,9 +115,9 @@ def export_half(
 
 
 def _fill(model: Any, tensors: Mapping[str, Any], name: str) -> None:
-    """Turn all inputs of a ModelProto except `name` into stored tensors, matrices as float16, in place.
+    """Replace all inputs of a ModelProto except `name` by stored tensors, in place; matrices become float16.
 
-    A matrix that is only used transposed is stored transposed, because the runtime would otherwise keep both.
+    A matrix that is only used transposed is stored transposed; otherwise the runtime would keep both forms in memory.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -148,7 +148,7 @@ def _fill(model: Any, tensors: Mapping[str, Any], name: str) -> None:
 
 
 def run(content: bytes, inputs: dict[str, Values], *, optimise: bool = True) -> list[Values]:
-    """All outputs of an ONNX file on the CPU; without `optimise` it uses the least memory."""
+    """Run an ONNX file on the CPU and return all outputs; without `optimise` this needs the least memory."""
     runtime = load_onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = 3
@@ -163,7 +163,7 @@ def check_agreement(got: Values, want: Values, tolerance: float, name: str) -> N
     """Reject a conversion whose values differ by more than `tolerance` times the largest magnitude (at least 1).
 
     Raises:
-        WeightsError: they differ; `name` is the output or file that the message names.
+        WeightsError: they differ; the message contains `name`, an output or file.
     """
     scale = max(1.0, float(np.abs(want).max()))
     if got.shape != want.shape or not np.abs(got - want).max() <= tolerance * scale:
@@ -173,8 +173,8 @@ def check_agreement(got: Values, want: Values, tolerance: float, name: str) -> N
 def write_onnx(model: Any, path: Path, *, keep: Collection[str] = (), smallest: int = 64) -> None:
     """Write a ModelProto atomically as one file, with its weights stored as float16, which halves the size.
 
-    Arithmetic stays in float32. `keep` names initialisers that stay float32, like those with fewer than `smallest`
-    values.
+    Arithmetic stays in float32. Initialisers in `keep` and those with fewer than `smallest` values are stored as
+    float32.
     """
     import onnx
 

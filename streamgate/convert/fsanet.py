@@ -1,9 +1,9 @@
-"""FSA-Net head pose: merges the two published batch-1 ONNX files into one graph with a free batch axis.
+"""FSA-Net head pose: merges the two published batch-1 ONNX files into one graph with a dynamic batch axis.
 
-Yang et al., CVPR 2019; weights of headpose-fsanet-pytorch. Only the declared shapes fix the batch at 1: the
-published graphs reshape by the actual input size, which `convert` checks against single runs. Graph:
-`face` uint8 (N, 64, 64, 3) RGB in, `pose` (N, 3) out: yaw, pitch, roll in degrees in FSA-Net's convention
-(yaw > 0: nose to smaller x), the mean of both networks.
+FSA-Net is by Yang et al., CVPR 2019; the weights are those of headpose-fsanet-pytorch. Only the declared shapes fix the
+batch at 1, because the published graphs reshape by the actual input size; `convert` checks this against runs on single
+faces. The graph takes `face`, uint8 (N, 64, 64, 3) RGB, and returns `pose` (N, 3), the mean of both networks: yaw,
+pitch and roll in degrees in FSA-Net's convention (yaw > 0: nose to smaller x).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def merge(first: bytes, second: bytes) -> Any:
     """Join the "1x1" and the "var" file into the graph described above; returns an onnx ModelProto.
 
     Raises:
-        WeightsError: a file is not ONNX or not the published layout.
+        WeightsError: a file is not ONNX or does not have the published layout.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -64,7 +64,7 @@ def merge(first: bytes, second: bytes) -> Any:
 
 
 def _free_batch(content: bytes, prefix: str) -> Any:
-    """One published graph at `OPSET`, its input connected to `input.ready`, its names prefixed."""
+    """One published graph at `OPSET`, with prefixed names and its input connected to `input.ready`."""
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from onnx import version_converter

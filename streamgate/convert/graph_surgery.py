@@ -1,4 +1,4 @@
-"""Changes to existing ONNX graphs: open axes, the last affine layer, unused parts. Needs onnx (lazily imported)."""
+"""Changes existing ONNX graphs: makes axes dynamic, finds the last affine layer and removes unused parts."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def load(source: Path) -> Any:
 
 
 def input_sides(model: Any, name: str) -> tuple[int | None, int | None]:
-    """Height and width of the pictures that a graph takes, None where any value is accepted."""
+    """Height and width of the pictures that a graph takes; None if any value is accepted."""
     stored = {one.name for one in model.graph.initializer}
     inputs = [one for one in model.graph.input if one.name not in stored]
     kind = inputs[0].type.tensor_type if len(inputs) == 1 else None
     dims = [] if kind is None else [one.dim_value or None for one in kind.shape.dim]
     if kind is None or len(dims) != 4 or dims[1] not in (3, None) or kind.elem_type != 1:
-        raise WeightsError(f"{name}: must have exactly one input, float32 pictures (N, 3, H, W)")
+        raise WeightsError(f"{name}: must have exactly one input, which takes float32 pictures (N, 3, H, W)")
     return dims[2], dims[3]
 
 
 def opened(original: Any, *, free_size: bool) -> Any:
-    """A copy with prefixed names whose batch axis, and with `free_size` also height and width, are open."""
+    """A copy with prefixed names and a dynamic batch axis; with `free_size` height and width are dynamic too."""
     from onnx import compose
 
     model = compose.add_prefix(original, "own/")
@@ -81,10 +81,9 @@ _AFTER = ("Div", "LpNormalization", *_SHAPES)
 
 
 def last_affine(model: Any, output: str, name: str) -> tuple[str, Values, Values]:
-    """The input of the last affine layer before `output`, its A (D, K) and its c (D,), with the following batch norm
-    folded in.
+    """Find the last affine layer A x + c before `output`, with the batch norm that follows it folded in.
 
-    Raises WeightsError where there is no such layer.
+    Returns the name of the tensor x, A (D, K) and c (D,). Raises WeightsError if there is no such layer.
     """
     made = {one: node for node in model.graph.node for one in node.output}
     node = _behind(output, made, _AFTER)
@@ -104,8 +103,8 @@ def last_affine(model: Any, output: str, name: str) -> tuple[str, Values, Values
     found = None if node is None else _affine_of(node, model, made)
     if node is None or found is None:
         raise WeightsError(
-            f"{name}: its embedding does not come from an affine layer, which SER-FIQ needs (it ends in "
-            f"{'nothing' if node is None else node.op_type}); import the checkpoint it was made from"
+            f"{name}: SER-FIQ needs an affine last layer, but the embedding comes from "
+            f"{'no layer' if node is None else node.op_type}; import the original checkpoint instead of the ONNX file"
         )
     weight, bias = found
     folded = np.broadcast_to(gain * (bias + added) + shift, len(weight))
@@ -114,7 +113,7 @@ def last_affine(model: Any, output: str, name: str) -> tuple[str, Values, Values
 
 
 def _behind(name: str, made: Mapping[str, Any], skipped: tuple[str, ...]) -> Any:
-    """The node that produces a tensor, skipping nodes of some kinds; None if there is none."""
+    """The node that produces a tensor, ignoring nodes of the kinds `skipped`; None if there is none."""
     while name in made and made[name].op_type in skipped:
         name = made[name].input[0]
     return made.get(name)
@@ -139,7 +138,7 @@ def _affine_of(node: Any, model: Any, made: Mapping[str, Any]) -> tuple[Doubles,
 
 
 def _constant(model: Any, made: Mapping[str, Any], name: str) -> Doubles | None:
-    """The values of a stored tensor, also through a Cast; None for a computed tensor."""
+    """The values of a stored tensor, even if a Cast follows it; None for a computed tensor."""
     from onnx import numpy_helper
 
     for one in model.graph.initializer:

@@ -1,9 +1,10 @@
 """IFQA (Jo et al., WACV 2023, arXiv 2211.07077): a U-Net discriminator whose per-pixel realness is the score.
 
 One definition covers three variants. `OFFICIAL` is the published network (105,172,833 parameters in 122
-tensors, checkpoint key "D"); `SLIM` and `SMALL` are trained by this project: the same residual blocks behind a stem
-that folds pixel blocks into channels, so that evidence of noise and JPEG compression reaches the network in full, at a
-sixteenth of the positions. Input is always float [N, 3, 256, 256] RGB, FFHQ-aligned, (x / 255 - 0.5) / 0.5.
+tensors, checkpoint key "D"). `SLIM` and `SMALL` are trained by this project; they have the same residual blocks behind
+a stem that folds pixel blocks into channels. The stem reduces the number of positions to a sixteenth without losing
+evidence of noise or JPEG compression. The input is always float [N, 3, 256, 256] RGB, FFHQ-aligned,
+(x / 255 - 0.5) / 0.5.
 
 This module needs torch and is imported only when a network is trained, imported or exported.
 """
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 INPUT_SIDE = 256
 OUTPUTS = ("score", "map")
-# Centre and semi-axes (x, y) as shares of the side: brow to chin of an FFHQ-aligned face, no background.
+# Centre and semi-axes (x, y) as shares of the side. They cover an FFHQ-aligned face from brow to chin.
 FACE_ELLIPSE = (0.5, 0.575, 0.27, 0.345)
 
 
@@ -30,12 +31,17 @@ FACE_ELLIPSE = (0.5, 0.575, 0.27, 0.345)
 class IfqaSpec:
     """The architecture of one IFQA network.
 
-    widths: channels after the stem and after each halving encoder; unshuffle: side of the pixel blocks that
-    the stem folds into channels (1: no stem, widths[0] is the 3 input channels); bottleneck: residual blocks
-    at the lowest resolution; norm: "instance" or "batch"; light_decoder: decoders convolve to the new width
-    before they double the resolution (a quarter of the cost) and the map stays at the stem's resolution;
-    temperature: divisor of the logits before the sigmoid of score and map; stem_kernel: side of the stem's
-    convolution, in blocks; sizes: the stem's convolution also gets each frequency's absolute value.
+    Attributes:
+        widths: channels after the stem and after each encoder, which halves the resolution.
+        unshuffle: side of the pixel blocks that the stem folds into channels; 1 if there is no stem, so that widths[0]
+            is 3, the number of input channels.
+        bottleneck: number of residual blocks at the lowest resolution.
+        norm: "instance" or "batch".
+        light_decoder: decoders convolve to the new width before they double the resolution (a quarter of the cost),
+            and the map stays at the stem's resolution.
+        temperature: divisor of the logits before the sigmoid of score and map.
+        stem_kernel: side of the stem's convolution, in blocks.
+        sizes: whether the stem's convolution also gets the absolute value of each frequency.
     """
 
     widths: tuple[int, ...]
@@ -49,9 +55,9 @@ class IfqaSpec:
 
 
 OFFICIAL = IfqaSpec((3, 64, 128, 256, 512, 1024), unshuffle=1, bottleneck=4, norm="instance", light_decoder=False)
-# LSGAN drives everything degraded to zero; the temperature preserves the difference between bad and worse.
+# LSGAN training pushes the scores of all degraded faces to zero; the temperature keeps bad and worse faces apart.
 SLIM = IfqaSpec((64, 96, 128, 192), unshuffle=4, bottleneck=2, norm="batch", light_decoder=True, temperature=3.0)
-# Half as wide, less than a quarter of the cost; distilled from SLIM.
+# Distilled from SLIM; it has half the width and less than a quarter of the cost.
 SMALL = IfqaSpec(
     (32, 48, 64, 96), unshuffle=4, bottleneck=2, norm="batch", light_decoder=True, temperature=3.0,
     stem_kernel=1, sizes=True,
@@ -65,7 +71,7 @@ def _norm(kind: str, channels: int) -> nn.Module:
 
 
 def block_transform(side: int) -> np.ndarray:
-    """[3 side^2, 3 side^2] orthonormal: luma and two colour differences of a block, each by 2-D DCT.
+    """Orthonormal matrix [3 side^2, 3 side^2]: the 2-D DCT of the luma and of two colour differences of a block.
 
     Rows: colour, then vertical, then horizontal frequency; columns: colour channel, then row, then column of the block.
     """
@@ -79,14 +85,14 @@ def block_transform(side: int) -> np.ndarray:
 class _BlockStem(nn.Module):
     """Folds side x side pixels into channels and scales every frequency to unit variance before convolving.
 
-    Noise of a few levels and JPEG artefacts are a hundredth of the brightness of the same pixels: without this the
-    first convolution needs thousands of training steps to find them.
+    Noise and JPEG artefacts have about a hundredth of the amplitude of the image: without this scaling, the first
+    convolution needs thousands of training steps to detect them.
     """
 
     basis: Tensor
 
     def __init__(self, side: int, channels: int, kernel: int, sizes: bool) -> None:
-        """With `sizes` the absolute values of all frequencies are convolved too, since noise has no fixed sign."""
+        """With `sizes`, the absolute values of all frequencies are convolved too, because noise has no fixed sign."""
         super().__init__()
         self.side, self.sizes = side, sizes
         basis = torch.from_numpy(block_transform(side)).reshape(-1, 3, side, side)
@@ -96,7 +102,7 @@ class _BlockStem(nn.Module):
 
     def forward(self, face: Tensor) -> Tensor:
         """[N, 3, H, W] -> [N, channels, H / side, W / side]."""
-        # In float32 also under autocast: bfloat16 would round away exactly what the stem has to preserve.
+        # Use float32 even under autocast: bfloat16 would round off exactly the details that the stem must preserve.
         with torch.autocast(face.device.type, enabled=False):
             blocks = self.whiten(F.conv2d(face.float(), self.basis, stride=self.side))
         blocks = blocks.clamp(-8, 8)
@@ -104,7 +110,7 @@ class _BlockStem(nn.Module):
 
 
 class _ResBlock(nn.Module):
-    """Pre-activation residual block, sum / sqrt(2); halves the resolution when `down`."""
+    """Pre-activation residual block whose sum is divided by sqrt(2); halves the resolution if `down`."""
 
     def __init__(self, channels_in: int, channels_out: int, norm: str, down: bool = False) -> None:
         super().__init__()
@@ -129,7 +135,7 @@ class _ResBlock(nn.Module):
 
 
 class _UpBlock(nn.Module):
-    """Residual block that doubles the resolution (nearest), sum / sqrt(2)."""
+    """Residual block that doubles the resolution (nearest) and divides its sum by sqrt(2)."""
 
     def __init__(self, channels_in: int, channels_out: int, norm: str, light: bool) -> None:
         super().__init__()
@@ -185,7 +191,7 @@ class Ifqa(nn.Module):
             self.head = nn.Conv2d(spec.widths[0], 1, 1)
 
     def encode(self, face: Tensor) -> list[Tensor]:
-        """Stem and encoder activations, fine to coarse; also the features of the generator's feature loss."""
+        """Stem and encoder activations, fine to coarse; training also uses them for the generator's feature loss."""
         levels = [self.stem(face) if self.spec.unshuffle > 1 else face]
         for name in self._encoders:
             levels.append(getattr(self, name)(levels[-1]))

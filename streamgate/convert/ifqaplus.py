@@ -1,10 +1,10 @@
 """IFQA++, the masked autoencoder behind IFQA's second checkpoint (AIM-SKKU, 2023): per-patch realness by a ViT.
 
-Layout of MAE (He et al., CVPR 2022): an encoder of 32 blocks of width 1280 and a decoder of 8 blocks of width 512 at
-224 pixels with patches of 14 (ViT-H/14; 656,873,412 values in 494 tensors, checkpoint key "D"), whose last layer has
-one output per pixel instead of three. Nothing is masked at inference, so the random order in which the published code
-shuffles patches, and restores them, has no effect and is left out. The published network ends in a sigmoid; the
-published script then sets negative values, of which there are none, to zero and takes the mean.
+The layout is that of MAE (He et al., CVPR 2022): an encoder of 32 blocks of width 1280 and a decoder of 8 blocks of
+width 512 at 224 pixels with patches of 14 (ViT-H/14; 656,873,412 values in 494 tensors, checkpoint key "D"). The last
+layer has one output per pixel instead of three. Nothing is masked at inference, so the published code's random
+shuffling of patches, which it later undoes, has no effect and is left out. The published network ends in a sigmoid, so
+the published script's clipping of negative values has no effect either. The score is the mean of the map.
 
 This module needs torch and is imported only to convert.
 """
@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from streamgate.convert.blocks import named
 
 CROP_SIDE = 256
-"""Side of the crop that all IFQA networks take, and of their map."""
+"""Side in pixels of the crop that all IFQA networks take, and of the map that they return."""
 HEADS = 16
-"""Attention heads in encoder and decoder; the tensors' shapes do not determine the number."""
+"""Number of attention heads in encoder and decoder; it cannot be derived from the tensors' shapes."""
 _LARGEST = 1 << 30
 _MAX_PATCHES = 1024
 
@@ -48,7 +48,7 @@ OFFICIAL = VitSpec(224, 14, 1280, 32, 512, 8)
 
 
 class _Block(nn.Module):
-    """Attention and a perceptron, each after a layer norm and with a shortcut."""
+    """A transformer block: attention and an MLP, each after a layer norm and with a shortcut."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class _Block(nn.Module):
 
 
 class IfqaPlus(nn.Module):
-    """Face (N, 3, S, S) to its realness map (N, S, S) in 0..1. Attribute names follow the official checkpoint."""
+    """From a face (N, 3, S, S) to its realness map (N, S, S), 0..1. Attribute names follow the official checkpoint."""
 
     def __init__(self, spec: VitSpec = OFFICIAL) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class IfqaPlus(nn.Module):
         self.blocks = nn.ModuleList(_Block(spec.width) for _ in range(spec.depth))
         self.norm = nn.LayerNorm(spec.width, eps=1e-6)
         self.decoder_embed = nn.Linear(spec.width, spec.decoder_width)
-        # Represents masked patches, of which there are none, but it is part of the checkpoint.
+        # The token for masked patches; it is unused, but part of the checkpoint.
         self.mask_token = nn.Parameter(torch.zeros(1, 1, spec.decoder_width))
         self.decoder_pos_embed = nn.Parameter(torch.zeros(1, positions, spec.decoder_width))
         self.decoder_blocks = nn.ModuleList(_Block(spec.decoder_width) for _ in range(spec.decoder_depth))
@@ -109,7 +109,7 @@ class IfqaPlusScorer(nn.Module):
     def __init__(self, network: IfqaPlus) -> None:
         super().__init__()
         self.network = network
-        # OpenCV's bicubic weights, with which the published script scales; one row per row of the result.
+        # OpenCV's bicubic weights, as in the published script; row i computes row i of the scaled picture.
         weights = cv2.resize(
             np.eye(CROP_SIDE, dtype=np.float32), (CROP_SIDE, network.spec.side), interpolation=cv2.INTER_CUBIC
         )
@@ -122,7 +122,7 @@ class IfqaPlusScorer(nn.Module):
 
 
 def is_ifqaplus(keys: Iterable[str]) -> bool:
-    """Whether a discriminator's tensors are those of IFQA++ and not of IFQA."""
+    """Whether a discriminator's tensors are those of IFQA++, as opposed to IFQA."""
     return {"patch_embed.proj.weight", "decoder_pos_embed", "decoder_pred.weight"} <= set(keys)
 
 
@@ -141,16 +141,16 @@ def spec_of(state: Mapping[str, Tensor]) -> VitSpec:
     )
     total = sum(tensor.numel() for tensor in state.values())
     if channels != 3 or cells**2 != positions - 1 or not 0 < cells**2 <= _MAX_PATCHES or total > _LARGEST:
-        raise KeyError(f"{positions} positions of {width} values in {total} values are not IFQA++")
+        raise KeyError(f"not IFQA++: {positions} positions of width {width}, {total} values in total")
     if width % HEADS or decoder_width % HEADS or spec.side > 2 * CROP_SIDE:
-        raise KeyError(f"widths {width} and {decoder_width} at {spec.side} pixels are not IFQA++")
+        raise KeyError(f"not IFQA++: widths {width} and {decoder_width}, input of {spec.side} pixels")
     return spec
 
 
 def scorer(state: Mapping[str, Tensor]) -> IfqaPlusScorer:
     """The graph of a checkpoint's discriminator; its tensors are used as they are, not copied.
 
-    Raises RuntimeError or KeyError when it has another layout.
+    Raises RuntimeError or KeyError if the checkpoint has another layout.
     """
     spec = spec_of(state)
     with torch.device("meta"):

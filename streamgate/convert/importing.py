@@ -1,8 +1,8 @@
-"""`models import`: converts a user's own checkpoint to one ONNX file with a receipt, found by `--models imported`.
+"""`models import`: converts a user's own checkpoint to one ONNX file with a receipt, for `--models imported`.
 
-Supported are retinaface-pytorch's ResNet-50 (detector), InsightFace's iresnet and MobileFaceNet (recognizers) and the
-official IFQA and IFQA++ checkpoints; the kind of a file is recognised by the names of its tensors. Recognizers and
-detectors that already are ONNX files need a card (`convert.model_card`).
+It supports retinaface-pytorch's ResNet-50 (detector), InsightFace's iresnet and MobileFaceNet (recognizers) and the
+official IFQA and IFQA++ checkpoints; it recognises the kind of a file by the names of its tensors. Recognizers and
+detectors in ONNX format need a card (`convert.model_card`).
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ MIN_FACES = 100
 """Minimum number of faces for a calibration."""
 
 MAX_BYTES = 4 << 30
-"""Largest size of a checkpoint, packed or unpacked; IFQA++ is 2.6 GB."""
+"""Maximum size of a checkpoint, packed or unpacked; IFQA++ has 2.6 GB."""
 
 _IFQA_INPUT = InputSpec("float32", "RGB", (127.5,) * 3, (1 / 127.5,) * 3)
 _PLAIN_DROP_RATE = 0.5
-"""Drop rate in the graph of a recognizer without calibration, as in the paper."""
+"""Drop rate in the graph of a recognizer without calibration; it is the one in the paper."""
 
 
 def _kind(converter: str, title: str, role: str, training_data: str, described: InputSpec | None = None) -> Entry:
@@ -62,7 +62,7 @@ KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Published SER-FIQ constants of a recognizer: 1 / (1 + exp(-alpha (raw - r))) at a drop rate."""
+    """Published SER-FIQ constants of a recognizer: 1 / (1 + exp(-alpha (raw - r))), valid for one drop rate."""
 
     alpha: float
     r: float
@@ -70,7 +70,7 @@ class Published:
 
     def __post_init__(self) -> None:
         if not (0 < self.alpha < math.inf and 0 <= self.r <= 1 and 0 < self.drop_rate < 1):
-            raise UsageError("--alpha must be a positive number, --r in 0..1, and --dropout between 0 and 1, exclusive")
+            raise UsageError("--alpha must be above 0, --r from 0 to 1, and --dropout above 0 and below 1")
 
 
 def import_weights(
@@ -88,33 +88,33 @@ def import_weights(
 
     Args:
         file: the checkpoint (.pth, .pt), a zip that contains only the checkpoint, or an ONNX file.
-        name: name of its folder; by default that of the kind. An import with the same name is replaced.
-        card: card of an ONNX file, required for it and not allowed for checkpoints; see `convert.model_card`.
-        calibrate: a folder with training-side faces on which the mapping to 0..100 is fitted; not for detectors.
+        name: name of the folder for the weights, by default their kind. An import with the same name is replaced.
+        card: card of an ONNX file, required for ONNX files and not allowed for checkpoints; see `convert.model_card`.
+        calibrate: a folder with faces for fitting the mapping to 0..100; not for detectors.
         published: constants to use instead of a calibration; only for recognizers.
-        device: where the faces of a calibration are processed: auto, cpu, cuda or cuda:N.
+        device: where the networks of a calibration run: auto, cpu, cuda or cuda:N.
         licence: text for `models list`.
-        report: called with a line on the current step.
+        report: called with a line of text that describes the current step.
 
     Raises:
         UsageError: the file does not exist, or the options are incompatible.
-        WeightsError: it is not a known checkpoint, is hostile, or the conversion is rejected.
+        WeightsError: the file is not a known checkpoint or is hostile, or the conversion is rejected.
     """
     if not file.is_file():
-        raise UsageError(f"{file}: no such file; give the checkpoint")
+        raise UsageError(f"{file}: no such file; give the path of a checkpoint")
     if file.stat().st_size > MAX_BYTES:
-        raise WeightsError(f"{file.name}: is larger than {MAX_BYTES >> 30} GiB, unlike any known checkpoint")
+        raise WeightsError(f"{file.name}: is larger than {MAX_BYTES >> 30} GiB, so it is no known checkpoint")
     if calibrate is not None and not calibrate.is_dir():
         raise UsageError(f"--calibrate {calibrate}: no such folder")
     if calibrate is not None and published is not None:
-        raise UsageError("--calibrate cannot be combined with --alpha, --r and --dropout, which it fits; choose one")
+        raise UsageError("--calibrate fits the values of --alpha, --r and --dropout; give it without these options")
     if (card is None) != (file.suffix.lower() != ".onnx"):
         raise UsageError("--card CARD is required for an ONNX file and not allowed for a checkpoint")
     chosen_device = choose_device(device) if calibrate is not None else None
     with _unpacked(file) as checkpoint:
         kind, title = _recognise(checkpoint) if card is None else _of_card(card)
         if calibrate is not None and kind.roles[0] == "detector":
-            raise UsageError("--calibrate: a detector has no measure to calibrate; leave it out")
+            raise UsageError("--calibrate is not for detectors, which have no measure to calibrate; remove the option")
         if published is not None and kind.roles[0] != "recognizer":
             raise UsageError(f"--alpha, --r and --dropout are only for recognizers, not for the role {kind.roles[0]}")
         chosen = name or (file.stem if card else title.split()[-1] if kind.converter == "iresnet" else kind.converter)
@@ -166,7 +166,7 @@ def import_weights(
 
 
 def _of_card(path: Path) -> tuple[Entry, str]:
-    """The kind described by a card, and its title. Raises UsageError if it is missing, WeightsError if invalid."""
+    """The kind that a card describes, and its title. Raises UsageError if it is missing, WeightsError if invalid."""
     from streamgate.convert.model_card import read_card
 
     if not path.is_file():
@@ -214,16 +214,16 @@ def _unknown(checkpoint: Path, state: Mapping[str, Any], guess: str = "") -> Wei
         count = sum(value.numel() for value in tensors.values())
         found = f"{guess}{len(tensors)} tensors with {count:,} values, {span}"
     else:
-        found = f"no tensors but {', '.join(one_line(str(name), 40) for name in list(state)[:5]) or 'nothing'}"
+        found = f"no tensors; keys: {', '.join(one_line(str(name), 40) for name in list(state)[:5]) or 'none'}"
     return WeightsError(
-        f"{checkpoint.name}: not a supported network ({found}); supported are retinaface-pytorch ResNet-50, "
+        f"{checkpoint.name}: not a supported network ({found}); supported: retinaface-pytorch ResNet-50, "
         "InsightFace iresnet 18/34/50/100/200 and MobileFaceNet, IFQA_Metric.pth and IFQA++_Metric.pth"
     )
 
 
 @contextmanager
 def _unpacked(file: Path) -> Iterator[Path]:
-    """The checkpoint itself: the content of a plain zip, or the file. Raises WeightsError for a bad or hostile zip."""
+    """Yield the checkpoint: unpacked if `file` is a plain zip, or else `file`. Raises WeightsError for a bad zip."""
     with tempfile.TemporaryDirectory(prefix="streamgate-import-") as folder:
         try:
             path = _unpack(file, Path(folder)) if zipfile.is_zipfile(file) else file
@@ -239,13 +239,13 @@ def _unpack(file: Path, folder: Path) -> Path:
         members = [one for one in archive.infolist() if not one.is_dir()]
         if sum(one.file_size for one in members) > MAX_BYTES:
             raise WeightsError(f"{file.name}: unpacks to more than {MAX_BYTES >> 30} GiB; no known checkpoint does")
-        # PyTorch's own files are zips too.
+        # PyTorch's checkpoints are zips too; they are not unpacked.
         if any(one.filename.endswith(("/data.pkl", "/constants.pkl")) for one in members):
             return file
         inside = [one for one in members if one.filename.endswith((".pth", ".pt"))]
         if len(inside) != 1:
             raise WeightsError(f"{file.name}: the zip has {len(inside)} checkpoints; pass the checkpoint itself")
-        # The name in the archive is not used as it is, because it may point outside the folder.
+        # The name in the archive is not used unchanged, because it may point outside the folder.
         target = folder / f"{store.safe_name(Path(inside[0].filename).stem) or 'checkpoint'}.pth"
         with archive.open(inside[0]) as packed, target.open("wb") as plain:
             _copy_bounded(packed, plain, inside[0].file_size, file.name)
@@ -264,7 +264,7 @@ def _copy_bounded(packed: Any, plain: Any, size: int, name: str) -> None:
 def _calibrated(
     kind: Entry, name: str, converted: Converted, checkpoint: Path, folder: Path, device: Device | None
 ) -> tuple[Calibration, str, Converted]:
-    """Fit on the faces of `folder`; a recognizer is converted again with the fitted drop rate."""
+    """Fit a calibration on the faces of `folder`; a recognizer is converted again with the fitted drop rate."""
     from streamgate.convert import calibrate
     from streamgate.networks.detector import Detector
     from streamgate.networks.ifqa import IfqaNetwork

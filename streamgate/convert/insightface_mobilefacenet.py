@@ -1,8 +1,9 @@
-"""InsightFace's MobileFaceNet in torch, with the keys of its public checkpoints (loaded lazily, only to convert).
+"""InsightFace's MobileFaceNet in torch, with the keys of its public checkpoints. Imported only to convert.
 
-Chen et al. 2018 (arXiv 1804.07573); layout of `recognition/arcface_torch/backbones/mobilefacenet.py`, with any number
-of blocks and any width. The graph is that of `convert.mobilefacenet`: `face` uint8 (N, 112, 112, 3) RGB in; `embedding`
-(N, D) not normalised, `spread` (N,) and `features` (N, 512), the input of the last affine layer, out.
+Chen et al. 2018 (arXiv 1804.07573); the layout is that of `recognition/arcface_torch/backbones/mobilefacenet.py`, with
+any number of blocks and any width. Like that of `convert.mobilefacenet`, the graph takes `face`, uint8
+(N, 112, 112, 3) RGB, and returns `embedding` (N, D), not normalised, `spread` (N,), and `features` (N, 512), the input
+of the last affine layer.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ def _residual(channels: int, count: int, inner: int) -> nn.Sequential:
 
 
 def mobilefacenet(blocks: tuple[int, int, int, int], scale: int, embedding: int) -> nn.Sequential:
-    """Normalised face (N, 3, 112, 112) to the embedding.
+    """The network from a normalised face (N, 3, 112, 112) to the embedding.
 
     Args:
         blocks: number of blocks in the four stages.
-        scale: the first stage has 64 times as many channels.
+        scale: number of channels of the first stage, divided by 64.
         embedding: length of the embedding.
     """
     first, second, third, fourth = blocks
@@ -74,12 +75,12 @@ def mobilefacenet(blocks: tuple[int, int, int, int], scale: int, embedding: int)
 
 
 def is_mobilefacenet(keys: Iterable[str]) -> bool:
-    """Whether these are the tensor names of such a checkpoint."""
+    """Whether the keys are the tensor names of an InsightFace MobileFaceNet."""
     return {"layers.0.layers.0.weight", "conv_sep.layers.0.weight", "features.layers.2.weight"} <= set(keys)
 
 
 def graph(state: Mapping[str, Tensor], drop_rate: float) -> RecognizerGraph:
-    """The graph of a checkpoint's state dict. Raises RuntimeError or KeyError when it has another layout."""
+    """The graph of a checkpoint's state dict. Raises RuntimeError or KeyError if it has another layout."""
     plain = "layers.1.layers.1.running_var" in state
     blocks = (1 if plain else _count(state, 1), _count(state, 3), _count(state, 5), _count(state, 7))
     scale, embedding = len(state["layers.0.layers.0.weight"]) // 64, len(state["features.layers.2.weight"])

@@ -1,8 +1,9 @@
-"""InsightFace's iresnet in torch, with the keys of its public `backbone.pth` files (loaded lazily, only to convert).
+"""InsightFace's iresnet in torch, with the keys of its public `backbone.pth` files. Imported only to convert.
 
-Deng et al., ArcFace, CVPR 2019 (arXiv 1801.07698); layout of `recognition/arcface_torch/backbones/iresnet.py`. The
-graph is that of `convert.mobilefacenet`: `face` uint8 (N, 112, 112, 3) RGB in; `embedding` (N, 512) not normalised,
-`spread` (N,) and `features` (N, 25088), the input of the last affine layer, out.
+Deng et al., ArcFace, CVPR 2019 (arXiv 1801.07698); the layout is that of
+`recognition/arcface_torch/backbones/iresnet.py`. Like that of `convert.mobilefacenet`, the graph takes `face`, uint8
+(N, 112, 112, 3) RGB, and returns `embedding` (N, 512), not normalised, `spread` (N,), and `features` (N, 25088), the
+input of the last affine layer.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ DEPTHS: Mapping[tuple[int, int, int, int], int] = {
     (3, 13, 30, 3): 100,
     (6, 26, 60, 6): 200,
 }
-"""Blocks in the four stages -> number in the network's name."""
+"""The number in a network's name, by the numbers of blocks in its four stages."""
 
 EMBEDDING = 512
 _WIDTHS = (64, 128, 256, 512)
@@ -32,7 +33,7 @@ _LEVELS = 127.5
 
 
 def iresnet(blocks: Iterable[int]) -> nn.Sequential:
-    """Normalised face (N, 3, 112, 112) to the embedding; the last two layers are affine and take 25,088 features."""
+    """From a normalised face (N, 3, 112, 112) to the embedding; the last two layers are affine with 25,088 inputs."""
     inputs = 64
     network = named(conv1=nn.Conv2d(3, inputs, 3, padding=1, bias=False), bn1=nn.BatchNorm2d(inputs),
                     prelu=nn.PReLU(inputs))  # fmt: skip
@@ -48,7 +49,7 @@ def iresnet(blocks: Iterable[int]) -> nn.Sequential:
 
 
 def _block(inputs: int, outputs: int, stride: int) -> Residual:
-    """Batch norm, 3x3, batch norm, PReLU, 3x3 with the stride, batch norm; with a shortcut."""
+    """A residual block: batch norm, 3x3 convolution, batch norm, PReLU, strided 3x3 convolution, batch norm."""
     layers = {
         "bn1": nn.BatchNorm2d(inputs),
         "conv1": nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
@@ -62,7 +63,7 @@ def _block(inputs: int, outputs: int, stride: int) -> Residual:
 
 
 def blocks_of(keys: Iterable[str]) -> tuple[int, int, int, int] | None:
-    """Blocks in the four stages of the iresnet with these keys; None when they belong to another network."""
+    """The number of blocks in each of the four stages; None if the keys do not belong to an iresnet."""
     counts = [0, 0, 0, 0]
     names = set(keys)
     if not {"conv1.weight", "prelu.weight", "fc.weight", "features.running_mean"} <= names:
@@ -76,7 +77,7 @@ def blocks_of(keys: Iterable[str]) -> tuple[int, int, int, int] | None:
 
 
 def graph(state: Mapping[str, Tensor], drop_rate: float) -> RecognizerGraph:
-    """The graph of a checkpoint's state dict. Raises RuntimeError or KeyError when it has another layout."""
+    """The graph of a checkpoint's state dict. Raises RuntimeError or KeyError if it has another layout."""
     blocks = blocks_of(state)
     if blocks is None or blocks not in DEPTHS:
         raise KeyError("not an iresnet of 18, 34, 50, 100 or 200 layers")

@@ -1,7 +1,7 @@
 """MiniFASNetV2 of Silent-Face-Anti-Spoofing (Minivision, Apache-2.0) in torch, with the keys of its checkpoint.
 
-Graph: `face` uint8 (N, 80, 80, 3) RGB, 2.7 times the box, in; `live` (N,) out, the probability of a live face as
-opposed to a face on a screen or a print. Loaded lazily, only to convert.
+The graph takes `face`, uint8 (N, 80, 80, 3) RGB, a crop of 2.7 times the box, and returns `live` (N,), the probability
+of a live face as opposed to a face on a screen or in print. Imported only to convert.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from streamgate.convert.blocks import Residual, conv_norm, named
 
 CROP_SIDE = 80
 LIVE = 1
-"""The class of live faces among the three."""
+"""Index of the class of live faces among the three classes."""
 # Per stage of the pruned network: outer channels, inner channels of the first block, inner channels of the others.
 _STAGES = ((64, 103, (13, 13, 13, 13)), (128, 231, (231, 52, 26, 77, 26, 26)), (128, 308, (26, 26)))
 _FEATURES = 512
@@ -33,7 +33,7 @@ def _linear(inputs: int, outputs: int, kernel: int, groups: int = 1) -> nn.Seque
 
 
 def _depthwise(inputs: int, inner: int, outputs: int, stride: int) -> nn.Module:
-    """Expand 1x1, depthwise 3x3, project 1x1 without activation; a shortcut with stride 1."""
+    """1x1 expansion, 3x3 depthwise convolution, 1x1 projection without activation; a shortcut if the stride is 1."""
     layers = {
         "conv": _unit(inputs, inner, 1),
         "conv_dw": _unit(inner, inner, 3, stride, groups=inner),
@@ -69,7 +69,7 @@ class MiniFASNetV2(nn.Module):
 
 
 class LivenessGraph(nn.Module):
-    """The exported module: RGB bytes in, the probability of a live face out."""
+    """The exported module, from RGB bytes to the probability of a live face."""
 
     def __init__(self, network: MiniFASNetV2) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class LivenessGraph(nn.Module):
 
 
 def graph(state: Mapping[str, Tensor]) -> LivenessGraph:
-    """The graph of a checkpoint's state dict. Raises RuntimeError when it has another layout."""
+    """The graph of a checkpoint's state dict. Raises RuntimeError if it has another layout."""
     network = MiniFASNetV2()
     network.load_state_dict(dict(state))
     return LivenessGraph(network).eval()

@@ -1,8 +1,8 @@
 """MobileFaceNet in torch, with the keys of the foamliu checkpoint, and the exported graph's SER-FIQ head.
 
-Chen et al. 2018 (arXiv 1804.07573). Graph: `face` uint8 (N, 112, 112, 3) RGB, ArcFace-aligned, in;
-`embedding` (N, 128) not normalised, `spread` (N,), `features` (N, 512) out. `features` is x of docs/design.md 4.1,
-the vector that inverted dropout would feed into the last affine layer A x + c.
+Chen et al. 2018 (arXiv 1804.07573). The graph takes `face`, uint8 (N, 112, 112, 3) RGB, ArcFace-aligned, and returns
+`embedding` (N, 128), not normalised, `spread` (N,), and `features` (N, 512). `features` is x of docs/design.md 4.1, the
+input of the last affine layer A x + c, to which dropout is applied.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int =
 
 
 def _inverted_residual(inputs: int, outputs: int, stride: int, expansion: int) -> nn.Module:
-    """Expand 1x1, depthwise 3x3, project 1x1 without activation; a shortcut where the shape allows."""
+    """1x1 expansion, 3x3 depthwise convolution, 1x1 projection without activation; a shortcut if shapes match."""
     hidden = inputs * expansion
     conv = nn.Sequential(
         _unit(inputs, hidden, 1), _unit(hidden, hidden, 3, stride, groups=hidden), *conv_norm(hidden, outputs, 1)
@@ -30,7 +30,7 @@ def _inverted_residual(inputs: int, outputs: int, stride: int, expansion: int) -
 
 
 def _separable(channels: int) -> nn.Sequential:
-    """Depthwise 3x3 and pointwise 1x1, a plain ReLU after each."""
+    """A 3x3 depthwise and a 1x1 pointwise convolution, each followed by a plain ReLU."""
     depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
     pointwise = nn.Conv2d(channels, channels, 1, bias=False)
     return named(depthwise=depthwise, bn1=nn.BatchNorm2d(channels), relu1=nn.ReLU(),
@@ -38,7 +38,7 @@ def _separable(channels: int) -> nn.Sequential:
 
 
 class MobileFaceNet(nn.Module):
-    """Normalised face (N, 3, 112, 112) to the 512 features before the last affine layer."""
+    """From a normalised face (N, 3, 112, 112) to the 512 features before the last affine layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class MobileFaceNet(nn.Module):
 
 
 class RecognizerGraph(nn.Module):
-    """The exported module: bytes in; embedding, closed-form spread (docs/design.md 4.1) and features out."""
+    """The exported module: from bytes to embedding, closed-form spread (docs/design.md 4.1) and features."""
 
     mean: Tensor
     scale: Tensor
@@ -96,9 +96,9 @@ class RecognizerGraph(nn.Module):
 def closed_form(weight: Tensor, bias: Tensor, features: Tensor, odds: float) -> tuple[Tensor, Tensor]:
     """Embedding (N, D) and spread (N,) of features (N, K) for the last layer `weight` (D, K) x + `bias` (D,).
 
-    docs/design.md 4.1 with odds = p / (1 - p). Float32 throughout.
+    The formula of docs/design.md 4.1 with odds = p / (1 - p), in float32.
     """
-    # A @ x with x as a column: each face is a separate product, so that the batch cannot change its bits.
+    # Each face is a separate product A @ x with x as a column, so that the batch size cannot change the result's bits.
     column = features.unsqueeze(2)
     embedding = torch.matmul(weight, column) + bias[:, None]
     along = torch.matmul(weight.t(), embedding)

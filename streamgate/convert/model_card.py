@@ -21,11 +21,12 @@ def read_card(path: Path) -> Entry:
     """Read a card in JSON, as a catalog entry without files.
 
     The card's keys are `role` ("recognizer" or "detector"), `layout` (of a detector, see `networks.layouts`), `input`
-    (float32 NCHW), `outputs` (maps the names used by the role or layout to those in the graph; empty where they are the
-    same), `training_data` (a text for lists) and `identity` ({threshold, fmr} of a recognizer, as on other cards).
+    (float32 NCHW), `outputs` (maps the names used by the role or layout to those in the graph; needed only where they
+    differ), `training_data` (a text for `models list`) and `identity` ({threshold, fmr} of a recognizer, as on other
+    cards).
 
     Raises:
-        WeightsError: it is not readable, or a key or value is not valid.
+        WeightsError: the card is not readable, or a key or value is not valid.
     """
     what = path.name
     try:
@@ -39,12 +40,12 @@ def read_card(path: Path) -> Entry:
     if role not in ("recognizer", "detector"):
         raise WeightsError(f'{what}: "role" must be "recognizer" or "detector"')
     if layout not in (LAYOUTS if role == "detector" else ("",)):
-        raise WeightsError(f'{what}: a detector\'s "layout" is one of {", ".join(LAYOUTS)}, and a recognizer has none')
+        raise WeightsError(f'{what}: "layout" must be one of {", ".join(LAYOUTS)}, and is only for detectors')
     if not isinstance(outputs, dict) or not all(isinstance(name, str) for name in outputs.values()):
-        raise WeightsError(f'{what}: "outputs" maps names of the role to names in the graph')
+        raise WeightsError(f'{what}: "outputs" must map names of the role to names in the graph')
     known = LAYOUTS[layout].outputs if role == "detector" else ("embedding",)
     if unknown := outputs.keys() - set(known):
-        raise WeightsError(f'{what}: "outputs" has no {one_line(min(unknown), 60)}; it takes {", ".join(known)}')
+        raise WeightsError(f'{what}: "outputs" cannot have {one_line(min(unknown), 60)!r}; allowed: {", ".join(known)}')
     described, identity = table.get("input", {}), table.get("identity")
     if not isinstance(described, dict) or not isinstance(identity, dict | None):
         raise WeightsError(f'{what}: "input" and "identity" must be JSON objects')

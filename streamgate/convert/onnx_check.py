@@ -16,17 +16,17 @@ _STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 def check_self_contained(model: Any, name: str) -> None:
     """Reject a ModelProto with external data or operators outside the ONNX standard.
 
-    External data is a path that the runtime would open next to the model; a custom operator needs code
-    that streamgate does not load. `name` is the file's name in messages.
+    For external data the runtime would open other files next to the model; a custom operator needs code that streamgate
+    does not load. `name` is the file's name in messages.
 
     Raises:
-        WeightsError: with the first offending tensor or operator.
+        WeightsError: the model has such a tensor or operator; the message names the first one.
     """
     for imported in model.opset_import:
         if imported.domain not in _STANDARD_DOMAINS:
-            raise WeightsError(f"{name}: uses the operator domain {imported.domain!r}; only plain ONNX is supported")
+            raise WeightsError(f"{name}: uses the operator domain {imported.domain!r}; only ONNX's own is supported")
     if model.functions:
-        raise WeightsError(f"{name}: defines custom functions; only plain ONNX operators are supported")
+        raise WeightsError(f"{name}: defines custom functions; only standard ONNX operators are supported")
     for graph in _graphs(model.graph):
         for tensor in _tensors(graph):
             if tensor.data_location or tensor.external_data:

@@ -1,7 +1,7 @@
-"""Recognizers and detectors that already are ONNX files: adapted to the inputs and outputs of their role.
+"""Adapts recognizers and detectors in ONNX files to the inputs and outputs of their role.
 
-A recognizer gets SER-FIQ's head on its last affine layer. Both get an open batch axis where their graphs support it, a
-detector also open height and width. The result is checked against the original file. Needs onnx (lazily imported).
+In a recognizer, SER-FIQ's head is added to the last affine layer. The batch axis becomes dynamic if the graph supports
+it; in a detector, height and width become dynamic too. The result is checked against the original file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from streamgate.weights.catalog import parse_input
 
 _SMALL: Shape = (96, 128)
 _SAME_AS = 1e-4
-"""Relative tolerance of values against those of the original file."""
+"""Maximum relative difference from the values of the original file."""
 
 
 def recognizer(source: Path, drop_rate: float, options: Mapping[str, Any]) -> tuple[Any, dict[str, Values]]:
@@ -38,11 +38,11 @@ def recognizer(source: Path, drop_rate: float, options: Mapping[str, Any]) -> tu
     sides = input_sides(original, source.name)
     if any(side not in (None, CROP_SIDE) for side in sides):
         size = "x".join(str(side or "any") for side in sides)
-        raise WeightsError(f"{source.name}: takes pictures of {size}; recognizers here take {CROP_SIDE}x{CROP_SIDE}")
+        raise WeightsError(f"{source.name}: takes pictures of {size}; a recognizer must take {CROP_SIDE}x{CROP_SIDE}")
     given = _outputs(original, ("embedding",), options["outputs"], source.name)["embedding"]
     model = opened(original, free_size=False)
     features, weight, bias = last_affine(model, f"own/{given}", source.name)
-    # In float32 and with one product per row, like `mobilefacenet.closed_form`.
+    # As in `mobilefacenet.closed_form`, compute in float32 and with one product per row.
     odds = drop_rate / (1.0 - drop_rate)
     lengths = (weight.astype(np.float64) ** 2).sum(axis=0)
     stored: dict[str, Values] = {
@@ -84,7 +84,7 @@ def recognizer(source: Path, drop_rate: float, options: Mapping[str, Any]) -> tu
 
 
 def detector(source: Path, options: Mapping[str, Any]) -> tuple[Any, dict[str, Values]]:
-    """A detector with the outputs of its layout, each (N, places, values), and RetinaFace's `conf` (N, places).
+    """A detector with the outputs of its layout, each (N, anchors, values); RetinaFace's `conf` is (N, anchors).
 
     Raises:
         WeightsError: the file does not have the layout that the card states, or takes pictures of one size only.
@@ -153,7 +153,7 @@ def _second_of_two(model: Any, inner: str, values: Values) -> str:
 
 
 def _outputs(model: Any, wanted: tuple[str, ...], given: Mapping[str, str], name: str) -> dict[str, str]:
-    """The graph's name for each wanted output: from the card, the same name, or all of them by their order."""
+    """The graph's name for each wanted output: as in the card, the same name, or the output at the same position."""
     there = [one.name for one in model.graph.output]
     if not given and len(there) == len(wanted):
         return dict(zip(wanted, there if not set(wanted) <= set(there) else wanted, strict=True))
@@ -167,7 +167,7 @@ def _outputs(model: Any, wanted: tuple[str, ...], given: Mapping[str, str], name
 
 
 def _keep_batch_open(model: Any, rows: Values, expected: Mapping[str, Values], name: str) -> None:
-    """Fix the batch size at 1 if the graph mixes rows; the runtime reads this from the input's shape."""
+    """Fix the batch size at 1 if rows of a batch affect one another; it is later read from the input's shape."""
     try:
         got = _run(model, rows, name)
         for output, want in expected.items():
@@ -179,7 +179,7 @@ def _keep_batch_open(model: Any, rows: Values, expected: Mapping[str, Values], n
 
 
 def _run(model: Any, rows: Values, name: str, prefix: str = "") -> dict[str, Values]:
-    """All outputs by name without `prefix`. Raises WeightsError where the graph fails on these rows."""
+    """All outputs by name without `prefix`. Raises WeightsError if the graph fails on these rows."""
     stored = {one.name for one in model.graph.initializer}
     (picture,) = [one.name for one in model.graph.input if one.name not in stored]
     try:

@@ -36,26 +36,27 @@ def pull(
     report: Callable[[str], None] = lambda text: None,
     progress: Callable[[str, int, int], None] = lambda file, done, size: None,
 ) -> dict[str, str]:
-    """Install every entry of `tier` in the models folder; what is already there and verified is left alone.
+    """Install every entry of `tier` in the models folder, except those that are already installed and intact.
 
     Args:
         tier: "standard", "liveness" for the measure `live`, or "measures" for the parameters of NIQE and BRISQUE.
-        mirror: http(s) or file URL, or a folder, which has the files under their catalog file names;
-            default $STREAMGATE_MIRROR, else the pinned upstream URLs.
+        mirror: http(s) or file URL, or a folder, with the files under the names in the catalog. The default is
+            $STREAMGATE_MIRROR or, if that is not set, the pinned upstream URLs.
         report: called with a line before each conversion.
-        progress: called during a download with the file's name, the bytes received and its size.
+        progress: called during a download with the file's name, the number of bytes received and the file's size.
 
     Returns:
-        The action by name of the weights: "present" (nothing done), "converted" (from kept downloads) or "pulled".
+        What was done, by the name of the weights: "present" (nothing), "converted" (earlier downloads) or "pulled".
 
     Raises:
         UsageError: unknown tier or mirror scheme.
-        WeightsError: not reachable, wrong size or hash, not convertible, folder not writable.
+        WeightsError: a file is not reachable, has a wrong size or hash or cannot be converted, or the models folder is
+            not writable.
     """
     entries = [entry for entry in load_catalog() if entry.tier == tier]
     if not entries and tier != PARAMETERS_TIER:
         tiers = ", ".join(sorted({entry.tier for entry in load_catalog()} | {PARAMETERS_TIER}))
-        raise UsageError(f"there is no tier {tier!r} to pull; known: {tiers}")
+        raise UsageError(f"there is no tier {tier!r} to pull; known tiers: {tiers}")
     base = _mirror_base(mirror or os.environ.get("STREAMGATE_MIRROR"))
     if tier == PARAMETERS_TIER:
         return pull_parameters(base, progress)
@@ -107,10 +108,10 @@ def _arrived(source: SourceFile, progress: Callable[[str, int, int], None], done
 
 
 def install(entry: Entry, sources: list[Path], folder: Path) -> None:
-    """Convert verified upstream files into `folder`: ONNX, arrays, and the receipt last.
+    """Convert verified upstream files into `folder`: the ONNX file, the arrays, and last the receipt.
 
     Raises:
-        WeightsError: the conversion failed or is rejected.
+        WeightsError: the conversion failed or was rejected.
         OSError: the folder is not writable.
     """
     converted = convert(entry.converter, sources, entry.options)
@@ -130,11 +131,11 @@ def install(entry: Entry, sources: list[Path], folder: Path) -> None:
 
 
 def write_conversion(folder: Path, converted: Converted, record: Mapping[str, Any]) -> None:
-    """Write ONNX, arrays, and last the receipt, which is `record` with their hashes.
+    """Write the ONNX file, the arrays, and last the receipt: `record` with the hashes of these files.
 
-    Raises OSError when the folder is not writable.
+    Raises OSError if the folder is not writable.
     """
-    # Without a receipt, a partly replaced conversion does not count as installed.
+    # Remove the receipt first, so that a partly replaced conversion does not count as installed.
     (folder / store.RECEIPT_NAME).unlink(missing_ok=True)
     receipt = {**record, "onnx": _written(folder / store.ONNX_NAME, converted.onnx)}
     if converted.arrays:
@@ -173,4 +174,4 @@ def _has_place(mirror: str) -> bool:
         parts = urlsplit(mirror)
         return parts.port != 0 and bool(parts.hostname or parts.scheme == "file")
     except ValueError:
-        return False  # the error's text is not used: it may quote the password
+        return False  # the error's text is not used, because it may contain the password

@@ -1,9 +1,9 @@
-"""RetinaFace in torch, with the state-dict keys of its public checkpoints (loaded lazily, only to convert).
+"""RetinaFace in torch, with the state-dict keys of its public checkpoints. Imported only to convert.
 
 Deng et al., CVPR 2020 (arXiv 1905.00641). Two bodies share the pyramid, the context heads and the decoder:
 MobileNet-0.25 (Pytorch_Retinaface and its descendants) and ResNet-50 (retinaface-pytorch). The exported
-graph takes `image` uint8 (N, H, W, 3) RGB with H and W multiples of 32 and gives `loc` (N, P, 4), `conf`
-(N, P) in 0..1 and `landm` (N, P, 10), all relative to the priors of `networks.priors`.
+graph takes `image`, uint8 (N, H, W, 3) RGB, with H and W multiples of 32, and returns `loc` (N, P, 4), `conf` (N, P) in
+0..1 and `landm` (N, P, 10); `loc` and `landm` are relative to the priors of `networks.priors`.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class _PriorHead(nn.Module):
 
 
 class RetinaFace(nn.Module):
-    """The network as trained: normalised picture (N, 3, H, W) in, loc, class logits and landmarks out.
+    """The network as trained: from a normalised picture (N, 3, H, W) to loc, class logits and landmarks.
 
     `body` is "mobilenet025" or "resnet50".
     """
@@ -121,7 +121,7 @@ class RetinaFace(nn.Module):
         super().__init__()
         build, widths, channels, slope = _BODIES[body]
         self.body = build()
-        # Lateral 1x1 convolutions, and a 3x3 on the two finer levels.
+        # Lateral 1x1 convolutions, and 3x3 convolutions on the two finer levels.
         self.fpn: Any = nn.ModuleDict({
             **{f"output{i}": nn.Sequential(*_unit(width, channels, 1, 1, slope)) for i, width in enumerate(widths, 1)},
             **{f"merge{i}": nn.Sequential(*_unit(channels, channels, 3, 1, slope)) for i in (1, 2)},
@@ -152,11 +152,11 @@ _BODIES = {
     "mobilenet025": (_mobilenet025, (64, 128, 256), 64, 0.1),
     "resnet50": (_resnet50, (512, 1024, 2048), 256, 0.0),
 }
-"""Builder of a body, channels of its three maps, channels of the pyramid, slope of the leaky ReLU."""
+"""For each body: its builder, the channels of its three maps and of the pyramid, the slope of the leaky ReLU."""
 
 
 class DetectorGraph(nn.Module):
-    """The exported module: raw RGB bytes in, face probability instead of logits out."""
+    """The exported module, which takes raw RGB bytes and returns face probabilities instead of logits."""
 
     mean: Tensor
     scale: Tensor
@@ -164,7 +164,7 @@ class DetectorGraph(nn.Module):
     def __init__(self, network: RetinaFace, mean: Sequence[float], scale: Sequence[float]) -> None:
         super().__init__()
         self.network = network
-        # Subtracted in the graph instead of folded into the first bias: the network pads with zeros afterwards.
+        # The mean is not folded into the first bias, because the network pads with zeros after the subtraction.
         self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(scale).reshape(1, 3, 1, 1), persistent=False)
 
@@ -196,5 +196,5 @@ def resnet50(state: dict[str, Tensor]) -> DetectorGraph:
 
 
 def export_detector(graph: DetectorGraph) -> Any:
-    """The graph as a ModelProto with open batch and picture size. Raises WeightsError."""
+    """The graph as a ModelProto with dynamic batch and picture size. Raises WeightsError."""
     return export(graph, "image", OUTPUTS, noise(2, 64, 96, 3), noise(3, 96, 160, 3), free_size=True)

@@ -1,4 +1,4 @@
-"""The export formats, one function each. They use constant memory, and the same results give the same bytes."""
+"""The export formats, one function for each. They use constant memory; the same results give the same bytes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from streamgate.store.jsonlines import SCHEMA, Record, dumps
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """First characters of cells that spreadsheets treat as a formula, including the full-width forms."""
 ROWS_A_GROUP = 4096
-"""Rows per Parquet row group, and held in memory at once."""
+"""Rows per Parquet row group, which is held in memory."""
 
 ROWS_WITH_IMAGES = 64
-"""The same for rows with pictures: groups of about 30 MB, as `datasets` recommends."""
+"""Rows per row group if they contain pictures: about 30 MB, as `datasets` recommends."""
 PICTURE_COLUMNS = ("image", *(f"image_{name}" for name in FURTHER_CROPS))
 
 _OLD_HEADERS = ",".join(column.name for column in columns_of()[:6]).encode()
@@ -42,10 +42,10 @@ _SPLIT_WORD = re.compile(
 def write_csv(
     folder: RunFolder, target: Path, *, overwrite: bool = False, warn: Callable[[str], None] = lambda words: None
 ) -> int:
-    """Write `target` as CSV with a header line, UTF-8, LF. Null is empty, and reasons are separated by spaces.
+    """Write `target` as CSV with a header line, UTF-8, LF. Null is an empty cell; spaces separate reasons.
 
-    Text that a spreadsheet would treat as a formula is prefixed with an apostrophe, with one call of `warn` if there
-    is any. Returns the number of rows. Raises UsageError, ResultsError, SinkError.
+    Text that a spreadsheet would treat as a formula is prefixed with an apostrophe, and `warn` is then called once.
+    Returns the number of rows. Raises UsageError, ResultsError, SinkError.
     """
     count = quoted = 0
     columns = _columns(folder)
@@ -62,7 +62,7 @@ def write_csv(
         text.detach()
     if quoted:
         cells = "1 cell that begins" if quoted == 1 else f"{quoted} cells that begin"
-        warn(f"{cells} like a formula got an apostrophe (') in front, so that spreadsheets do not evaluate it")
+        warn(f"{cells} like a formula got an apostrophe (') as prefix, so that spreadsheets do not evaluate the text")
     return count
 
 
@@ -85,7 +85,7 @@ def is_our_parquet(file: IO[bytes]) -> bool:
 def write_parquet(
     folder: RunFolder, target: Path, *, overwrite: bool = False, images: bool = False
 ) -> int:
-    """Write `target` as Parquet (zstd), one row per face; the metadata of the file has `streamgate.schema`.
+    """Write `target` as Parquet (zstd), one row per face; the file's metadata contains `streamgate.schema`.
 
     With `images` the picture columns contain the files themselves, as {bytes, path}, and the metadata declares this for
     `datasets`, so that `load_dataset("parquet", data_files=...)` returns pictures. Returns the number of rows.
@@ -115,7 +115,7 @@ def write_parquet(
 
 
 def parquet_schema(columns: Iterable[Column], *, images: bool = False) -> Any:
-    """The schema of a Parquet file with these columns, with `images` including the pictures themselves.
+    """The schema of a Parquet file with these columns; with `images`, it includes the pictures themselves.
 
     Raises UsageError without pyarrow.
     """
@@ -141,11 +141,11 @@ def parquet_schema(columns: Iterable[Column], *, images: bool = False) -> Any:
 def write_imagefolder(folder: RunFolder, target: Path, *, overwrite: bool = False) -> int:
     """Write `target` as a Hugging Face imagefolder: the crops in their folders, and `metadata.jsonl`.
 
-    Its rows are those of the other tables with `file_name` for `image`, and `arcface_file_name` for `image_arcface`
-    (from which `datasets` makes a picture column `arcface`). Crops that no face has are left out. All rows belong to
-    one split, `train`: a source called `screen_test` is in a folder `screen_Test`, because `datasets` would otherwise
-    load only the paths that contain `test` or `val`. Returns the number of rows. Raises UsageError, SourceError,
-    SinkError.
+    The rows of `metadata.jsonl` are those of the other tables, with `file_name` instead of `image` and
+    `arcface_file_name` instead of `image_arcface` (from which `datasets` makes a picture column `arcface`). Columns of
+    crops that no face has are left out. All rows belong to one split, `train`: the folder of a source `screen_test` is
+    named `screen_Test`, because `datasets` would otherwise load only paths that contain `test` or `val`. Returns the
+    number of rows. Raises UsageError, SourceError, SinkError.
     """
     count = 0
     columns = _columns(folder)
@@ -176,9 +176,9 @@ def write_webdataset(
 ) -> int:
     """Write `target` as WebDataset shards `faces-000000.tar` ...: one sample per face, with its crops and its record.
 
-    The key is the path of the FFHQ crop without suffix. Fields are `png` (or `jpg`, `webp`), `json`, and other crops as
-    `arcface.png`. A shard has at most `shard_bytes`, unless a single sample is larger. Returns the number of samples.
-    Raises UsageError, ResultsError, SinkError.
+    The key is the path of the FFHQ crop without suffix. Fields are `png` (or `jpg`, `webp`), `json`, and, for
+    other crops, names such as `arcface.png`. A shard has at most `shard_bytes`, unless a single sample is larger.
+    Returns the number of samples. Raises UsageError, ResultsError, SinkError.
     """
     count = shards = 0
     tar: tarfile.TarFile | None = None
@@ -196,7 +196,7 @@ def write_webdataset(
                 tar = opened.enter_context(tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT))
                 shards += 1
             for name, data in sample:
-                # Without time and owner, so that the bytes depend only on the samples.
+                # Time and owner are left out, so that the bytes depend only on the samples.
                 member = tarfile.TarInfo(name)
                 member.size, member.mode = len(data), 0o644
                 tar.addfile(member, io.BytesIO(data))
@@ -224,7 +224,7 @@ def _sample(folder: RunFolder, record: Record) -> list[tuple[str, bytes]]:
 
 
 def _of_no_split(path: str) -> str:
-    """`path` with every word capitalised that `datasets`, which is case-sensitive, would interpret as a split."""
+    """`path`, with words capitalised if `datasets` (which is case-sensitive) would read them as the name of a split."""
     return _SPLIT_WORD.sub(lambda word: word[0].capitalize(), path)
 
 
@@ -236,7 +236,7 @@ def _pictures(record: Record) -> dict[str, str]:
 
 
 def picture_of(folder: RunFolder, name: str) -> bytes:
-    """The content of a picture named in a record. Raises ResultsError if it is missing or cannot be read."""
+    """The content of a picture that a record names. Raises ResultsError if it is missing or cannot be read."""
     try:
         return folder.content(name)
     except FileNotFoundError:
@@ -250,7 +250,7 @@ def picture_of(folder: RunFolder, name: str) -> bytes:
 def _copy(folder: RunFolder, name: str, target: Path) -> None:
     data = picture_of(folder, name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # A copy, not a link: editing the export must not change the results.
+    # Copied instead of linked, because editing the export must not change the results.
     target.write_bytes(data)
 
 

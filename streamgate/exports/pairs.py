@@ -1,5 +1,4 @@
-"""Pairs of reference and driving video: for each person a face at rest, and the seconds in which mouth and head move
-most."""
+"""Pairs of reference and driving video: a face at rest of each person, and the part with the most movement."""
 
 from __future__ import annotations
 
@@ -18,13 +17,13 @@ from streamgate.store.jsonlines import SCHEMA, Record, dumps
 from streamgate.store.layout import CANDIDATES
 
 Cut = Callable[[Record, float, float, Path], None]
-"""Writes the seconds between two times of a source (a record in the summary) as a video; raises SourceError."""
+"""Writes the part of a source (a record in the summary) between two times as a video; raises SourceError."""
 
 _FULL = {"mouth": 0.25, "yaw": 30.0, "pitch": 20.0}
 """Full range of each value, for normalisation: mouth opening, degrees, degrees."""
 _REST = ("mouth", "expression", "gaze")
 _AT_REST = 50.0
-"""Minimum scalar of each of these for a face at rest."""
+"""Minimum scalar of the measures in `_REST` for a face at rest."""
 _LEAST = 4
 """Minimum number of evaluated faces in a window."""
 
@@ -56,10 +55,10 @@ def write_pairs(
 ) -> int:
     """Write `target` with `pairs.jsonl` (one line per person), reference pictures and, with `cut`, driving videos.
 
-    The reference is the person's best face at rest, or the best face. The driving video is the window of the person's
-    tracks in which the evaluated faces cover the widest range of mouth, yaw and pitch; it may include the reference.
-    Persons seen for less than `seconds` have none. `warn` is called for videos that could not be cut. Returns the
-    number of pairs. Raises UsageError if the run found no persons, ResultsError, SinkError.
+    The reference is the person's best face at rest or, if there is none, the best face. The driving video is a window
+    of the person's tracks in which the evaluated faces cover the widest range of mouth, yaw and pitch; it may include
+    the reference. Persons seen for less than `seconds` have no driving video. `warn` is called if driving videos are
+    missing. Returns the number of pairs. Raises UsageError if the run found no persons, ResultsError, SinkError.
     """
     faces: dict[str, list[Record]] = {}
     for record in folder.faces():
@@ -95,7 +94,7 @@ def write_pairs(
             count += driving is not None
     if brief := len(faces) - count:
         who = "1 person was" if brief == 1 else f"{brief} persons were"
-        warn(f"{who} not seen for {seconds:g} s without a break, so there is no driving video; try fewer --seconds")
+        warn(f"{who} not seen for {seconds:g} s without a break, so there is no driving video; try a smaller --seconds")
     return count
 
 
@@ -135,7 +134,7 @@ def _driving(folder: RunFolder, faces: Mapping[str, Sequence[Record]], seconds: 
 
 
 def _seen(folder: RunFolder, source_id: str) -> dict[int, list[tuple[float, dict[str, float]]]]:
-    """For each track the times at which mouth, yaw or pitch are known, with their values."""
+    """For each track, the times at which mouth, yaw or pitch is known, with these values."""
     found: dict[int, list[tuple[float, dict[str, float]]]] = {}
     for record in folder.candidates(source_id) if folder.has(f"{source_id}/{CANDIDATES}") else ():
         values = {name: record["measures"].get(name, {}).get("raw") for name in _FULL}

@@ -1,4 +1,4 @@
-"""Scores of many pictures as a table: one row per face, and one per picture without a face or that is unreadable."""
+"""Scores of many pictures as a table: one row per face, and one for a picture without faces or an unreadable file."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _HEAD = (
 )
 
 Take = Callable[[Mapping[str, Any], str], None]
-"""Takes the record of a picture as `streamgate score` prints it, and the error if it could not be read (else empty)."""
+"""Takes the record of a picture, as `streamgate score` prints it, and an error message or an empty text."""
 
 
 @contextmanager
 def score_file(path: Path, measures: Sequence[str], *, overwrite: bool) -> Iterator[Take]:
     """Write `path` atomically when the block ends without an error; its suffix determines the format.
 
-    `measures` are the names of the measures in records. Raises UsageError for another suffix, an existing file, or
-    Parquet without pyarrow; SinkError.
+    `measures` are the names of the measures in records. Raises UsageError for another suffix, an existing file or
+    missing pyarrow, SinkError if the file cannot be written.
     """
     if path.suffix not in FORMATS:
         raise UsageError(f"{display(path)}: give a file name that ends in {', '.join(FORMATS)}")

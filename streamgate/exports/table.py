@@ -1,4 +1,4 @@
-"""Converts records of faces.jsonl to rows with plain columns, the same for all formats with columns."""
+"""Converts records of faces.jsonl to rows with plain columns, which are the same in all tabular formats."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def _plain(kind: Kind, *names: str) -> list[Column]:
 
 
 def columns_of(record: Mapping[str, Any] | None = None) -> tuple[Column, ...]:
-    """All columns in order. The documentation describes the pattern of their names; tests keep them stable.
+    """All columns in order. The documentation describes the pattern of their names, which must not change.
 
-    Columns of measures from other packages come after the built-in ones; `record` (any record of the run) lists them.
+    Columns of measures from other packages follow the built-in ones; they are taken from `record`, any record of a run.
     """
     points = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
     return (
@@ -85,7 +85,7 @@ def row_of(record: Mapping[str, Any], columns: Iterable[Column]) -> Row:
 
 
 def texts_joined(row: Row, join: Callable[[list[str]], str] = " ".join) -> Row:
-    """The row with lists joined into one text, for formats without lists."""
+    """The row with each list joined into one text, for formats without lists."""
     return {name: join(value) if isinstance(value, list) else value for name, value in row.items()}
 
 

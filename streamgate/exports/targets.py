@@ -41,10 +41,10 @@ def _opened(path: Path, is_ours: Callable[[IO[bytes]], bool]) -> bool:
 
 @contextmanager
 def new_folder(path: Path, kind: str, *, overwrite: bool) -> Iterator[Path]:
-    """A folder to fill, which is renamed to `path` when the block ends without an error.
+    """Yield a folder to fill; it is renamed to `path` when the block ends without an error.
 
-    `kind` is the format, for the receipt. Raises UsageError if `path` is not empty (with `overwrite`: if it has files
-    that are not in its receipt), SinkError.
+    `kind` is the format, as written to the receipt. Raises UsageError if `path` is not empty (with `overwrite`: if it
+    has files that are not in its receipt), SinkError.
     """
     path = path.absolute()
     if os.path.lexists(path) and not _is_empty_folder(path):
@@ -63,7 +63,7 @@ def new_folder(path: Path, kind: str, *, overwrite: bool) -> Iterator[Path]:
     lock = Lock(parent / staging)
     lock.acquire()
     try:
-        # Left by an export that was killed; safe to remove, since we hold the lock.
+        # An export that was killed may have left this folder; removing it is safe, because we hold the lock.
         files.remove_tree(parent, f"{staging}/content")
         with files.sink_errors(path):
             content = files.make_folder(parent, f"{staging}/content")
@@ -88,7 +88,7 @@ def _is_empty_folder(path: Path) -> bool:
 
 
 def _foreign(path: Path) -> Path | None:
-    """Something at `path` that no receipt lists: the folder itself if it has no receipt, else a file in it, if any."""
+    """A file in `path` that the receipt does not list, or None; `path` itself if there is no receipt."""
     listed = _listed(path)
     if listed is None:
         return path

@@ -22,11 +22,11 @@ _FILES: dict[str, Callable[[IO[bytes]], bool]] = {"parquet": is_our_parquet, "cs
 
 
 def upload(url: str, kind: str, write: Callable[[Path], int], *, overwrite: bool) -> int:
-    """Let `write` write an export of format `kind` to a temporary path, and upload it to `url`.
+    """Call `write` to export to a temporary path in the format `kind`, and upload the export to `url`.
 
-    Returns the result of `write`. For a folder the receipt is uploaded first, marked as incomplete, so that files left
-    by a crash are known to be ours, and uploaded again at the end. Raises UsageError if something exists at `url` that
-    must not be replaced, SinkError.
+    Returns the result of `write`. For a folder, a receipt marked as incomplete is uploaded first, so that after a
+    crash the files are still recognized as ours; the final receipt is uploaded last. Raises UsageError if something
+    exists at `url` that must not be replaced, SinkError.
     """
     url = url.rstrip("/")
     shown = display(redact_url(url))
@@ -56,7 +56,7 @@ def _put_folder(url: str, local: Path, before: frozenset[str]) -> None:
 
 
 def _there(url: str, kind: str, shown: str, *, overwrite: bool) -> frozenset[str]:
-    """The files of an earlier export at `url`. Raises UsageError for anything else, RemoteError."""
+    """The files of an earlier export at `url`. Raises UsageError if anything else is there, RemoteError."""
     try:
         found = remote_path(url)
     except RemoteError as error:
@@ -88,7 +88,7 @@ def _there(url: str, kind: str, shown: str, *, overwrite: bool) -> frozenset[str
             f"{shown}/{display(strange[0])} was not written by `streamgate export`; move it away or choose another "
             "path with -o"
         )
-    return listed & names.keys()  # the receipt may have been edited: only remove files that were listed below `url`
+    return listed & names.keys()  # the receipt may have been edited, so list only files that exist below `url`
 
 
 def _receipt(path: RemotePath | None) -> dict[str, Any] | None:

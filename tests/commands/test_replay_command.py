@@ -204,7 +204,7 @@ def test_a_server_that_fills_up_midway(tmp_path: Path, make: Make, start_redis: 
     done = inside("replay", out, "--sink", server.url(), "--sink-retry", 3)
     sent = len(server.entries())
     assert done.code == 5 and 0 < sent < 120
-    assert f"{sent} of 120 finals delivered" in done.err and "out of memory" in done.err
+    assert f"{sent} of 120 finals were delivered" in done.err and "out of memory" in done.err
     with server.client() as client:
         client.config_set("maxmemory", "0")
     assert inside("replay", out, "--sink", server.url()).code == 0

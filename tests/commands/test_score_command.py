@@ -173,7 +173,7 @@ def test_a_table_that_cannot_be_is_refused_before_anything_is_scored(folder: Pat
     for words, told in (
         (("-o", tmp_path / "a.xlsx"), ".jsonl, .csv, .parquet"),
         (("-o", tmp_path / "there.csv"), "exists"),
-        (("-o", tmp_path / "a.csv", "--embedding"), "no column for vectors"),
+        (("-o", tmp_path / "a.csv", "--embedding"), "does not work with a table"),
     ):
         done = streamgate("score", folder, *words)
         assert done.code == 2 and told in done.err, done.err

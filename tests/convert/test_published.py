@@ -224,8 +224,8 @@ def test_published_constants_go_with_recognizers_alone(tmp_path: Path) -> None:
     for arguments, words in (
         (["--alpha", "130"], "--alpha and --r must be given together"),
         (["--dropout", "0.4"], "--alpha and --r must be given together"),
-        (["--alpha", "nan", "--r", "0.5"], "positive number"),
-        (["--alpha", "130", "--r", "0.88", "--calibrate", tmp_path], "choose one"),
+        (["--alpha", "nan", "--r", "0.5"], "must be above 0"),
+        (["--alpha", "130", "--r", "0.88", "--calibrate", tmp_path], "fits the values of --alpha"),
         (["--alpha", "130", "--r", "0.88"], "only for recognizers"),
         (["--card", tmp_path / "card.json"], "not allowed for a checkpoint"),
     ):

@@ -118,7 +118,7 @@ def test_what_is_no_ready_recognizer_is_refused_with_the_reason(tmp_path: Path, 
     for file, table, code, words in (
         (good, None, 2, "--card"),
         (good, {"role": "ifqa"}, 4, '"role" must be'),
-        (good, card | {"layout": "scrfd"}, 4, "a recognizer has none"),
+        (good, card | {"layout": "scrfd"}, 4, "only for detectors"),
         (good, card | {"colour": "RGB"}, 4, "with the keys"),
         (good, card | {"outputs": {"embedding": "683"}}, 4, "has no output 683"),
         (good, card | {"input": {"mean": [1, 2]}}, 4, "`input` description"),
