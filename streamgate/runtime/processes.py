@@ -1,7 +1,7 @@
-"""A worker process: forked from a small parent that outlives it, connected by a socket, and ended with the parent.
+"""A worker process that is forked from a small parent, is connected to it by a socket, and ends when the parent ends.
 
-Forking takes a millisecond, starting an interpreter fifty; it is safe as long as the parent has only one thread. So
-the parent must not load anything that starts threads: no numpy, no decoder, no inference runtime.
+Forking takes about 1 ms, while starting an interpreter takes 50 ms. Forking is safe as long as the parent has only one
+thread, so the parent must not load anything that starts threads: no numpy, no decoder, no inference runtime.
 """
 
 from __future__ import annotations
@@ -84,15 +84,15 @@ class Worker:
 
     @classmethod
     def start(cls, work: Callable[[Channel], None], *, stopping: bool = False) -> Worker:
-        """Fork a process that runs `work` and then exits; with `stopping` its `stop` is set from the start.
+        """Fork a process that runs `work` and then exits; with `stopping`, `stop` is set in the worker from the start.
 
-        SIGINT and SIGTERM set `stop` there, because a terminal sends Ctrl-C to both processes. Raises StreamgateError
-        when the system cannot start another process.
+        In the worker, SIGINT and SIGTERM also set `stop`, because a terminal sends Ctrl-C to both processes. Raises
+        StreamgateError when the system cannot start another process.
         """
         ours, theirs = socket.socketpair()
-        _flush()  # buffered output would be printed twice
+        _flush()  # otherwise the child would print buffered output again
         parent = os.getpid()
-        # A signal between the fork and the child's own handlers would run the parent's in the child.
+        # A signal that arrived before the child has set its own handlers would run the parent's handlers in the child.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             pid = os.fork()
@@ -101,7 +101,7 @@ class Worker:
                     ours.close()
                     _run_worker(work, theirs, parent, mask, stopping)
                 finally:
-                    # No code of the parent may run here: no handler, no clean-up of its files.
+                    # No code of the parent may run in the child: no handler, and no cleanup of the parent's files.
                     os._exit(1)
         except OSError as error:
             ours.close()
@@ -112,7 +112,7 @@ class Worker:
         return cls(pid, ours)
 
     def recv(self, timeout: float | None = None) -> list[Any]:
-        """Received messages, waiting for at most `timeout` seconds; raises EOFError when no more can arrive."""
+        """Wait at most `timeout` seconds and return the received messages; raises EOFError when no more can arrive."""
         if not select.select([self._connection], [], [], timeout)[0]:
             return []
         try:
@@ -134,7 +134,7 @@ class Worker:
 
     def stop(self) -> None:
         """Ask the worker to stop; asking again has no effect. May be called from a signal handler."""
-        with suppress(OSError):  # it may have ended already, which `recv` reports
+        with suppress(OSError):  # the worker may have ended already; `recv` reports that
             self._connection.send(_STOP)
 
     def kill(self) -> None:
@@ -152,9 +152,9 @@ class Worker:
 
 
 def run_in_process(call: Callable[[], None]) -> None:
-    """Make a call in a separate process, so that the modules it loads stay out of this one. Raises StreamgateError.
+    """Call a function in a separate process, so that its modules are not loaded here. Raises StreamgateError.
 
-    The call cannot be stopped early; if this process is killed, the other one ends too.
+    The call cannot be stopped early; if this process is killed, the separate process ends too.
     """
 
     def work(channel: Channel) -> None:
@@ -185,7 +185,7 @@ def _run_worker(
     work: Callable[[Channel], None], connection: socket.socket, parent: int, mask: Iterable[int], stopping: bool
 ) -> None:
     _die_with(parent)
-    # The parent's progress bar may have replaced them.
+    # The parent's progress bar may have replaced the standard streams.
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     stop = threading.Event()
 
@@ -206,18 +206,21 @@ def _run_worker(
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # None if the calling process closed it
+        if stream is not None:  # None if the calling process has closed the stream
             stream.flush()
 
 
 def _die_with(parent: int) -> None:
-    """Have the system kill this process when its parent ends; outside Linux only the closed socket ends it."""
+    """Have the system kill this process when its parent ends.
+
+    This works on Linux only; elsewhere the process ends when it finds the socket closed.
+    """
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
-            os._exit(_PARENT_GONE)  # it ended before the call
+            os._exit(_PARENT_GONE)  # the parent ended before the call of prctl
 
 
 def _exit_text(status: int) -> str:

@@ -1,4 +1,4 @@
-"""The first stage after decoding: cuts, detection, tracking. It yields tracked frames.
+"""The first stage after decoding: finds cuts, detects faces, tracks them and yields tracked frames.
 
 Its decisions depend on time and pixels only, and it gets no feedback from the second stage (selection and scoring), so
 both can run concurrently without results depending on their speed. For every frame it tells decoding what may be
@@ -31,27 +31,29 @@ from streamgate.tracking.tracker import Track, Tracker
 from streamgate.tracking.transitions import TransitionDetector
 
 YOUNG_S = 0.5
-"""A track is watched closely for this long after its birth."""
+"""Time after its start for which a track is watched closely."""
 FAST = 1.0
 """Speed in face widths per second from which a track is watched closely."""
 WATCHED_SHARE = 0.12
-"""Share of a track's age that is watched at least before it is KNOWN."""
+"""Minimum share of a track's age for which it was watched before it counts as KNOWN."""
 GROWN = 1.15
-"""Growth of the distance between the eyes that makes a track worth watching again: it comes closer, or turns here."""
+"""Growth of the distance between the eyes that makes a track worth watching again: the face comes closer, or turns to
+the camera."""
 HELD_BYTES = 20 << 20
-"""Limit for the regions of tracked frames that wait until it is known whether they are part of a transition."""
+"""Memory limit for the regions of tracked frames for which it is not yet known whether they are part of a
+transition."""
 
 
 @dataclass(slots=True)
 class TrackedFrame:
     """The result of tracking for one frame.
 
-    Tracks are referred to by their ids. The frames in it carry the frame's time and a copied region around one face,
-    never the whole picture. Tracks in `ended` ended before everything else in it. `people` are the tracks that have
-    proved to be more than noise; it is empty when no detection ran. `until` is the end of the frame's display time.
-    `turn` is the number of clockwise quarter turns by which the source must be rotated and read again; None while
-    undecided. With `transition` the frame is between two shots; no track continues past the last such frame.
-    `unrelated` and `left_out`: see `Frame`.
+    All tracks are given by their ids. Each `Frame` in it holds a copied region around one face with the frame's time,
+    never the whole picture. Tracks in `ended` have to be ended before the other fields are processed. `people` are the
+    tracks that have proved to be more than noise; the list is empty when no detection ran. `until` is the end of the
+    frame's display time. `turn` is the number of clockwise quarter turns by which the source must be rotated and read
+    again; None while undecided. `transition` marks a frame between two shots; no track continues past the last such
+    frame. `unrelated` and `left_out`: see `Frame`.
     """
 
     pts_seconds: float
@@ -77,7 +79,7 @@ class TrackedFrame:
 
 @dataclass(slots=True)
 class _Watched:
-    """How long a track was watched, not only looked at in single key frames, and its face's largest eye distance."""
+    """How long a track was watched without gaps between detections, and the largest eye distance of its face."""
 
     last_pts: float
     seconds: float = 0.0
@@ -88,8 +90,8 @@ class TrackingStage:
     """Tracks the faces of one source.
 
     With `max_track_s`, a track that lasts longer is ended and its face starts a new one. For a `live` stream gradual
-    transitions are not detected, because that would delay results until a transition is over. With `may_turn` it checks
-    the first seconds for sideways faces.
+    transitions are not detected, because that would delay results until a transition is over. With `may_turn` the first
+    seconds are checked for sideways faces.
     """
 
     def __init__(
@@ -114,13 +116,14 @@ class TrackingStage:
         self._bars = BarDetector()
         self._next_detection = -np.inf
         self._watched: dict[int, _Watched] = {}
-        # Best shots of all poses may be anywhere, and more best shots take more time to find.
+        # The best shot of a pose may come at any time, so with poses no track is ever KNOWN; more best shots take
+        # longer to find.
         self._watch_s = 0.0 if config.keep.poses == "all" else config.advanced.watch_s * config.keep.top_k
         self._max_track_s = max_track_s
         self._size: tuple[int, int] | None = None
         self._interest = Interest.LIVELY
         self.hints: DecodeHints | None = None
-        """For the source; None where every frame is needed."""
+        """Hints for the source; None if the source must deliver every frame."""
         if not live and not config.exhaustive and (config.decoding.discard != "none" or config.decoding.max_skip_s > 0):
             self.hints = DecodeHints(config, self._faces)
         self._sideways: SidewaysDetector | None = None
@@ -140,7 +143,7 @@ class TrackingStage:
             tracked = TrackedFrame(
                 frame.pts_seconds, until, frame.width, frame.height, unrelated=frame.unrelated, left_out=frame.left_out
             )
-            # Boxes from a frame of another size are meaningless in this one.
+            # Boxes from a frame of another size are meaningless in this frame.
             resized = self._size not in (None, (frame.width, frame.height))
             self._size = frame.width, frame.height
             change = Change.CUT if frame.unrelated else self._cuts.look(frame, partial(self._following, frame, coming))
@@ -163,7 +166,10 @@ class TrackingStage:
             self._sideways.conclude()
 
     def _following(self, frame: Frame, coming: Peekable) -> Frame | None:
-        """The frame after `frame`, whose hint is given first, because the source may wait for it; None for a stream."""
+        """The frame after `frame`; None for a stream.
+
+        The hint of `frame` is given first, because the source may be waiting for that hint.
+        """
         if self._transitions is None:
             return None
         if self.hints is not None:
@@ -192,7 +198,7 @@ class TrackingStage:
         """Yield the tracked frames for which it is now known whether they are part of a transition."""
         grid = self._cuts.grid
         if self._transitions is None or unrelated or grid is None or not (self._held or tracked.regions):
-            # Without faces there is nothing to mark.
+            # Without faces no region has to be marked as part of a transition.
             yield tracked
             return
         nbytes = sum(region.picture.nbytes for region in tracked.regions)
@@ -258,7 +264,7 @@ class TrackingStage:
         self._interest = Interest.EMPTY if nothing else followed if steady else Interest.LIVELY
 
     def _is_known(self, track: Track, watched: _Watched, pts_seconds: float) -> bool:
-        """Whether a track was watched long enough, and this face is not much larger than those that were watched."""
+        """Whether a track was watched long enough, and its face is not much larger now than while it was watched."""
         gap, watched.last_pts = pts_seconds - watched.last_pts, pts_seconds
         if gap <= 1.5 * self._config.detection.interval_s:
             watched.seconds += gap
@@ -277,7 +283,7 @@ class TrackingStage:
                 tracked.between.append((track.track_id, self._region(frame, box)))
 
     def _smallest(self, frame: Frame) -> float:
-        """The shorter box side in pixels from which a face may be, or soon become, large enough to be kept."""
+        """Minimum shorter box side, in pixels, of a face that is, or may soon become, large enough to be kept."""
         return 0.8 * self._config.smallest_face_px(frame.width, frame.height)
 
     def _region(self, frame: Frame, box: Array) -> Frame:
@@ -300,13 +306,13 @@ class TrackingStage:
 
 
 class Peekable:
-    """Frames, of which the next one can be looked at ahead of its turn."""
+    """An iterator of frames whose next frame can be examined in advance."""
 
     def __init__(self, frames: Iterable[Frame]) -> None:
         self._frames = iter(frames)
         self._next: Frame | None = None
         self.peeked = False
-        """Whether the frame after the current one was looked at."""
+        """Whether the frame after the current frame was examined."""
 
     def __iter__(self) -> Iterator[Frame]:
         while True:
@@ -318,7 +324,7 @@ class Peekable:
             del frame
 
     def peek(self) -> Frame | None:
-        """The next frame; None at the end."""
+        """The next frame, which stays in the iterator; None at the end."""
         self.peeked = True
         if self._next is None:
             self._next = next(self._frames, None)
