@@ -1,4 +1,4 @@
-"""From raw values to scalars 0..100, and the id under which qualities are comparable."""
+"""Maps raw values to scalars 0..100, and computes the id under which qualities are comparable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from streamgate.weights import LogisticCalibration, SerfiqCalibration
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How this run turns evidence into scalars.
+    """How a run maps raw values to scalars.
 
     Attributes:
         mappings: measure -> mapping, for the measures whose mapping is not fixed by their spec.
@@ -36,8 +36,8 @@ class Calibration:
     def of_networks(cls, networks: Networks, config: Config) -> Calibration:
         """Mappings from the configuration and from the cards of the available weights.
 
-        Measures whose network is missing or lacks the output, or whose weights have no calibration, are absent with the
-        corresponding status.
+        A measure is absent, with the corresponding status, if its network is missing or lacks the output, or if the
+        weights have no calibration.
         """
         absent: dict[str, Status] = {}
         mappings: dict[str, Sigmoid] = {}
@@ -93,7 +93,7 @@ class Calibration:
         return Calibration({**self.mappings, **chosen}, absent, self.learned_ids)
 
     def scale_of(self, spec: MeasureSpec) -> Callable[[float], float]:
-        """The mapping from raw value to scalar of a measure that is not absent. Raises ValueError without a mapping."""
+        """The mapping from raw value to scalar of a measure that is not absent. Raises ValueError if there is none."""
         if spec.name not in self.mappings:
             if not callable(spec.mapping):
                 raise ValueError(f"there is no mapping for {spec.name}")
@@ -152,9 +152,9 @@ def _name_of(function: Callable[[float], float]) -> str:
 
 
 def sampled_head(networks: Networks, config: Config) -> Callable[[Array], float] | None:
-    """A function features (K,) -> d by sampling, when the configuration asks for that form; else None.
+    """A function that computes SER-FIQ's d from features (K,) by sampling; None unless `serfiq.method` is "sampled".
 
-    Raises WeightsError when the weights do not include their last layer.
+    Raises WeightsError when the weights lack the drop rate or the last layer.
     """
     if config.serfiq.method != "sampled":
         return None

@@ -1,7 +1,7 @@
 """Work that needs networks, written as generators so that all tracks of a frame share network batches.
 
-A step generator yields the inference requests it needs next and is sent their results. The driver of several
-generators collects the requests of all of them before any network runs.
+Each generator yields the inference requests that it needs next and receives their results. When several generators run
+together, the requests of all of them are collected before any network runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Steps = Generator[list[InferenceRequest], list[Any], None]
 Floor = Callable[[Candidate], float]
 """The quality that a candidate has to exceed, given what is known about it so far."""
 Infer = Callable[[Sequence[InferenceRequest]], list[Any]]
-"""Runs networks; results in the order of the requests."""
+"""Runs networks; returns the results in the order of the requests."""
 
 
 def no_floor(candidate: Candidate) -> float:
