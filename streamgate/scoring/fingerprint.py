@@ -26,7 +26,8 @@ def hash_matrix(landmarks: Array) -> Array:
 
 
 def perceptual_hash(picture: Array) -> int:
-    """63 bits of an RGB uint8 (32, 32, 3) picture; a bit is set if its low frequency is above the median of all 63.
+    """63 bits of an RGB uint8 (32, 32, 3) picture; each bit tells whether one of the 63 lowest frequencies is above
+    their median.
 
     The DCT hash of Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010, without the
     constant component. Equal pictures give equal bits; pictures of different people share about half the bits.

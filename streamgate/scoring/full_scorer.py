@@ -125,8 +125,8 @@ def crop_matrix(card: CropCard, face: Face, picture: Picture) -> Array:
 
 
 def _inside(box: Array, times: float, width: int, height: int) -> Array:
-    """A box enlarged about its centre by a factor of at most `times`, so that it fits into the picture, and moved
-    there."""
+    """A box enlarged about its centre by `times`, or less if that exceeds the picture, and then moved into the
+    picture."""
     sides = np.maximum(box[2:] - box[:2], 1.0)
     frame = np.array([width, height], float)
     half = sides * min(times, float((frame / sides).min())) / 2

@@ -1,4 +1,4 @@
-"""Quality over time: a single lucky frame must be confirmed by its neighbours (docs/design.md 4.5)."""
+"""Smooths quality over time, because a single lucky frame must be confirmed by its neighbours (docs/design.md 4.5)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class QualityHistory:
         del self._times[index:], self._values[index:]
 
     def _near(self, pts_seconds: float, half: float) -> list[float]:
-        # A small tolerance, so that |dt| = half counts despite rounding.
+        # The tolerance includes entries with |dt| = half despite rounding.
         first = bisect.bisect_left(self._times, pts_seconds - half - 1e-9)
         last = bisect.bisect_right(self._times, pts_seconds + half + 1e-9)
         return self._values[first:last]
