@@ -39,8 +39,8 @@ LUCKY_MARGIN = 5.0
 """If neighbours reduce the best face's quality by more than this number of points, that face was a lucky frame, and
 faces that were skipped because of it are reconsidered."""
 SECOND_SCORE_GAIN = 6.0
-"""Maximum number of points by which a second run of the expression network, or a run on the adjacent faces, may raise the
-potential."""
+"""Maximum number of points by which the potential may rise after a second run of the expression network or a run on the
+adjacent faces."""
 REGION_BYTES = 48 << 20
 """Memory limit for the regions of one track that are held until their window is full; when it is exceeded, the window
 is scored early. Only a face that fills much of a 2160p picture reaches this limit."""

@@ -1,4 +1,4 @@
-"""Holds the faces of one track until they have been scored."""
+"""Holds the faces of one track until selection no longer needs them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Access control: token, sessions, throttling of guesses, and the Host names that a loopback server accepts.
 
-Pure values and decisions, independent of any web framework.
+This module depends on no web framework.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SESSION_SECONDS = 7 * 24 * 3600
 
 _HOST = re.compile(r"(?:\[(?P<six>[0-9a-f:.]+)\]|(?P<name>[a-z0-9.-]+))(?::[0-9]{1,5})?")
 SHORT_TOKEN = 16
-"""Tokens with fewer characters can be guessed."""
+"""Tokens with fewer characters than this can be guessed."""
 _SALT = b"streamgate session key, version 1"
 _CLIENTS_REMEMBERED = 1024
 
@@ -72,11 +72,11 @@ class Access:
 class Throttle:
     """Limits token guesses: each client may fail `burst` times, then once every `refill_seconds`. Thread-safe.
 
-    Only wrong tokens are throttled; the right one is always accepted.
+    Only wrong tokens are throttled; the right token is always accepted.
 
-    A client is an IPv4 address or an IPv6 /64 network, since a household usually owns a whole /64. All clients
-    together share a budget that is twenty times as large, against guessing from many addresses at once. At most 1024
-    clients are remembered; the one whose last failure is oldest is forgotten first.
+    A client is an IPv4 address or an IPv6 /64 network, since a household usually owns a whole /64. In addition, all
+    clients together share a budget that is twenty times as large, which limits guessing from many addresses at once. At
+    most 1024 clients are remembered; the client whose last failure is oldest is forgotten first.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Throttle:
         self._everybody = (0.0, clock())
 
     def wait_seconds(self, client: str) -> float:
-        """Seconds until another wrong attempt of `client` is counted; 0 when it may try now."""
+        """Seconds that `client` has to wait before its next attempt; 0 if it may try now."""
         now = self._clock()
         with self._mutex:
             own, since = self._failures.get(network_of(client), (0.0, now))
@@ -101,7 +101,7 @@ class Throttle:
         return max(0.0, own_wait, shared_wait)
 
     def failed(self, client: str) -> float:
-        """Record a wrong attempt of `client`; returns the seconds it still had to wait, 0 when it was allowed to try.
+        """Record a wrong attempt of `client`; returns how many seconds too early it was, 0 if the attempt was allowed.
 
         Attempts during the wait are not counted; otherwise a client that keeps trying would be locked out forever.
         """
@@ -159,7 +159,8 @@ def is_loopback(host: str) -> bool:
 def host_allowed(header: str) -> bool:
     """Whether a Host header names this machine's loopback, with any port (it may be forwarded by ssh -L).
 
-    Protects against DNS rebinding: a page of another site whose name was rebound to 127.0.0.1 still sends that name.
+    Protects against DNS rebinding: a page of another site whose name was rebound to 127.0.0.1 still sends that name as
+    the Host.
     """
     match = _HOST.fullmatch(header.strip().lower())
     if match is None:
