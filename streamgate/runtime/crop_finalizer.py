@@ -33,7 +33,8 @@ _SAME_PICTURE = 4.0
 """Maximum mean difference, in grey levels, between the kept crop and the same crop of a frame read again; with a larger
 difference it is a different frame."""
 _LOWEST = 30
-"""Lowest quality that "auto" chooses: the networks are less sensitive to block artefacts than people."""
+"""Lowest quality that "auto" chooses. It is limited because the networks are less sensitive to block artefacts than
+people."""
 
 
 class CropFinalizer:
@@ -45,7 +46,7 @@ class CropFinalizer:
 
     def __init__(self, context: ScoringContext, source: Source) -> None:
         self.missed = 0
-        """Number of kept faces without loose or whole-frame crops because their frame was not found again."""
+        """Number of kept faces that have no loose or whole-frame crop because their frame could not be read again."""
         self._context = context
         self._output = context.config.output
         self._source = source
@@ -150,7 +151,7 @@ def needs_finalizing(config: Config) -> bool:
 
 
 def loose_box(face: Face, margin: float, width: int, height: int) -> tuple[int, int, int, int]:
-    """The square around a face's box with a margin of `margin` times the box's longer side on each side, whole pixels.
+    """The square around a face's box, in whole pixels; each side has a margin of `margin` times the box's longer side.
 
     It is clipped at the edges of the `width` x `height` frame, so it may not be square there.
     """
@@ -165,7 +166,7 @@ def loose_box(face: Face, margin: float, width: int, height: int) -> tuple[int, 
 
 
 def _landmarks_in(shot: BestShot, name: str) -> Array:
-    """Positions of a shot's landmarks in one of its pictures, float64 (5, 2)."""
+    """Positions of a shot's landmarks in the picture called `name`, float64 (5, 2)."""
     points = np.asarray(shot.face.landmarks, np.float64)
     if name == "ffhq":
         matrix = ffhq_matrix(points, shot.image.shape[0])

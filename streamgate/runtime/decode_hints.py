@@ -51,7 +51,7 @@ class DecodeHints:
         self._looked: tuple[float, Sequence[Face]] | None = None
 
     def note(self, pts_seconds: float, interest: Interest) -> None:
-        """Record the interest that follows from a frame; called for every frame in order."""
+        """Record how interesting a frame is; must be called for every frame in order."""
         with self._changed:
             if not self._changes or self._changes[-1][1] is not interest:
                 self._changes.append((pts_seconds, interest))

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 SOURCE_BYTES = 256 << 20
-"""Memory set aside for a source that is being read: a 1080p file takes 50 to 100 MiB, a 2160p file up to 250 MiB."""
+"""Memory planned for each source that is being read: a 1080p file takes 50 to 100 MiB, a 2160p file up to 250 MiB."""
 RESERVED_BYTES = 512 << 20
 """Memory reserved for the networks, the report and the rest of the process."""
 GPU_JOBS = 16

@@ -46,7 +46,7 @@ TRACKED_BYTES = 96 << 20
 may always have eight."""
 
 NOT_ON_GPU = "decoded on the CPU"
-"""Start of the note on a source that should have been decoded on the GPU but was not."""
+"""Beginning of the note for a source that was not decoded on the GPU although this was requested."""
 
 
 class Progress:

@@ -32,7 +32,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Channel:
-    """The worker's end of the socket. Thread-safe.
+    """The worker's end of the connection to its parent. Thread-safe.
 
     Attributes:
         stop: set when the parent or a signal asks the worker to stop.
@@ -44,7 +44,8 @@ class Channel:
         self._mutex = threading.Lock()
 
     def send(self, message: object, file: int | None = None) -> None:
-        """Send a message, optionally with an open file's descriptor. A sent message arrives even if the worker dies."""
+        """Send a message, optionally with an open file's descriptor. Once sent, a message arrives even if the worker
+        dies."""
         data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
         frame = _LENGTH.pack(len(data)) + data
         try:
@@ -61,7 +62,8 @@ class Channel:
     def _recv_loop(self) -> None:
         while self._recv_byte() == _STOP:
             self.stop.set()
-        # End of file means that the parent has died: nobody waits for results, and the lock on OUT must be released.
+        # End of file means that the parent has died: the results are no longer needed, and the lock on OUT must be
+        # released.
         os._exit(_PARENT_GONE)
 
     def _recv_byte(self) -> bytes:
@@ -72,7 +74,8 @@ class Channel:
 
 
 class Worker:
-    """The parent's end: receives messages, asks the worker to stop, kills it, and reports how it ended."""
+    """The parent's end of the connection: receives messages, asks the worker to stop, kills it, and reports how it
+    ended."""
 
     def __init__(self, pid: int, connection: socket.socket) -> None:
         self.files: list[int] = []
@@ -105,7 +108,9 @@ class Worker:
                     os._exit(1)
         except OSError as error:
             ours.close()
-            raise StreamgateError(f"cannot start a process ({error.strerror}); close some programs") from error
+            raise StreamgateError(
+                f"cannot start a process ({error.strerror}); close some programs and try again"
+            ) from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             theirs.close()

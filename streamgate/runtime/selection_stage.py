@@ -27,7 +27,7 @@ from streamgate.tracks import BestShot, Candidate, TrackEnd, TrackInfo
 
 @dataclass(slots=True)
 class SelectionCounts:
-    """Running counts of one source."""
+    """Counts of one source so far."""
 
     frames: int = 0
     """Frames of the video, including those that were not decoded because they were not needed."""
@@ -76,7 +76,8 @@ class SelectionStage:
         self._nearest: dict[int, Candidate] = {}
         self._people: set[int] = set()
         self.judged: list[int] = []
-        """Ids of the tracks whose faces were scored with the last frame; the others have not changed."""
+        """Ids of the tracks whose faces were scored with the last frame; the results of other tracks have not
+        changed."""
         self._still = StillnessDetector()
 
     def take(self, tracked: TrackedFrame) -> Iterator[TrackEnd]:
@@ -117,7 +118,7 @@ class SelectionStage:
 
     @property
     def open_tracks(self) -> list[int]:
-        """Ids of the open tracks, without those that may still prove to be noise."""
+        """Ids of the open tracks, without those that may still turn out to be noise."""
         return sorted(self._people & self._selectors.keys())
 
     def standing(self, track_id: int) -> BestShot | None:
@@ -171,7 +172,7 @@ class SelectionStage:
         return new.track_id
 
     def _selector(self, followed: int) -> TrackSelector:
-        """The selector for a track id of the tracking stage; opens a track with its own id if there is none."""
+        """The selector for a track id of the tracking stage; if there is none, a track with a new id is opened."""
         if followed not in self._ids:
             self._ids[followed] = self._open().track_id
         return self._selectors[self._ids[followed]]

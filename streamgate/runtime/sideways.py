@@ -22,16 +22,17 @@ AGREEING = 3
 """Number of frames that must agree on the direction."""
 SCORE = 0.9
 SURE = 0.95
-"""An upright face with this score ends the search: at both sizes, or on `AGREEING` frames without a sideways face."""
+"""Score of an upright face that ends the search if it is found at both sizes of a frame, or on `AGREEING` frames
+without a sideways face."""
 TILT = 20.0
 """Maximum tilt of a face after rotation, degrees: a person who leans on a cushion looks rotated in upright footage."""
 LEAN = 45.0
 """Maximum tilt, in degrees, of a face that counts as evidence for another direction."""
 MARGIN = 0.15
-"""How much lower the scores of the other directions must be, averaged over the frames; the score of a direction is the
-lower one of both sizes."""
+"""Minimum difference to the scores of the other directions, averaged over the frames; the score of a direction is the
+lower of its scores at the two sizes."""
 OVERLAP = 0.3
-"""Minimum IoU of the boxes of one face found at both sizes."""
+"""Minimum IoU of the boxes found at the two sizes for them to be the same face."""
 PROBES_S = (0.0, 1.6)
 """Times, in seconds from the start, at which a frame is checked if no face has been found so far."""
 EVERY_S = 0.3
@@ -147,7 +148,8 @@ def _is_same(small: Face | None, large: Face | None) -> bool:
 
 
 def _tilt(face: Face) -> float:
-    """Tilt of the line through the eyes in degrees; 180 where the eyes are not above nose and mouth."""
+    """Tilt of the line through the eyes in degrees; 180 if the eyes are not above the nose and the nose is not above
+    the mouth."""
     left, right, nose, *mouth = np.asarray(face.landmarks, np.float64)
     tilt = np.degrees(np.arctan2(right[1] - left[1], right[0] - left[0]))
     eyes, lips = (left[1] + right[1]) / 2, (mouth[0][1] + mouth[1][1]) / 2

@@ -1,11 +1,11 @@
 """Finds faces that never move while another face does: a framed portrait, a poster, a picture on a screen.
 
-While there are several faces, each is compared at intervals with its own first observation, by points in the face and
-around it. In a picture all these points move together, with the camera. Those of a person never do: heads sway in front
-of the background, turn, speak and blink. A face that is too small or has too little detail for that comparison can
-still be judged if the camera is static: the landmarks of a picture then stay in place to a few thousandths of the
-distance between its eyes, while those of a person sitting as still as possible move several times as much. Memory does
-not grow with time, and most live faces are no longer checked after two seconds.
+While there are several faces, each face is compared at intervals with its own first observation, by tracking points in
+the face and around it. In a picture all these points move together, with the camera. Those of a person never do: heads
+sway in front of the background, turn, speak and blink. A face that is too small or has too little detail for that
+comparison can still be judged if the camera is static: the landmarks of a picture then stay in place to a few
+thousandths of the distance between its eyes, while those of a person sitting as still as possible move several times as
+much. Memory does not grow with time, and most live faces are no longer checked after two seconds.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ INTERVAL_S = 0.35
 LEAST_S = 3.0
 """Minimum time for which a face has to be seen before it counts as still."""
 STILL = 0.007
-"""Deviation of landmarks from their mean positions up to which a face is still, as a share of the distance between the
-eyes, root mean square over the landmarks."""
+"""Maximum deviation of a still face's landmarks from their mean positions, as a share of the distance between the eyes
+(root mean square over the landmarks)."""
 COMPANY = 3
-"""Number of checks in which a moving face has to be seen together with a still one."""
+"""Minimum number of checks in which a moving face must be seen together with a still face."""
 PATCH_SIDE = 192
 """Largest side in pixels of the square picture, twice the face's box, in which points are tracked."""
 TOLERANCE = 0.75
-"""Maximum distance of a point, in pixels of that picture, from the common motion that it counts as following."""
+"""Maximum deviation of a point from the common motion of the points, in pixels of that picture."""
 APART = 0.007
-"""Distance of a face from the position predicted by its surroundings up to which it is still, as a share of the
-distance between the eyes, root mean square over the checks."""
+"""Maximum distance of a still face from the position that its surroundings predict, as a share of the distance between
+the eyes (root mean square over the checks)."""
 MIN_POINTS = 8
 """Minimum number of points in the face, and of points around it, for a comparison."""
 FACE_SHARE, AROUND_SHARE = 0.8, 0.5
@@ -53,7 +53,7 @@ class StillnessDetector:
         self._next = -np.inf
 
     def note(self, pts_seconds: float, faces: Mapping[int, tuple[Frame, Face]]) -> None:
-        """Process the faces of a frame by track, each with at least the region around it."""
+        """Process the faces of a frame, by track id; each `Frame` must hold at least the region around the face."""
         if not faces or pts_seconds < self._next or len(self._motions.keys() | faces.keys()) < 2:
             return
         self._next = pts_seconds + INTERVAL_S
@@ -140,8 +140,8 @@ class _Motion:
 
     @property
     def moves(self) -> bool:
-        """Whether this is a live face: it is no longer checked, and counts as the moving face that still faces need
-        beside them."""
+        """Whether this is a live face: it is no longer checked, and other faces can be found to be still while it is
+        present."""
         return self._moved >= MOVED and self._moved > CHANCE * self._looks
 
     @property
@@ -159,7 +159,7 @@ class _Motion:
         """Whether all points of the face moved together since its first observation, and how far it is from the
         position that its surroundings predict.
 
-        How far is given as a share of the distance between the eyes, or None if the surroundings do not allow a
+        The distance is given as a share of the distance between the eyes, or None if the surroundings do not allow a
         prediction. Returns None for a face with too few points.
         """
         if len(self._in_face) < MIN_POINTS:

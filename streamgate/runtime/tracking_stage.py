@@ -33,7 +33,7 @@ from streamgate.tracking.transitions import TransitionDetector
 YOUNG_S = 0.5
 """Time after its start for which a track is watched closely."""
 FAST = 1.0
-"""Speed in face widths per second from which a track is watched closely."""
+"""Minimum speed, in face widths per second, of a track that is watched closely."""
 WATCHED_SHARE = 0.12
 """Minimum share of a track's age for which it was watched before it counts as KNOWN."""
 GROWN = 1.15
@@ -89,7 +89,7 @@ class _Watched:
 class TrackingStage:
     """Tracks the faces of one source.
 
-    With `max_track_s`, a track that lasts longer is ended and its face starts a new one. For a `live` stream gradual
+    With `max_track_s`, a track that lasts longer is ended, and its face starts a new track. For a `live` stream gradual
     transitions are not detected, because that would delay results until a transition is over. With `may_turn` the first
     seconds are checked for sideways faces.
     """
@@ -136,7 +136,7 @@ class TrackingStage:
         return 0 if self._sideways is None else self._sideways.quarters
 
     def tracked_frames(self, frames: Iterable[Frame]) -> Iterator[TrackedFrame]:
-        """Yield one tracked frame per frame, in order; tracks still open at the end are not reported as ended."""
+        """Yield one tracked frame per frame, in order; tracks that are open at the end are not reported as ended."""
         coming = Peekable(frames)
         for frame in coming:
             until = frame.pts_seconds + frame.duration_seconds
@@ -237,7 +237,7 @@ class TrackingStage:
         update = self._tracker.update(frame.pts_seconds, faces)
         tracked.ended += [track.track_id for track in update.lost]
         for track in update.born:
-            # An unrelated picture shows each face only once, so one detection must be enough.
+            # Faces in unrelated pictures cannot be detected again, so a single detection must be enough.
             track.confident = track.confident or frame.unrelated
         for track, face in [*update.seen, *((track, track.face) for track in update.born)]:
             tracked.seen.append((track.track_id, self._region(frame, face.box), face))
@@ -246,7 +246,7 @@ class TrackingStage:
         # While the previous shot may still return, new tracks do not count yet.
         tracked.people = [track.track_id for track in self._tracker.tracks if track.confident and not self._left]
         smallest = self._smallest(frame)
-        # A face too small to be kept need not be watched closely.
+        # A face that is too small to be kept does not have to be watched closely.
         tracks = [track for track in self._tracker.tracks if shorter_side(track.face.box) >= smallest]
         lively = any(
             track.track_id not in seen or track.last_pts - track.first_pts < YOUNG_S or track.motion.speed > FAST
@@ -255,7 +255,7 @@ class TrackingStage:
         self._watched = {one.track_id: self._watched.get(one.track_id) or _Watched(frame.pts_seconds) for one in tracks}
         well_known = [self._is_known(track, self._watched[track.track_id], frame.pts_seconds) for track in tracks]
         self._next_detection = frame.pts_seconds + self._interval(lively) - 1e-6
-        # A face with too low a score to start a track may start one soon.
+        # A face whose score is too low to start a track may start a track soon.
         nothing = not self._tracker.tracks and not tracked.faces_detected
         steady = bool(self._tracker.tracks) and not lively
         if self._sideways is not None and self._sideways.suspects:

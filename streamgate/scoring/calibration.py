@@ -23,9 +23,9 @@ class Calibration:
     """How a run maps raw values to scalars.
 
     Attributes:
-        mappings: measure -> mapping, for the measures whose mapping is not fixed by their spec.
-        absent: measure -> why it is not available in this run (NO_WEIGHTS or UNCALIBRATED).
-        learned_ids: measure -> calibration id from the weights' card, for learned measures.
+        mappings: mapping of each measure whose mapping is not fixed by its spec.
+        absent: for each measure that is not available in this run, the reason (NO_WEIGHTS or UNCALIBRATED).
+        learned_ids: for each learned measure, the calibration id on the card of its weights.
     """
 
     mappings: Mapping[str, Sigmoid]
@@ -59,7 +59,7 @@ class Calibration:
 
     @classmethod
     def of_summary(cls, summary: Mapping[str, Any]) -> Calibration:
-        """The inverse of `summary`. Raises KeyError, TypeError or ValueError for anything else."""
+        """The inverse of `summary`. Raises KeyError, TypeError or ValueError if the values are invalid."""
         if not all(w for _, w in summary["mappings"].values()):
             raise ValueError("a mapping without width")
         return cls(
@@ -77,11 +77,11 @@ class Calibration:
         }
 
     def missing(self, config: Config) -> dict[str, str]:
-        """Measures in use that are not available, with the status that says why."""
+        """The measures in use that are not available, each with a status that tells the reason."""
         return {name: str(self.absent[name]) for name in config.measures.used if name in self.absent}
 
     def under(self, config: Config) -> Calibration:
-        """A copy with the mappings that a configuration sets."""
+        """A copy that uses the mappings set in a configuration."""
         given = {name: config.measures[name].mapping for name in config.measures.recorded}
         chosen = {name: mapping for name, mapping in given.items() if mapping is not None}
         # An uncalibrated measure becomes available once the configuration gives it a mapping.
@@ -108,7 +108,7 @@ class Calibration:
 
 
 def recorded_measures(config: Config) -> list[MeasureSpec]:
-    """The measures that records list, in order."""
+    """The measures that are listed in records, in that order."""
     recorded = config.measures.recorded
     return [spec for spec in config.measures.specs if spec.name in recorded]
 

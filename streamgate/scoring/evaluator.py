@@ -33,7 +33,7 @@ class Evaluator:
 
     Attributes:
         names: the run's measure set, which are the measures in use that have weights and calibration.
-        calibration_id: qualities are comparable only under the same one.
+        calibration_id: qualities are comparable only if they have the same id.
     """
 
     def __init__(self, config: Config, calibration: Calibration) -> None:
@@ -58,7 +58,7 @@ class Evaluator:
             output.size / output.max_upscale if output.upscale and output.max_upscale and "size" in self.names else 0.0
         )
         # On a turned head an eye or half of the mouth is hidden, so the expression network's reasons do not count.
-        # Where turned heads are wanted, the reasons of other networks trained on frontal faces do not count either.
+        # If turned heads are wanted, the reasons of other networks trained on frontal faces do not count either.
         everyone = config.keep.poses == "all"
         lenient = [spec for spec in here if spec.frontal and (everyone or spec.source == "expression")]
         self._frontal_reasons = [reason for spec in lenient for reason in spec.reasons]
@@ -69,7 +69,7 @@ class Evaluator:
         return any(self._weights.values())
 
     def evaluate(self, candidate: Candidate, width: int, height: int) -> None:
-        """Fill in measures, quality and gate of a face of an upright frame of `width` x `height` source pixels."""
+        """Set the measures, quality and gate of a face in an upright frame of `width` x `height` source pixels."""
         candidate.evidence.values.update(self._usual(candidate))
         candidate.measures = self.measures(candidate.evidence)
         candidate.quality = self.quality(candidate.measures)
@@ -92,7 +92,7 @@ class Evaluator:
         return {name: value for name, value in usual.items() if value is not None}
 
     def measures(self, evidence: Evidence) -> dict[str, Measure]:
-        """Every recorded measure by name; unavailable ones carry a status instead of a value."""
+        """All recorded measures by name; measures that are not available have a status instead of a value."""
         found: dict[str, Measure] = {}
         for spec, scale in self._specs:
             if scale is None:
@@ -115,7 +115,7 @@ class Evaluator:
         return absent if raw is None or not math.isfinite(raw) else Measure(raw, None, Status.UNCALIBRATED)
 
     def guessed(self, face: Face, evidence: Evidence, measures: Mapping[str, Measure]) -> dict[str, Measure]:
-        """`measures`, with estimates for those of the set that are not scored yet, where an estimate is possible."""
+        """`measures`, with estimates for measures of the set that are not scored yet, if an estimate is possible."""
         found = dict(measures)
         for spec, scale in self._specs:
             known = found[spec.name]
@@ -149,7 +149,7 @@ class Evaluator:
             if excess is not None:
                 found[limit.choose(evidence) if limit.choose else next(iter(limit.reasons))] = excess
         eyes = measures["size"].raw
-        # The square is at least four eye distances wide; for most faces this check saves computing it.
+        # The square is at least four eye distances wide; for most faces this check avoids computing the square.
         if SMALL not in found and eyes is not None and 4 * eyes < self._smallest_square + 1:
             square = _square(face)
             if square < self._smallest_square:
@@ -180,7 +180,7 @@ class Evaluator:
         total = weight_sum = 0.0
         for name, weight in self._weights.items():
             scalar = measures[name].scalar
-            # Floored at 1 so that a single scalar near 0 lowers the mean instead of making it 0.
+            # The minimum of 1 ensures that a single scalar near 0 lowers the mean instead of making it 0.
             total += weight * math.log(max(1.0, ceilings.get(name, 100.0) if scalar is None else scalar))
             weight_sum += weight
         return math.exp(total / weight_sum) if weight_sum else 0.0

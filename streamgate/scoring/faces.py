@@ -38,7 +38,7 @@ from streamgate.tracking.overlap import iou
 from streamgate.tracks import Candidate
 
 THUMBNAIL_SIDE = 128
-"""Side of the small pictures of near misses."""
+"""Side, in pixels, of the small pictures of near misses."""
 REFINE_SIDE = 160
 """Side, in pixels, of the region in which landmarks are refined; the face's side is a little over half of it."""
 REFINE_GROWTH = 0.4
@@ -81,7 +81,8 @@ class FaceScorer:
         return self.potential(candidate, picture)
 
     def potential(self, candidate: Candidate, picture: Picture) -> float:
-        """Upper bound of quality from the evidence so far, with the head pose estimated; 0 where the gate rejects it.
+        """Upper bound of quality from the evidence so far, with the head pose estimated; 0 if the gate rejects the
+        face.
 
         A face that narrowly fails for one reason is not rejected yet: it may pass with refined landmarks.
         """
@@ -106,8 +107,8 @@ class FaceScorer:
 
         The network also finds the landmarks (except in a `ready` crop, whose landmarks are fixed), and its landmarks
         are more stable than the detector's: when the crop is shifted, they vary by 0.4 % of the distance between the
-        eyes, instead of 1.2 %. After the first run, `unsettled` is the distance between the eyes' new positions and
-        those from which the crop was made. A second run is more accurate, and its result is final.
+        eyes, the detector's by 1.2 %. After the first run, `unsettled` is the distance between the eyes' new positions
+        and those from which the crop was made. A second run is more accurate, and its result is final.
         """
         again, candidate.unsettled = candidate.unsettled > 0.0, 0.0
         try:
@@ -143,7 +144,8 @@ class FaceScorer:
         """Refine the landmarks, then measure pixels, expression, pose, recognizability and IFQA; expensive steps run
         last.
 
-        Without `full` it stops when the gate fails or when the quality can no longer exceed `floor` of the candidate.
+        Without `full`, scoring stops when the gate fails or when the quality can no longer exceed the candidate's
+        `floor`.
         """
         if self._is_spoiled(candidate, picture):
             self._evaluate(candidate, picture)
@@ -167,7 +169,7 @@ class FaceScorer:
             if candidate.unsettled:
                 yield from self.run_expression(candidate, picture)
             hopeless = self._cannot_win(candidate, picture, floor, full)
-            # Store the bound before the remaining networks run: other faces are compared with it.
+            # The bound is stored before the remaining networks run, because other faces are compared with it.
             self._guess(candidate)
             if hopeless:
                 return
@@ -184,7 +186,8 @@ class FaceScorer:
             self._evaluate(candidate, picture)
 
     def refine(self, picture: Picture, face: Face) -> Generator[list[InferenceRequest], list[Any], Face | None]:
-        """Detect the face again in its region, scaled to a fixed size; returns it, or None when it is not found."""
+        """Detect the face again in its region, scaled to a fixed size; returns the new face, or None if it is not
+        found."""
         centre = (face.box[:2] + face.box[2:]) / 2
         side = (1 + REFINE_GROWTH) * float(max(face.box[2] - face.box[0], face.box[3] - face.box[1], 1.0))
         scale = REFINE_SIDE / side
@@ -361,7 +364,7 @@ def enlargement(face: Face, output: OutputConfig) -> float:
 
 
 def enlarged(faces: Sequence[Face], thumbnail: Array, picture: Picture) -> list[Face]:
-    """Convert faces found on a thumbnail to the picture's own pixels; pixel centres have integer coordinates."""
+    """Convert faces found on a thumbnail to pixels of the full picture; pixel centres have integer coordinates."""
     ratio = np.array([picture.width / thumbnail.shape[1], picture.height / thumbnail.shape[0]])
     return [
         Face(

@@ -21,11 +21,12 @@ from streamgate.tracking.overlap import square
 from streamgate.tracks import Candidate
 
 _SLACK = 0.15
-"""Extra margin as a share of the box."""
+"""Extra margin around a card's crop, as a share of the box."""
 
 
 class FullScorer(FaceScorer):
-    """A `FaceScorer` that also computes the measures with a card for faces that have passed so far, cheap ones first.
+    """A `FaceScorer` that also computes the measures with a card, cheap measures first, for faces that have passed so
+    far.
 
     Measures without a calibration are computed too, because their raw values are shown.
     """
@@ -84,13 +85,13 @@ class FullScorer(FaceScorer):
 
 
 def cards_in_use(config: Config) -> tuple[CropCard, ...]:
-    """The crops that the measures in use need."""
+    """The cards, which describe the crops, of the measures in use."""
     specs = recorded_measures(config)
     return tuple(spec.card for spec in specs if spec.card is not None and config.measures[spec.name].use)
 
 
 def face_region(box: Array, margin: float, cards: Iterable[CropCard], picture: Picture) -> Array:
-    """The region [x1, y1, x2, y2] around a face to keep, so that all its crops can be cut from it later.
+    """The region [x1, y1, x2, y2] around a face that has to be held so that all crops can be cut from it later.
 
     It is a square with a margin of `margin` times the box's longer side on each side, or more if a card needs more.
     """

@@ -31,7 +31,7 @@ class PictureStore:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the pictures in memory."""
+        """Size of the pictures in memory, bytes."""
         with self._mutex:
             return self._held
 

@@ -34,7 +34,7 @@ faces are tried if several windows in a row have failed and a face is already ke
 MAX_NEIGHBOUR_STEPS = 3
 """Maximum number of times that the search for the best face moves on to a better neighbour."""
 TEMPLATE_FACES = 8
-"""Minimum number of faces in a kept track's template, if the end of the track has that many."""
+"""Minimum number of faces in a kept track's template, if enough faces are held at the end of the track."""
 LUCKY_MARGIN = 5.0
 """If neighbours reduce the best face's quality by more than this number of points, that face was a lucky frame, and
 faces that were skipped because of it are reconsidered."""
@@ -382,7 +382,7 @@ class TrackSelector(ScoredTrack):
         return self._config.smoothing.short_s / 2 + 1e-9
 
     def _cooldown_s(self) -> float:
-        """Seconds after a scored face during which others are only prescored; longer for longer tracks."""
+        """Seconds after a scored face for which other faces are only prescored; the time grows with the track."""
         return self._config.advanced.cooldown_ratio * (self.observed.last_pts - self.observed.first_pts)
 
 

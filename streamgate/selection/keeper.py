@@ -28,7 +28,7 @@ LAYERS = 3
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A kept candidate with its rank, and the name of the pose bin that it was kept for."""
+    """A kept candidate with its rank and the name of the pose bin for which it was kept."""
 
     candidate: Candidate
     rank: int
@@ -77,7 +77,7 @@ class Keeper:
             self._consider_runner_up(candidate, region)
 
     def threshold(self, candidate: Candidate | None = None) -> float:
-        """The smoothed quality that a further candidate has to exceed to be kept; 0 while a rank is free.
+        """The smoothed quality that another candidate has to exceed to be kept; 0 while a rank is free.
 
         With pose bins, this is the threshold of the candidate's bin, or 0 while the pose is unknown.
         """

@@ -15,7 +15,7 @@ from streamgate.tracks import Candidate
 
 @dataclass(slots=True, eq=False)
 class Observation:
-    """A track's face in one frame: a copied region, and (once two detections enclose it) a candidate."""
+    """A track's face in one frame: a copied region, and a candidate once the face is detected or interpolated."""
 
     frame: Frame
     """Time and index of the frame; its picture is the copied region."""

@@ -12,8 +12,7 @@ _DECIMALS = 3
 
 
 class TrackReference:
-    """Percentiles of raw values over a track's evenly spaced faces, which unlike the scored faces are an unbiased
-    sample.
+    """Percentiles of raw values over a track's evenly spaced faces. Selection does not influence which faces these are.
 
     Attributes:
         usual: the references so far, by measure; candidates that share this mapping are evaluated with them. A measure

@@ -48,7 +48,7 @@ class ScoredTrack:
         return found if fallback is None or fallback.candidate is None else [*found, fallback.candidate]
 
     def drain(self) -> list[Candidate]:
-        """Evaluated faces that will not change any more, each returned once.
+        """Return the evaluated faces that will not change any more; each face is returned only once.
 
         They are in order of time, except that faces which may still be kept are returned later, because they are
         evaluated again when the track has ended.
@@ -116,7 +116,7 @@ class ScoredTrack:
             self.keeper.offer(observation.candidate, observation.frame.picture)
 
     def _remember_fallback(self, window: list[Observation]) -> None:
-        """Remember the least bad of the faces that the cheap gate rejected, in case no better one follows."""
+        """Remember the least bad of the faces that the cheap gate rejected, in case no better face follows."""
 
         def badness(observation: Observation) -> tuple[int, float, float]:
             assert observation.candidate is not None

@@ -40,7 +40,7 @@ class TemplateSum:
         self._faces = 0
 
     def add(self, candidate: Candidate) -> None:
-        """Add a face with an embedding, unless the gate has a reason against it or its quality is too low."""
+        """Add a face that has an embedding, unless the gate has a reason against the face or its quality is too low."""
         vector = candidate.evidence.embedding
         if vector is None or candidate.gate.reasons:
             return

@@ -30,13 +30,13 @@ part of the scene."""
 LOOK_S = 0.06
 """Interval between the small pictures of the substream; the match at times in between is interpolated."""
 LOOKS_KEPT = 170
-"""Number of small pictures of the substream that are kept: ten seconds."""
+"""Number of small pictures of the substream that are kept, which is enough for ten seconds."""
 FURTHEST_S = 4.0
 """Maximum difference between the delays of the two streams."""
 _AFTER_CONNECT_S = 0.3
 """Maximum change of that difference with a new connection."""
 _GROWTH = 0.002
-"""Growth of the uncertainty, seconds per second."""
+"""Growth of the offset's uncertainty, in seconds per second."""
 _DRIFT_S = 60.0
 """Minimum time over which drift is measured; over a shorter time, the error of a comparison would look like drift."""
 _MEDIAN = 5
@@ -71,7 +71,7 @@ def small_picture(picture: Picture | Frame, times: int) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A small picture and its time in its stream, seconds."""
+    """A small picture and its time in its stream, in seconds."""
 
     seconds: float
     luma: Array

@@ -30,15 +30,15 @@ _CLIENTS_REMEMBERED = 1024
 
 
 class Access:
-    """The token of a service and what is derived from it. Thread-safe.
+    """Checks the token of a service, and creates and checks session values. Thread-safe.
 
     A session value is `expires.nonce.signature`: it can be verified without stored state, survives a restart of
     the service, and becomes invalid when the token changes. The signing key is derived from the token with scrypt, so
     that a weak token cannot be guessed quickly from a stolen cookie. Every comparison takes constant time.
 
     Args:
-        token: the secret that users and Prometheus present.
-        clock: seconds since the epoch.
+        token: the secret that users and Prometheus send.
+        clock: returns the time in seconds since the epoch.
     """
 
     def __init__(self, token: str, clock: Callable[[], float] = time.time) -> None:
@@ -70,11 +70,12 @@ class Access:
 
 
 class Throttle:
-    """Limits token guesses: each client may fail `burst` times, then once every `refill_seconds`. Thread-safe.
+    """Limits token guesses: each client may fail `burst` times at once, and then once every `refill_seconds`.
+    Thread-safe.
 
     Only wrong tokens are throttled; the right token is always accepted.
 
-    A client is an IPv4 address or an IPv6 /64 network, since a household usually owns a whole /64. In addition, all
+    A client is an IPv4 address or an IPv6 /64 network, because a household usually has a whole /64. In addition, all
     clients together share a budget that is twenty times as large, which limits guessing from many addresses at once. At
     most 1024 clients are remembered; the client whose last failure is oldest is forgotten first.
     """
@@ -127,7 +128,7 @@ def bearer_of(headers: Mapping[str, str]) -> str | None:
 
 
 def checked_token(host: str, token: str | None) -> str | None:
-    """The token to use when listening on `host`; None (no authentication) only on loopback.
+    """The token to use when listening on `host`; None means no authentication and is possible only on loopback.
 
     Raises UsageError when another host would be served without a token.
     """
@@ -157,7 +158,8 @@ def is_loopback(host: str) -> bool:
 
 
 def host_allowed(header: str) -> bool:
-    """Whether a Host header names this machine's loopback, with any port (it may be forwarded by ssh -L).
+    """Whether a Host header names this machine's loopback; any port is allowed, because ssh -L may forward another
+    port.
 
     Protects against DNS rebinding: a page of another site whose name was rebound to 127.0.0.1 still sends that name as
     the Host.

@@ -49,9 +49,9 @@ class Connections:
     """The open connections of one server; used only in its event loop.
 
     When there are too many, the oldest connection that has not sent its whole request is closed. If there is no such
-    connection, the oldest connection that does not read its response is closed. So a peer that sends its request at
-    once gets in, however many idle connections there are. A connection that is being answered and reads its response is
-    never closed to make room for another one.
+    connection, the oldest connection that does not read its response is closed. So a peer that sends its request
+    immediately is served, however many idle connections there are. A connection that is being answered and reads its
+    response is never closed to make room for another one.
 
     Args:
         state: its metrics count the open and the closed connections.
@@ -151,7 +151,7 @@ def _owes(protocol: Any) -> bool:
 
 
 class Listener(socket.socket):
-    """A listening socket whose `accept` pauses and reports no connection while no descriptors are left."""
+    """A listening socket whose `accept` pauses and returns no connection while no descriptors are left."""
 
     log: Callable[[str], None] = staticmethod(lambda line: None)
     """Called with a line, without rate limit, each time that no descriptor is left."""

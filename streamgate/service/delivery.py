@@ -59,7 +59,7 @@ class LiveEvent:
 
 
 class Delivery(Collector):
-    """Delivers the events of all streams. A context manager: leaving it makes the spool durable.
+    """Delivers the events of all streams. It is a context manager; when it is left, the spool has been written to disk.
 
     Args:
         redis: None if Redis is not used; then there is no spool either.
@@ -162,7 +162,7 @@ class Delivery(Collector):
 
     def _start(self, name: str, work: Callable[[], None]) -> None:
         def guarded() -> None:
-            # A bug in this code must not stop delivery for the rest of a run that lasts months.
+            # A service runs for months, so a bug in this code must not stop delivery until it is restarted.
             while True:
                 try:
                     return work()
@@ -280,7 +280,7 @@ class Delivery(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield metrics for the registry: waiting events, lost events, bytes on disk."""
-        self.figures()  # the overview must not lag behind the metrics
+        self.figures()  # so that overview and metrics agree
         if (spool := self._spool) is not None:
             yield GaugeMetricFamily("streamgate_spool_events", "Events waiting for Redis.", len(spool))
             yield GaugeMetricFamily("streamgate_spool_bytes", "Size of the events waiting for Redis.", spool.size)

@@ -68,9 +68,9 @@ class EventStreams:
         In addition, every three seconds a `streams` event carries the state of all streams, as `/api/streams` does:
         creating one text for all browsers costs less than answering requests from each of them.
 
-        A slow browser loses its oldest events once 256 are waiting, and gets a `gap` event with their number (null
-        when it reconnects to a server that was restarted). Because of the limit of an hour, a browser whose session has
-        expired cannot listen for longer; browsers reconnect automatically.
+        A slow browser loses its oldest events once 256 are waiting, and gets a `gap` event with the number of lost
+        events (null if the server was restarted before the browser reconnected). Because of the limit of an hour, a
+        browser whose session has expired cannot listen for longer; browsers reconnect automatically.
 
         Args:
             after: number of the last event that this browser has received; None for a new browser.

@@ -53,7 +53,8 @@ class EventHub:
     def subscribe(
         self, *, limit: int = 256, after: int | None = None, wake: Callable[[], None] | None = None
     ) -> Iterator[Take]:
-        """Listen while the block runs; yields a function that takes all waiting events, oldest first, without waiting.
+        """Listen while the block runs; yields a function that returns all waiting events, oldest first, without
+        blocking.
 
         Args:
             limit: maximum number of waiting events; when it is exceeded, the oldest are dropped.

@@ -108,7 +108,7 @@ class MainFaces(Collector):
             try:
                 work()
             except Exception as error:
-                # A bug in this code must not stop lookups for the rest of a run that lasts months.
+                # A service runs for months, so a bug in this code must not stop lookups until it is restarted.
                 if os.environ.get("STREAMGATE_DEBUG"):
                     traceback.print_exc()
                 self._log(f"main streams: internal error ({type(error).__name__}: {error}); please report it")
@@ -173,7 +173,7 @@ class MainFaces(Collector):
             self._observe(time.perf_counter() - began)
 
     def _finish(self, lookup: Lookup, shot: BestShot | None, reason: str | None) -> None:
-        """Answer a lookup, unless it is already answered."""
+        """Answer a lookup, unless it has already been answered."""
         with self._changed:
             if lookup.answered:
                 return

@@ -83,7 +83,7 @@ class Lookup:
 
 
 def look_up(lookup: Lookup) -> BestShot:
-    """The main stream's shot of a face. Raises Fallback."""
+    """Find the face of a lookup in the main stream; returns its shot. Raises Fallback."""
     main, pts = lookup.main, lookup.shot.pts_seconds
     playing, alignment = main.playing, main.alignment
     if playing is None or (lookup.pinned is not None and lookup.pinned.playing is not playing):

@@ -51,7 +51,7 @@ class Playing:
         self._spacings: list[float] = []
 
     def take(self, reader: UnitReader, data: bytes) -> int:
-        """Process received data; returns the number of pictures in it."""
+        """Process received data; returns the number of pictures that it completes."""
         units = reader.feed(data)
         arrived = time.monotonic()
         for unit in units:
@@ -66,7 +66,7 @@ class Playing:
 
 
 class MainStream:
-    """Receives the main stream of one camera in its own thread, and reconnects for as long as it runs.
+    """Receives the main stream of one camera in its own thread, and reconnects until it is stopped.
 
     Attributes:
         alignment: the alignment of the main stream with the substream.
@@ -242,7 +242,7 @@ def metrics_of(streams: Sequence[MainStream]) -> Iterator[Metric]:
         running.add_metric([stream], float(one["state"] == "running"))
     yield running
     for name, text, key in (
-        ("streamgate_main_pictures", "Pictures of the main stream that arrived.", "pictures"),
+        ("streamgate_main_pictures", "Pictures received from the main stream.", "pictures"),
         ("streamgate_main_connects", "Connections made to the main stream.", "connects"),
         ("streamgate_main_faces", "Faces found in the main stream.", "faces"),
     ):

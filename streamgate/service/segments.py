@@ -26,7 +26,7 @@ MAX_NUMBER = 1 << 53
 """Limit for item numbers, which start at 1; no service runs long enough to reach it."""
 MAX_SEGMENT_BYTES = 1 << 30
 DAMAGED = "damaged"
-"""Folder for the segments that were set aside."""
+"""Name of the folder for damaged segments that were set aside."""
 _MARK = b"SGE1"
 _NAME = re.compile(r"[0-9]{8}\.spool")
 _LAST = 90_000_000
@@ -73,7 +73,7 @@ def segment_name(number: int) -> str:
 def segments_in(folder: Path) -> list[int]:
     """Numbers of the segments in a folder, ascending.
 
-    Raises OSError, and SinkError when another file is named `.spool` or `DAMAGED` is not a folder.
+    Raises OSError, and raises SinkError if a file ending in `.spool` is not a segment or if `DAMAGED` is not a folder.
     """
     found = []
     with os.scandir(folder) as entries:
@@ -98,7 +98,7 @@ def segments_in(folder: Path) -> list[int]:
 def open_regular(path: Path) -> IO[bytes]:
     """Open a file of the spool, without following links and without blocking on a pipe.
 
-    Raises OSError, and SinkError for anything but a regular file.
+    Raises OSError, and raises SinkError if it is not a regular file.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     file = os.fdopen(os.open(path, flags), "rb")
@@ -109,7 +109,7 @@ def open_regular(path: Path) -> IO[bytes]:
 
 
 def framed(item: Item) -> bytes:
-    """The bytes of an item in a segment."""
+    """An item as bytes of a segment, with its frame."""
     number, data = item
     return FRAME.pack(_MARK, len(data), _checksum(number, data), number) + data
 
@@ -127,7 +127,7 @@ def read_item(path: Path, location: ItemLocation) -> bytes | None:
 def scan(path: Path, segment: int) -> tuple[list[ItemLocation], int]:
     """Find the intact items of a segment; also returns the number of damaged stretches before, between and after them.
 
-    Raises OSError, and SinkError like `open_regular`.
+    Raises the same errors as `open_regular`.
     """
     locations: list[ItemLocation] = []
     stretches = in_vain = offset = 0
@@ -151,7 +151,7 @@ def scan(path: Path, segment: int) -> tuple[list[ItemLocation], int]:
 
 
 def _frame_at(file: IO[bytes], offset: int) -> tuple[int, bytes] | None:
-    """Number and data of the intact frame at an offset of a file; None when there is none."""
+    """Number and data of the intact frame at an offset of a file; None if there is no intact frame."""
     head = os.pread(file.fileno(), FRAME.size, offset)
     if len(head) < FRAME.size:
         return None

@@ -92,7 +92,7 @@ class StreamTable(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """One stream to watch. A stream whose spec is unchanged is not restarted."""
+    """One stream to watch. When the configuration is read again, streams with an unchanged spec are not restarted."""
 
     name: str
     url: str = field(repr=False)
@@ -108,7 +108,7 @@ class StreamSpec:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything `serve` needs; made by `read_settings`."""
+    """All settings of `serve`; created by `read_settings`."""
 
     streams: tuple[StreamSpec, ...]
     config: Config
@@ -220,7 +220,7 @@ def _validated(table: Any, tree: Any, what: str) -> Any:
             key = ".".join(str(part) for part in item["loc"])
             near = difflib.get_close_matches(key, list(table.model_fields), 1, 0.5)
             unknown = item["type"] == "extra_forbidden"
-            # Never show the value: it may be an address with a password.
+            # The value is never shown, because it may be an address with a password.
             text = "there is no such key" if unknown else item["msg"]
             hint = f" (did you mean {near[0]}?)" if unknown and near else ""
             problems.append(f"{one_line(key, 80)}: {one_line(text)}{hint}")
@@ -230,7 +230,7 @@ def _validated(table: Any, tree: Any, what: str) -> Any:
 def _config_of(preset: str | None, own: Mapping[str, Any], settings: Sequence[str], what: str) -> Config:
     try:
         # `measures.yaw.max = 20` is a nested table in TOML, `"measures.yaw.max" = 20` a single key; both mean the same.
-        # They are converted to the form of `--set`, whose settings follow and take precedence.
+        # They are converted to the form of `--set`; settings given with `--set` come later and take precedence.
         # `serve` stores no embeddings, even if a preset for recorded footage asks for them.
         texts = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in leaves(own)]
         config = load_config(preset or "live", ["identity.store=none", *texts, *settings])

@@ -21,7 +21,7 @@ class StreamState(StrEnum):
     CONNECTING = "connecting"
     RUNNING = "running"
     STALLED = "stalled"
-    """Connected, but no frame for longer than the stall limit; about to be closed."""
+    """Connected, but no frame has arrived for longer than the stall limit; the connection will be closed soon."""
     WAITING = "waiting"
     """Waiting for the next attempt to connect."""
     FAILED = "failed"
