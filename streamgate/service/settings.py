@@ -198,7 +198,7 @@ def _read_file(path: Path) -> tuple[ServiceTable, dict[str, StreamTable]]:
         raise UsageError(f"{path}: there is no table [{one_line(key, 80)}]{hint}")
     streams = tree.get("streams", {})
     if not isinstance(streams, dict) or not all(isinstance(one, dict) for one in streams.values()):
-        raise UsageError(f"{path}: each stream must be a table: [streams.NAME] with url = ...")
+        raise UsageError(f"{path}: streams must be given as tables: [streams.NAME] with url = ...")
     if len(streams) > MAX_STREAMS:
         raise UsageError(f"{path}: {len(streams)} streams are too many for one service; the limit is {MAX_STREAMS}")
     for name in streams:
