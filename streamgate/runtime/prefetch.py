@@ -38,7 +38,7 @@ def prefetch(
                     break
             else:
                 put(None, StopIteration())
-        except BaseException as error:  # raised in the consumer's thread
+        except BaseException as error:  # it is raised again in the consumer's thread
             put(None, error)
         finally:
             close = getattr(items, "close", None)

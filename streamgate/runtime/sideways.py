@@ -139,7 +139,8 @@ def _score(face: Face | None) -> float:
 
 
 def _is_same(small: Face | None, large: Face | None) -> bool:
-    """Whether the faces found at the two sizes are the same face, and upright with a high score at both."""
+    """Whether the faces found at the two sizes are the same face, and whether it is upright with a high score at both
+    sizes."""
     if small is None or large is None or min(small.score, large.score) < SCORE:
         return False
     if max(_tilt(small), _tilt(large)) > TILT:

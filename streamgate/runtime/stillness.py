@@ -37,8 +37,8 @@ the eyes (root mean square over the checks)."""
 MIN_POINTS = 8
 """Minimum number of points in the face, and of points around it, for a comparison."""
 FACE_SHARE, AROUND_SHARE = 0.8, 0.5
-"""Minimum shares of the points in and around a still face that must move together. The second is lower because somebody
-may pass in front of the picture's edge."""
+"""Minimum shares of the points in and around a still face that must move together. The second share is lower because a
+person may pass in front of the picture's edge."""
 MOVED = 3
 """Minimum number of checks with motion for a face to count as live."""
 CHANCE = 0.1

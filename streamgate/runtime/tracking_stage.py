@@ -48,12 +48,12 @@ transition."""
 class TrackedFrame:
     """The result of tracking for one frame.
 
-    All tracks are given by their ids. Each `Frame` in it holds a copied region around one face with the frame's time,
-    never the whole picture. Tracks in `ended` have to be ended before the other fields are processed. `people` are the
-    tracks that have proved to be more than noise; the list is empty when no detection ran. `until` is the end of the
-    frame's display time. `turn` is the number of clockwise quarter turns by which the source must be rotated and read
-    again; None while undecided. `transition` marks a frame between two shots; no track continues past the last such
-    frame. `unrelated` and `left_out`: see `Frame`.
+    Tracks are identified by their ids. Each `Frame` in `between` and `seen` has the frame's time and a copied region
+    around one face, never the whole picture. Tracks in `ended` have to be ended before the other fields are processed.
+    `people` are the tracks that have proved to be more than noise; the list is empty when no detection ran. `until` is
+    the end of the frame's display time. `turn` is the number of clockwise quarter turns by which the source must be
+    rotated and read again; None while undecided. `transition` marks a frame between two shots; no track continues past
+    the last such frame. `unrelated` and `left_out`: see `Frame`.
     """
 
     pts_seconds: float
@@ -116,8 +116,8 @@ class TrackingStage:
         self._bars = BarDetector()
         self._next_detection = -np.inf
         self._watched: dict[int, _Watched] = {}
-        # The best shot of a pose may come at any time, so with poses no track is ever KNOWN; more best shots take
-        # longer to find.
+        # The best shot of a pose may come at any time, so with `keep.poses` = all no track is ever KNOWN. Finding more
+        # best shots takes longer.
         self._watch_s = 0.0 if config.keep.poses == "all" else config.advanced.watch_s * config.keep.top_k
         self._max_track_s = max_track_s
         self._size: tuple[int, int] | None = None
@@ -283,7 +283,8 @@ class TrackingStage:
                 tracked.between.append((track.track_id, self._region(frame, box)))
 
     def _smallest(self, frame: Frame) -> float:
-        """Minimum shorter box side, in pixels, of a face that is, or may soon become, large enough to be kept."""
+        """Minimum length in pixels of the shorter box side of a face that is, or may soon become, large enough to be
+        kept."""
         return 0.8 * self._config.smallest_face_px(frame.width, frame.height)
 
     def _region(self, frame: Frame, box: Array) -> Frame:

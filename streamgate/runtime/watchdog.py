@@ -28,7 +28,7 @@ def within(seconds: float, call: Callable[[], Value], location: str) -> Value:
     def work() -> None:
         try:
             value = call()
-        except BaseException as error:  # raised in the caller's thread
+        except BaseException as error:  # it is raised again in the caller's thread
             with suppress(InvalidStateError):
                 result.set_exception(error)
             return

@@ -78,7 +78,7 @@ class LiveFolder:
 
     @property
     def size(self) -> int:
-        """Size in bytes of all files that streams wrote below the folder, without removed ones."""
+        """Size in bytes of all files that streams wrote below the folder, except files that were removed since."""
         return self._bytes
 
     @staticmethod

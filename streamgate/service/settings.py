@@ -250,7 +250,7 @@ def _addresses(stream: StreamTable, what: str, config: Config) -> tuple[str, Con
     if stream.url is not None and stream.detect is None and stream.record is None:
         return _address(stream.url, what), config, None
     if stream.url is not None or stream.detect is None or stream.record is None:
-        raise UsageError(f"{what}: give url alone, or detect (the substream) and record (the main stream) together")
+        raise UsageError(f"{what}: give url, or detect (the substream) together with record (the main stream)")
     return _address(stream.detect, f"{what}: detect"), config, _main_address(stream.record, f"{what}: record")
 
 
