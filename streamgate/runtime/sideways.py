@@ -25,7 +25,8 @@ SURE = 0.95
 """Score of an upright face that ends the search if it is found at both sizes of a frame, or on `AGREEING` frames
 without a sideways face."""
 TILT = 20.0
-"""Maximum tilt of a face after rotation, degrees: a person who leans on a cushion looks rotated in upright footage."""
+"""Maximum tilt, in degrees, of a sideways face after rotation. A larger tilt is not evidence, because
+a person may lean on a cushion."""
 LEAN = 45.0
 """Maximum tilt, in degrees, of a face that counts as evidence for another direction."""
 MARGIN = 0.15
