@@ -1,4 +1,4 @@
-"""From a ranked candidate to the best shot that users get."""
+"""Converts a ranked candidate to the `BestShot` that users get."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from streamgate.tracks import BestShot, Crop, TrackInfo
 def best_shot(
     ranked: Ranked, track: TrackInfo, source: SourceInfo, config: Config, calibration_id: str, epoch: str = "0"
 ) -> BestShot:
-    """The shot of a candidate whose picture has been cut; it has its embedding only if `identity.store` allows it."""
+    """The best shot of a ranked candidate whose picture is already cut.
+
+    It contains the embedding only if `identity.store` allows it.
+    """
     candidate = ranked.candidate
     assert candidate.image is not None
     crops = {}

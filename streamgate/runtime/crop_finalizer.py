@@ -1,7 +1,7 @@
-"""Finalizing kept faces after their track has ended: pictures cut from the whole frame, and the encoding of all.
+"""Finalizes kept faces after their track has ended: cuts pictures from the whole frame and selects the encodings.
 
-While a track is open, only regions around its face are held. Whole frames are looked up again in the source by their
-time, and only for the few faces that are kept, so memory use stays that of the regions.
+While a track is open, only regions around its face are held. Afterwards the whole frames are read from the source
+again, but only for the few faces that are kept. So no whole frame has to be held in memory while a track is open.
 """
 
 from __future__ import annotations
@@ -30,28 +30,33 @@ from streamgate.store.images import decode, encode
 from streamgate.tracks import CROP_NAMES, BestShot, Crop, Encoding, TrackEnd
 
 _SAME_PICTURE = 4.0
-"""Mean difference in levels up to which a frame counts as the one that the kept crop was cut from."""
+"""Maximum mean difference, in grey levels, between the kept crop and the same crop of a frame read again; with a larger
+difference it is a different frame."""
 _LOWEST = 30
-"""Lowest quality that "auto" chooses: the networks are less sensitive to block artefacts than people."""
+"""Lowest quality that "auto" chooses. It is limited because the networks are less sensitive to block artefacts than
+people."""
 
 
 class CropFinalizer:
     """Completes the shots of one source's ended tracks.
 
     Args:
-        source: an open source, in which frames are looked up.
+        source: an open source, from which frames are read again.
     """
 
     def __init__(self, context: ScoringContext, source: Source) -> None:
         self.missed = 0
-        """Number of kept faces without loose or whole-frame crops because their frame was not found again."""
+        """Number of kept faces that have no loose or whole-frame crop because their frame could not be read again."""
         self._context = context
         self._output = context.config.output
         self._source = source
         self._from_frame = [name for name in ("loose", "frame") if name in self._output.crops]
 
     def finish(self, ended: TrackEnd) -> TrackEnd:
-        """`ended` with all pictures of its shots and their encodings. Does not raise errors of its own."""
+        """Return `ended` with all pictures of its shots and their encodings.
+
+        A frame that cannot be read again is counted in `missed` and raises no error.
+        """
         if not ended.shots or not (self._from_frame or self._output.format != "png"):
             return ended
         shots = [self._with_frame_crops(shot) for shot in ended.shots] if self._from_frame else list(ended.shots)
@@ -93,7 +98,8 @@ class CropFinalizer:
         return crops
 
     def _encoded_well(self, shot: BestShot) -> BestShot:
-        """Choose for each picture the smallest encoding that the networks cannot tell from the lossless one."""
+        """Choose for each picture the smallest encoding that gives the networks nearly the same results as the lossless
+        one."""
         chosen: dict[str, Encoding] = {}
         pictures = {"ffhq": shot.image, **{name: crop.image for name, crop in shot.crops.items()}}
         run_in_lockstep(
@@ -102,10 +108,13 @@ class CropFinalizer:
         return _encoded(shot, chosen)
 
     def _choose(self, shot: BestShot, name: str, image: Array, chosen: dict[str, Encoding]) -> Steps:
-        """Find the lowest quality within bounds by bisection; if there is none, the picture stays lossless."""
+        """Find, by bisection, the lowest quality whose effect on the networks' results is within the limits.
+
+        If there is none, the picture stays lossless.
+        """
         landmarks = _landmarks_in(shot, name)
         lossless = yield from self._look(image, landmarks, name)
-        low, high = _LOWEST, 101  # every quality from `high` up is within the bounds; 101: lossless
+        low, high = _LOWEST, 101  # qualities from `high` up are within the limits; 101 means lossless
         while low < high:
             middle = (low + high) // 2
             coded = decode(encode(image, Encoding(self._output.format, middle)))
@@ -132,17 +141,17 @@ class CropFinalizer:
     def _alike(self, lossless: tuple[Array, float | None], coded: tuple[Array, float | None]) -> bool:
         if 1.0 - float(lossless[0] @ coded[0]) > self._output.auto_embedding:
             return False
-        # Only a drop counts: light compression removes noise, which raises the score and does no harm.
+        # Only a lower score counts: light compression removes noise, which raises the score and is harmless.
         return lossless[1] is None or coded[1] is None or lossless[1] - coded[1] <= self._output.auto_ifqa
 
 
 def needs_finalizing(config: Config) -> bool:
-    """Whether a CropFinalizer would change anything."""
+    """Whether a `CropFinalizer` is needed for this configuration."""
     return config.output.format != "png" or bool({"loose", "frame"} & set(config.output.crops))
 
 
 def loose_box(face: Face, margin: float, width: int, height: int) -> tuple[int, int, int, int]:
-    """The square around a face's box with a margin of `margin` times the box's longer side on each side, whole pixels.
+    """The square around a face's box, in whole pixels; each side has a margin of `margin` times the box's longer side.
 
     It is clipped at the edges of the `width` x `height` frame, so it may not be square there.
     """
@@ -157,7 +166,7 @@ def loose_box(face: Face, margin: float, width: int, height: int) -> tuple[int, 
 
 
 def _landmarks_in(shot: BestShot, name: str) -> Array:
-    """Positions of a shot's landmarks in one of its pictures, float64 (5, 2)."""
+    """Positions of a shot's landmarks in the picture called `name`, float64 (5, 2)."""
     points = np.asarray(shot.face.landmarks, np.float64)
     if name == "ffhq":
         matrix = ffhq_matrix(points, shot.image.shape[0])

@@ -1,7 +1,8 @@
-"""Hints from tracking to decoding: which of the coming frames may be skipped.
+"""Hints from tracking to decoding about which of the next frames may be skipped.
 
-Decoding runs ahead in its own thread, so each hint belongs to a frame. The source asks for the hint of a frame that it
-has already delivered and waits for it if necessary, so what it skips never depends on how far ahead it was.
+Decoding runs ahead of tracking in its own thread, so each hint belongs to a particular frame. The source asks for the
+hint of a frame that it has already delivered, and waits until tracking has given it. So which frames are skipped never
+depends on how far ahead decoding is.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from streamgate.frames import Frame
 from streamgate.sources.base import Interest
 
 _CHANGES = 256
-"""Number of remembered changes of interest; a source asks about the last few dozen frames."""
+"""Maximum number of remembered changes of interest; enough, because a source asks only about its last few dozen
+frames."""
 
 DISCARDS: dict[str, frozenset[Interest]] = {
     "none": frozenset(),
@@ -25,7 +27,7 @@ DISCARDS: dict[str, frozenset[Interest]] = {
     "steady": frozenset({Interest.EMPTY, Interest.STEADY, Interest.KNOWN}),
     "all": frozenset(Interest),
 }
-"""Interests whose frames are discarded, by `decoding.discard`."""
+"""The interests whose frames are discarded, for each value of `decoding.discard`."""
 
 
 class DecodeHints:
@@ -49,7 +51,7 @@ class DecodeHints:
         self._looked: tuple[float, Sequence[Face]] | None = None
 
     def note(self, pts_seconds: float, interest: Interest) -> None:
-        """Record the interest that follows from a frame; called for every frame in order."""
+        """Record how interesting a frame is; must be called for every frame in order."""
         with self._changed:
             if not self._changes or self._changes[-1][1] is not interest:
                 self._changes.append((pts_seconds, interest))
@@ -57,7 +59,7 @@ class DecodeHints:
             self._changed.notify_all()
 
     def interest(self, pts_seconds: float) -> Interest:
-        """See `HintProvider.interest`; LIVELY after `close`."""
+        """See `HintProvider.interest`; returns LIVELY after `close`."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._until >= pts_seconds)
             if self._closed:
@@ -74,13 +76,14 @@ class DecodeHints:
         return False
 
     def looked(self, pts_seconds: float) -> Sequence[Face] | None:
-        """The faces of the frame on which detection ran early; None for any other frame."""
+        """The faces that `sees_face` found in the frame at `pts_seconds`; None if it was not called for that frame or
+        saw a face."""
         if self._looked is None or self._looked[0] != pts_seconds:
             return None
         return self._looked[1]
 
     def close(self) -> None:
-        """Release a waiting source: tracking has ended."""
+        """End the wait of the source for a hint, because tracking has ended."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

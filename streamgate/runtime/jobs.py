@@ -1,4 +1,4 @@
-"""How many sources to read at once, and with how many decoder threads, on this machine."""
+"""Chooses how many sources are read at once on this machine, and with how many decoder threads."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import os
 from pathlib import Path
 
 SOURCE_BYTES = 256 << 20
-"""Memory set aside for a source that is being read: a 1080p file takes 50 to 100 MiB, a 2160p file up to 250 MiB."""
+"""Memory planned for each source that is being read: a 1080p file takes 50 to 100 MiB, a 2160p file up to 250 MiB."""
 RESERVED_BYTES = 512 << 20
-"""Memory left for the networks, the report and the rest of the process."""
+"""Memory reserved for the networks, the report and the rest of the process."""
 GPU_JOBS = 16
-"""On a GPU; a single file cannot keep it busy."""
+"""Minimum number of jobs on a GPU, because a single file cannot keep it busy."""
 MOST = 64
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 def automatic_jobs(sources: int, *, on_gpu: bool = False) -> int:
-    """The value of `--jobs auto`: one source per core (on a GPU 16 or more), as far as sources and memory allow."""
+    """The number of jobs for `--jobs auto`: one per core, or at least 16 on a GPU.
+
+    It is limited by the number of sources and the available memory.
+    """
     cores = usable_cores()
     wanted = max(cores, GPU_JOBS) if on_gpu else cores
     free = available_bytes()
@@ -26,15 +29,16 @@ def automatic_jobs(sources: int, *, on_gpu: bool = False) -> int:
 
 
 def decoder_threads(jobs: int) -> int:
-    """Decoder threads of each of `jobs` sources read at once; 0 for one per core.
+    """Number of decoder threads per source when `jobs` sources are read at once; 0 means one per core.
 
-    Each thread of a decoder holds frames of its own. With at least two sources per core, one thread each is enough.
+    Each decoder thread holds its own frames in memory. With at least two sources per core, one thread per source is
+    enough.
     """
     return 1 if jobs >= 2 * usable_cores() else 0
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use: those it is bound to, within the quota of its container."""
+    """Number of CPU cores that this process may use, given its CPU affinity and the quota of its container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, _, period = _read(_CGROUP / "cpu.max").partition(" ")
     if quota.isdecimal() and period.isdecimal() and int(period):
@@ -43,7 +47,7 @@ def usable_cores() -> int:
 
 
 def available_bytes() -> int | None:
-    """Memory that new work can take without swapping, within the limit of the container; None if not known."""
+    """Bytes of memory that new work can use without swapping, within the container's limit; None if unknown."""
     found = []
     for line in _read(_MEMINFO).splitlines():
         name, _, value = line.partition(":")
@@ -56,7 +60,7 @@ def available_bytes() -> int | None:
 
 
 def _reclaimable() -> int:
-    """Bytes of the container's page cache, which counts as used but is given up when memory is needed."""
+    """Bytes of the container's page cache, which counts as used although the system frees it when memory is needed."""
     for line in _read(_CGROUP / "memory.stat").splitlines():
         if line.startswith("inactive_file "):
             return int(line.split()[1])

@@ -1,4 +1,4 @@
-"""Runs many sources through one set of networks into the sinks."""
+"""Processes many sources with one set of networks and sends the results to a sink."""
 
 from __future__ import annotations
 
@@ -31,29 +31,33 @@ from streamgate.store.run import SourceInfo, SourceResult
 from streamgate.tracks import Candidate, TrackEnd
 
 AHEAD = 12
-"""Decoded frames that may wait for analysis: enough to keep decoding while a few faces are scored."""
+"""Maximum number of decoded frames that wait for analysis: enough for decoding to continue while a few faces are
+scored."""
 AHEAD_BYTES = 48 << 20
-"""... unless they are very large, or many sources are read at once: these share it."""
+"""Memory limit for those frames, shared by all sources that are read at once; each source may always hold three
+frames."""
 NEAR_MISSES = 3
-"""Faces of each track that nearly passed, for the report."""
+"""Maximum number of near misses per track, for the report."""
 TRACKED_AHEAD = 32
-"""Frames by which tracking may be ahead of selection, so that detection need not wait for faces to be scored; only the
-faces' regions of these frames are held."""
+"""Maximum number of frames by which tracking is ahead of selection, so that detection does not wait while faces are
+scored. Only the regions around faces are held for these frames."""
 TRACKED_BYTES = 96 << 20
-"""... unless the frames are very large, or many sources are read at once."""
+"""Memory limit for those frames, counted as whole frames and shared by all sources that are read at once; each source
+may always have eight."""
 
 NOT_ON_GPU = "decoded on the CPU"
-"""Start of the note on a source that should have been decoded on the GPU but was not."""
+"""Beginning of the note for a source that was not decoded on the GPU although this was requested."""
 
 
 class Progress:
-    """Receives the progress of a run; called from worker threads, for one source always from the same one.
+    """Receives the progress of a run; all calls about one source come from the same worker thread.
 
-    This base class ignores it.
+    This base class does nothing with it.
     """
 
     def opening(self, index: int) -> None:
-        """The source with that index in the list is about to be opened; later calls from this thread are about it."""
+        """The source with this index in the list is about to be opened; later calls from this thread are about that
+        source."""
 
     def started(self, source: Source) -> None:
         """The source was opened."""
@@ -65,14 +69,14 @@ class Progress:
         """The source is no longer being read."""
 
     def finished(self, result: SourceResult) -> None:
-        """The result of the source, whether it succeeded or not."""
+        """The source is finished, successfully or not, with this result."""
 
 
 class Pipeline:
-    """Runs sources with one scoring context."""
+    """Processes sources with one scoring context."""
 
     def __init__(self, context: ScoringContext, reference: Reference | None = None) -> None:
-        """`reference` is the only person whose faces are kept; None keeps everybody's."""
+        """With a `reference`, only faces of that person are kept."""
         self._context = context
         self._reference = reference
 
@@ -87,15 +91,15 @@ class Pipeline:
         progress: Progress | None = None,
         jobs: int = 1,
     ) -> Iterator[TrackEnd]:
-        """Yield the tracks of an opened source as they end, filling in `result` on the way.
+        """Yield the tracks of an opened source as they end, and fill in `result` meanwhile.
 
-        `jobs` is the number of sources that are read at once, which share the memory for waiting frames.
+        `jobs` is the number of sources that are read at once, because they share the memory for waiting frames.
 
         A source that turns out to be sideways is rotated and read again from its beginning.
-        When `stop` is set, the tracks so far are ended and yielded; when `broken` is set, reading stops because the
+        When `stop` is set, the open tracks are ended and yielded; when `broken` is set, reading stops because the
         results are no longer needed.
-        Raises SourceError when the source fails before its first frame; a later failure ends it early and is stored in
-        `result.error`.
+        Raises SourceError when the source fails before its first frame; a later failure ends the tracks early and is
+        stored in `result.error`.
         """
         progress = progress or Progress()
         config = self._context.config
@@ -107,16 +111,19 @@ class Pipeline:
         if turn:
             source.read_as(turned=turn)
             result.turned = 90 * turn
-            result.notes.append(f"sideways without rotation metadata: rotated by {result.turned} degrees clockwise")
+            result.notes.append(f"sideways without rotation metadata; rotated by {result.turned} degrees clockwise")
             counts, _ = yield from read(may_turn=False)
         if finalizer is not None and finalizer.missed:
             result.notes.append(
-                f"{finalizer.missed} kept face(s) have no loose or whole-frame crop: their frames were not found again"
+                f"{finalizer.missed} kept face(s) have no loose or whole-frame crop, "
+                "because their frames could not be read again"
             )
         if source.stats.not_on_gpu:
-            result.notes.append(f"{NOT_ON_GPU}: the GPU does not decode this {source.stats.not_on_gpu} video")
+            result.notes.append(f"{NOT_ON_GPU}: the GPU cannot decode this {source.stats.not_on_gpu} video")
         if source.stats.combed:
-            result.notes.append(f"{source.stats.combed} interlaced frame(s) not flagged as such: deinterlaced")
+            result.notes.append(
+                f"{source.stats.combed} frame(s) were interlaced but not flagged as such; they were deinterlaced"
+            )
         result.frames = counts.frames + source.stats.left_out_at_end
         result.frames_decoded = counts.frames_decoded
         result.decode_errors = source.stats.decode_errors
@@ -147,12 +154,12 @@ class Pipeline:
     ) -> Generator[TrackEnd, None, tuple[SelectionCounts, int]]:
         """Yield the tracks of one pass over the source.
 
-        Returns its counts and the clockwise quarter turns by which the source must be rotated; if these are not 0,
-        nothing was yielded.
+        Returns the counts of the pass, and the number of clockwise quarter turns by which the source must be rotated;
+        if that number is not 0, no track was yielded.
         """
         config = self._context.config
         begin = config.decoding.start_s if source.fps else 0.0
-        # Results while it is undecided whether the source must be rotated: a rotation would make them invalid.
+        # Results are held back until it is decided whether the source must be rotated, which would make them invalid.
         provisional, candidates, ends = may_turn, list[Candidate](), list[TrackEnd]()
 
         def emit(candidate: Candidate) -> None:
@@ -179,18 +186,18 @@ class Pipeline:
             config, self._context.infer, max_track_s=config.keep.every_s or None, may_turn=may_turn
         )
         hints = tracking.hints
-        # Decoding, tracking and selection are three threads in a row. Only tracking gives feedback to the stage before
-        # it, in a way that does not depend on how far ahead that is (see `decode_hints`).
+        # Decoding, tracking and selection run in three threads, each ahead of the next. Only tracking gives feedback to
+        # the previous stage, and the feedback does not depend on how far ahead decoding is (see `decode_hints`).
         size = max(1, source.width * source.height * 3 // 2)
         waiting = int(min(AHEAD, max(3, AHEAD_BYTES // (jobs * size))))
         further = int(min(TRACKED_AHEAD, max(8, TRACKED_BYTES // (jobs * size))))
         timeout = stall_seconds() + MARGIN_S
-        late = SourceError(f"{source.location}: no frame arrived for {timeout:g} s; the rest is skipped")
+        late = SourceError(f"{source.location}: no frame arrived for {timeout:g} s; the rest of the source is skipped")
         try:
             with (
                 closing(prefetch(source.frames(hints), waiting, timeout_s=timeout, late=late)) as frames,
                 closing(prefetch(tracking.tracked_frames(frames), further)) as tracked_frames,
-                # Closed first: the source may be waiting for a hint.
+                # The hints are closed first because the source may be waiting for one.
                 nullcontext() if hints is None else closing(hints),
             ):
                 for tracked in tracked_frames:
@@ -234,10 +241,11 @@ class Pipeline:
         progress: Progress | None = None,
         labels: Sequence[str] = (),
     ) -> list[SourceResult]:
-        """Run every source into the (entered) sink; returns results in the order of `sources`.
+        """Process every source and write the results to the (entered) sink; returns them in the order of `sources`.
 
-        A source that cannot be read has the status "failed", one that was not started because of `stop` "not_started".
-        Raises SinkError as soon as a sink fails: continuing would only lose more, so work in progress is dropped.
+        A source that cannot be read has the status "failed"; a source that was not started because of `stop` has the
+        status "not_started". Raises SinkError as soon as a sink fails: further results would be lost too, so work in
+        progress is abandoned.
         """
         stop = stop or threading.Event()
         progress = progress or Progress()
@@ -291,7 +299,7 @@ class Pipeline:
         except StreamgateError as error:
             result.status, result.error = "failed", str(error)
         except Exception as error:
-            # A bug in streamgate must cost one source, not the batch.
+            # A bug in streamgate must not fail more than one source of the batch.
             if os.environ.get("STREAMGATE_DEBUG"):
                 traceback.print_exc()
             result.status = "failed"
@@ -326,7 +334,8 @@ class Pipeline:
 
 
 def _too_small(face: Face, config: Config, width: int, height: int) -> str:
-    """The note that nothing is kept because even the largest face, `face`, is too small, with the options to change."""
+    """The note that nothing is kept because even the largest face (`face`) is too small; it names the options to
+    change."""
     side = shorter_side(face.box)
     remedies = []
     if side < config.smallest_face_px(width, height):
@@ -334,8 +343,8 @@ def _too_small(face: Face, config: Config, width: int, height: int) -> str:
     if config.output.max_upscale and enlargement(face, config.output) > config.output.max_upscale:
         remedies.append("--set output.max_upscale=0")
     return (
-        f"faces are too small: the largest is {side:.0f} px wide, {face.inter_eye:.0f} px between the eyes; "
-        f"{' '.join(remedies)} accepts it"
+        f"all faces are too small: the largest is {side:.0f} px wide, {face.inter_eye:.0f} px between the eyes; "
+        f"to accept it, add {' '.join(remedies)}"
     )
 
 
@@ -344,7 +353,7 @@ def _finalized(tracks: Iterator[TrackEnd], finalizer: CropFinalizer | None) -> I
 
 
 def _wait(futures: Sequence[Future[SourceResult]]) -> None:
-    """Wait for all, or until one raises; in short intervals, so that a signal is handled at once."""
+    """Wait until all futures are done or one has raised; the waits are short so that signals are handled promptly."""
     waiting = set(futures)
     while waiting:
         done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_EXCEPTION)

@@ -1,4 +1,4 @@
-"""Running an iterator ahead in another thread, by a bounded number of items."""
+"""Runs an iterator in another thread, ahead of its consumer by a bounded number of items."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Item = TypeVar("Item")
 def prefetch(
     items: Iterator[Item], depth: int, *, timeout_s: float | None = None, late: BaseException | None = None
 ) -> Generator[Item, None, None]:
-    """Yield from `items`, which runs up to `depth` items ahead in another thread.
+    """Yield the items of `items`, which another thread reads up to `depth` items ahead.
 
-    An exception of `items` is raised here, after the items before it. When the caller stops early, the thread stops too
-    and `items` is closed before this returns. When no item arrives for `timeout_s`, the exception `late` is raised and
-    the thread, which hangs in `items`, is abandoned.
+    An exception in `items` is raised here, after the items that came before it. When the caller stops early, the thread
+    stops too and `items` is closed before this generator ends. When no item arrives for `timeout_s` seconds, the
+    exception `late` is raised and the thread, which hangs in `items`, is abandoned.
     """
     ahead: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(maxsize=depth)
     stop = threading.Event()
@@ -38,7 +38,7 @@ def prefetch(
                     break
             else:
                 put(None, StopIteration())
-        except BaseException as error:  # passed on: the consumer's thread raises it
+        except BaseException as error:  # it is raised again in the consumer's thread
             put(None, error)
         finally:
             close = getattr(items, "close", None)

@@ -1,7 +1,7 @@
-"""A worker process: forked from a small parent that outlives it, connected by a socket, and ended with the parent.
+"""A worker process that is forked from a small parent, is connected to it by a socket, and ends when the parent ends.
 
-Forking takes a millisecond, starting an interpreter fifty; it is safe as long as the parent has only one thread. So
-the parent must not load anything that starts threads: no numpy, no decoder, no inference runtime.
+Forking takes about 1 ms, while starting an interpreter takes 50 ms. Forking is safe as long as the parent has only one
+thread, so the parent must not load anything that starts threads: no numpy, no decoder, no inference runtime.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Channel:
-    """The worker's end of the socket. Thread-safe.
+    """The worker's end of the connection to its parent. Thread-safe.
 
     Attributes:
         stop: set when the parent or a signal asks the worker to stop.
@@ -44,7 +44,8 @@ class Channel:
         self._mutex = threading.Lock()
 
     def send(self, message: object, file: int | None = None) -> None:
-        """Send a message, optionally with an open file's descriptor. A sent message arrives even if the worker dies."""
+        """Send a message, optionally with an open file's descriptor. Once sent, a message arrives even if the worker
+        dies."""
         data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
         frame = _LENGTH.pack(len(data)) + data
         try:
@@ -61,7 +62,8 @@ class Channel:
     def _recv_loop(self) -> None:
         while self._recv_byte() == _STOP:
             self.stop.set()
-        # End of file means that the parent has died: nobody waits for results, and the lock on OUT must be released.
+        # End of file means that the parent has died: the results are no longer needed, and the lock on OUT must be
+        # released.
         os._exit(_PARENT_GONE)
 
     def _recv_byte(self) -> bytes:
@@ -72,7 +74,8 @@ class Channel:
 
 
 class Worker:
-    """The parent's end: receives messages, asks the worker to stop, kills it, and reports how it ended."""
+    """The parent's end of the connection: receives messages, asks the worker to stop, kills it, and reports how it
+    ended."""
 
     def __init__(self, pid: int, connection: socket.socket) -> None:
         self.files: list[int] = []
@@ -84,15 +87,15 @@ class Worker:
 
     @classmethod
     def start(cls, work: Callable[[Channel], None], *, stopping: bool = False) -> Worker:
-        """Fork a process that runs `work` and then exits; with `stopping` its `stop` is set from the start.
+        """Fork a process that runs `work` and then exits; with `stopping`, `stop` is set in the worker from the start.
 
-        SIGINT and SIGTERM set `stop` there, because a terminal sends Ctrl-C to both processes. Raises StreamgateError
-        when the system cannot start another process.
+        In the worker, SIGINT and SIGTERM also set `stop`, because a terminal sends Ctrl-C to both processes. Raises
+        StreamgateError when the system cannot start another process.
         """
         ours, theirs = socket.socketpair()
-        _flush()  # buffered output would be printed twice
+        _flush()  # otherwise the child would print buffered output again
         parent = os.getpid()
-        # A signal between the fork and the child's own handlers would run the parent's in the child.
+        # A signal that arrived before the child has set its own handlers would run the parent's handlers in the child.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             pid = os.fork()
@@ -101,18 +104,20 @@ class Worker:
                     ours.close()
                     _run_worker(work, theirs, parent, mask, stopping)
                 finally:
-                    # No code of the parent may run here: no handler, no clean-up of its files.
+                    # No code of the parent may run in the child: no handler, and no cleanup of the parent's files.
                     os._exit(1)
         except OSError as error:
             ours.close()
-            raise StreamgateError(f"cannot start a process ({error.strerror}); close some programs") from error
+            raise StreamgateError(
+                f"cannot start a process ({error.strerror}); close some programs and try again"
+            ) from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             theirs.close()
         return cls(pid, ours)
 
     def recv(self, timeout: float | None = None) -> list[Any]:
-        """Received messages, waiting for at most `timeout` seconds; raises EOFError when no more can arrive."""
+        """Wait at most `timeout` seconds and return the received messages; raises EOFError when no more can arrive."""
         if not select.select([self._connection], [], [], timeout)[0]:
             return []
         try:
@@ -134,7 +139,7 @@ class Worker:
 
     def stop(self) -> None:
         """Ask the worker to stop; asking again has no effect. May be called from a signal handler."""
-        with suppress(OSError):  # it may have ended already, which `recv` reports
+        with suppress(OSError):  # the worker may have ended already; `recv` reports that
             self._connection.send(_STOP)
 
     def kill(self) -> None:
@@ -152,9 +157,9 @@ class Worker:
 
 
 def run_in_process(call: Callable[[], None]) -> None:
-    """Make a call in a separate process, so that the modules it loads stay out of this one. Raises StreamgateError.
+    """Call a function in a separate process, so that its modules are not loaded here. Raises StreamgateError.
 
-    The call cannot be stopped early; if this process is killed, the other one ends too.
+    The call cannot be stopped early; if this process is killed, the separate process ends too.
     """
 
     def work(channel: Channel) -> None:
@@ -185,7 +190,7 @@ def _run_worker(
     work: Callable[[Channel], None], connection: socket.socket, parent: int, mask: Iterable[int], stopping: bool
 ) -> None:
     _die_with(parent)
-    # The parent's progress bar may have replaced them.
+    # The parent's progress bar may have replaced the standard streams.
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     stop = threading.Event()
 
@@ -206,18 +211,21 @@ def _run_worker(
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # None if the calling process closed it
+        if stream is not None:  # None if the calling process has closed the stream
             stream.flush()
 
 
 def _die_with(parent: int) -> None:
-    """Have the system kill this process when its parent ends; outside Linux only the closed socket ends it."""
+    """Have the system kill this process when its parent ends.
+
+    This works on Linux only; elsewhere the process ends when it finds the socket closed.
+    """
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
-            os._exit(_PARENT_GONE)  # it ended before the call
+            os._exit(_PARENT_GONE)  # the parent ended before the call of prctl
 
 
 def _exit_text(status: int) -> str:

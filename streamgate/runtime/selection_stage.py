@@ -1,7 +1,6 @@
-"""The second stage after decoding: candidates, scoring, best shots.
-
-It takes tracked frames in order. Like the first stage, its decisions depend on time and pixels only, never on how fast
-anything ran, so results are identical from run to run, whatever else runs at the same time.
+"""The second stage after decoding: selects candidates, scores them and keeps the best shots. Its input is tracked
+frames in order of time. As in the first stage, decisions depend only on time and pixels, never on processing speed, so
+results are identical from run to run even if the load on the machine differs.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from streamgate.tracks import BestShot, Candidate, TrackEnd, TrackInfo
 
 @dataclass(slots=True)
 class SelectionCounts:
-    """Running counts of one source."""
+    """Counts of one source so far."""
 
     frames: int = 0
     """Frames of the video, including those that were not decoded because they were not needed."""
@@ -47,8 +46,8 @@ class SelectionStage:
 
     Args:
         emit_candidate: called with every evaluated face, in order of time within its track.
-        near_misses: how many faces that nearly passed are returned with an ended track.
-        reference: the only person whose faces are kept; None keeps everybody's.
+        near_misses: maximum number of near misses returned with an ended track.
+        reference: only faces of this person are kept; None for no such restriction.
     """
 
     def __init__(
@@ -77,11 +76,12 @@ class SelectionStage:
         self._nearest: dict[int, Candidate] = {}
         self._people: set[int] = set()
         self.judged: list[int] = []
-        """Ids of the tracks whose faces were scored with the last frame; the others have not changed."""
+        """Ids of the tracks whose faces were scored with the last frame; the results of other tracks have not
+        changed."""
         self._still = StillnessDetector()
 
     def take(self, tracked: TrackedFrame) -> Iterator[TrackEnd]:
-        """Take the next tracked frame; yields the tracks that end with it."""
+        """Process the next tracked frame; yields the tracks that end with it."""
         self.counts.frames += 1 + tracked.left_out
         self.counts.frames_decoded += 1
         self.counts.faces_detected += tracked.faces_detected
@@ -118,11 +118,11 @@ class SelectionStage:
 
     @property
     def open_tracks(self) -> list[int]:
-        """Ids of the open tracks, without those that may still prove to be noise."""
+        """Ids of the open tracks, without those that may still turn out to be noise."""
         return sorted(self._people & self._selectors.keys())
 
     def standing(self, track_id: int) -> BestShot | None:
-        """The best shot of an open track so far, when there is one that passed the gate."""
+        """The best shot so far of an open track; None if no face has passed the gate."""
         selector = self._selectors[track_id]
         selector.settle()
         best = next(iter(selector.keeper.finish()), None)
@@ -131,16 +131,16 @@ class SelectionStage:
         return self._shot(self._info(selector), best)
 
     def usual(self, track_id: int) -> dict[str, float]:
-        """The reference values of the person of an open track so far, by measure."""
+        """The reference values so far of the person in an open track, by measure."""
         return dict(self._selectors[track_id].reference.usual)
 
     def contenders(self, track_id: int) -> list[float]:
-        """Times (pts, in seconds) of the faces of an open track that may still be kept; [] for an ended one."""
+        """Times (pts, in seconds) of the faces of an open track that may still be kept; [] for an ended track."""
         selector = self._selectors.get(track_id)
         return [] if selector is None else [candidate.pts_seconds for candidate in selector.contenders]
 
     def finish(self) -> Iterator[TrackEnd]:
-        """End every track: the source or a shot is over, or the run stops."""
+        """End all tracks, because the source or a shot is over or the run stops."""
         self._ids.clear()
         yield from self.end(sorted(self._selectors))
 
@@ -164,7 +164,7 @@ class SelectionStage:
             yield from self.end(parted)
 
     def _part(self, selector: TrackSelector) -> int:
-        """Open a new track for faces that show another person than the selector's track; returns its id."""
+        """Open a new track for the faces that do not show the person of the selector's track; returns its id."""
         new = self._open()
         new.adopt(selector.strangers)
         selector.strangers = []
@@ -172,7 +172,7 @@ class SelectionStage:
         return new.track_id
 
     def _selector(self, followed: int) -> TrackSelector:
-        """The selector for a track id of the tracking stage; opens a track with its own id if there is none."""
+        """The selector for a track id of the tracking stage; if there is none, a track with a new id is opened."""
         if followed not in self._ids:
             self._ids[followed] = self._open().track_id
         return self._selectors[self._ids[followed]]
@@ -196,7 +196,7 @@ class SelectionStage:
         rejected = dict(self._rejected[selector.track_id])
         source_id = self._source.source_id
         if self._reference is not None and not self._reference.shows(template):
-            # Nothing of another person is passed on, neither a picture nor a template.
+            # Neither pictures nor templates of other persons are passed on.
             return TrackEnd(track, (), rejected, (OTHER_PERSON,) if kept else reasons, source_id, self._epoch)
         misses, reference = tuple(selector.near_misses.finish()), dict(selector.reference.usual)
         if track.still and not self._context.config.keep.stills:

@@ -1,9 +1,9 @@
-"""Sideways footage without rotation metadata.
+"""Detects sideways footage that has no rotation metadata.
 
-It is rotated only when no upright face is found in the first seconds and faces on several frames agree on one quarter
-turn. Detectors also find faces in animals, cartoons and crumpled cloth, and upright faces in sideways ones, but rarely
-at two sizes of the same picture. So a direction counts only if both sizes show a face, with a much higher score than in
-the other directions.
+Footage is rotated only when no upright face is found in the first seconds and faces on several frames agree on one
+quarter turn. Detectors also find faces in animals, cartoons and crumpled cloth, and mistake sideways faces for upright
+ones, but rarely at two sizes of the same picture. So a direction counts only if a face is found at both sizes, with a
+much higher score than in the other directions.
 """
 
 from __future__ import annotations
@@ -19,26 +19,28 @@ from streamgate.tracking.overlap import iou
 FIRST_S = 3.0
 """Seconds from the start within which the decision is made."""
 AGREEING = 3
-"""Number of frames that must agree."""
+"""Number of frames that must agree on the direction."""
 SCORE = 0.9
 SURE = 0.95
-"""An upright face with this score ends the search: at both sizes, or on `AGREEING` frames without a sideways face."""
+"""Score of an upright face that ends the search if it is found at both sizes of a frame, or on `AGREEING` frames
+without a sideways face."""
 TILT = 20.0
-"""Degrees by which a face may be tilted after rotation: a person leaning on a cushion does not rotate the camera."""
+"""Maximum tilt, in degrees, of a sideways face after rotation. A larger tilt is not evidence, because
+a person may lean on a cushion."""
 LEAN = 45.0
-"""Degrees by which a face may be tilted to count as evidence for another direction."""
+"""Maximum tilt, in degrees, of a face that counts as evidence for another direction."""
 MARGIN = 0.15
-"""How much lower the scores of the other directions must be, averaged over the frames; the score of a direction is the
-lower one of both sizes."""
+"""Minimum difference to the scores of the other directions, averaged over the frames; the score of a direction is the
+lower of its scores at the two sizes."""
 OVERLAP = 0.3
-"""Minimum IoU of the boxes of one face found at both sizes."""
+"""Minimum IoU of the boxes found at the two sizes for them to be the same face."""
 PROBES_S = (0.0, 1.6)
-"""Seconds from the start at which a frame is checked while no face was found."""
+"""Times, in seconds from the start, at which a frame is checked if no face has been found so far."""
 EVERY_S = 0.3
-"""Seconds between checked frames once a face was found."""
+"""Seconds between checked frames once a face has been found."""
 SHRINK = 1.4
-"""The first check uses a thumbnail smaller than that of the upright detection by this factor per side, so that checking
-both directions costs no more than one detection."""
+"""Factor by which each side of the thumbnail for the first check is smaller than that of the upright detection, so that
+checking both directions costs no more than one detection."""
 
 _QUARTERS = range(4)
 
@@ -47,19 +49,19 @@ class SidewaysDetector:
     """Checks a source's first frames for sideways faces.
 
     Args:
-        detect: returns the faces of each of several pictures, RGB uint8 (h, w, 3), in their pixels.
+        detect: takes pictures, RGB uint8 (h, w, 3); returns the faces of each, in pixels of that picture.
         high_score: the score from which a detection counts as a face.
     """
 
     def __init__(self, detect: Callable[[Sequence[Array]], Sequence[Sequence[Face]]], high_score: float) -> None:
         self.quarters: int | None = None
-        """Quarter turns clockwise that make the footage upright, 0 for none; None while undecided."""
+        """Number of clockwise quarter turns that make the footage upright; None while undecided."""
         self._detect = detect
         self._high_score = high_score
         self._first_pts: float | None = None
         self._looked_pts = -np.inf
         self._probes = 0
-        self._agreeing: list[tuple[int, Array]] = []  # quarter turns, and the score of each direction
+        self._agreeing: list[tuple[int, Array]] = []  # number of quarter turns; score of each direction
         self._unclear = 0
         self._upright = 0
 
@@ -89,7 +91,7 @@ class SidewaysDetector:
         self._take(frame, max((face.score for face in found if _tilt(face) <= LEAN), default=0.0), side)
 
     def conclude(self) -> None:
-        """Decide from the frames so far: the first seconds, or the source, are over."""
+        """Decide from the frames so far, because the first seconds are over or the source has ended."""
         if self.quarters is not None:
             return
         self.quarters = 0
@@ -138,7 +140,8 @@ def _score(face: Face | None) -> float:
 
 
 def _is_same(small: Face | None, large: Face | None) -> bool:
-    """Whether the faces found at both sizes are the same one, with a high score and upright at both."""
+    """Whether the faces found at the two sizes are the same face, and whether it is upright with a high score at both
+    sizes."""
     if small is None or large is None or min(small.score, large.score) < SCORE:
         return False
     if max(_tilt(small), _tilt(large)) > TILT:
@@ -147,7 +150,8 @@ def _is_same(small: Face | None, large: Face | None) -> bool:
 
 
 def _tilt(face: Face) -> float:
-    """Tilt of the line through the eyes in degrees; 180 where the eyes are not above nose and mouth."""
+    """Tilt of the line through the eyes in degrees; 180 if the eyes are not above the nose and the nose is not above
+    the mouth."""
     left, right, nose, *mouth = np.asarray(face.landmarks, np.float64)
     tilt = np.degrees(np.arctan2(right[1] - left[1], right[0] - left[0]))
     eyes, lips = (left[1] + right[1]) / 2, (mouth[0][1] + mouth[1][1]) / 2

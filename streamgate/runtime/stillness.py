@@ -1,11 +1,11 @@
-"""Faces that never move while another does: a framed portrait, a poster, a picture on a screen.
+"""Finds faces that never move while another face does: a framed portrait, a poster, a picture on a screen.
 
-While there are several faces, each is compared at intervals with its own first observation, by points in the face and
-around it. In a picture all these points move together, with the camera. With a person they never do: heads sway in
-front of the background, turn, speak and blink. A face too small or too plain for that comparison can still be judged if
-the camera is static: the landmarks of a picture then stay in place to a few thousandths of the distance between its
-eyes, while those of a person sitting as still as possible move several times as much. Memory does not grow with time,
-and most live faces are no longer checked after two seconds.
+While there are several faces, each face is compared at intervals with its own first observation, by tracking points in
+the face and around it. In a picture all these points move together, with the camera. Those of a person never do: heads
+sway in front of the background, turn, speak and blink. A face that is too small or has too little detail for that
+comparison can still be judged if the camera is static: the landmarks of a picture then stay in place to a few
+thousandths of the distance between its eyes, while those of a person sitting as still as possible move several times as
+much. Memory does not grow with time, and most live faces are no longer checked after two seconds.
 """
 
 from __future__ import annotations
@@ -21,27 +21,28 @@ from streamgate.frames import Array, Frame
 INTERVAL_S = 0.35
 """Minimum time between two checks."""
 LEAST_S = 3.0
-"""How long a face has to be seen before it counts as still."""
+"""Minimum time for which a face has to be seen before it counts as still."""
 STILL = 0.007
-"""Deviation of landmarks from their mean positions up to which a face is still, as a share of the distance between the
-eyes, root mean square over the landmarks."""
+"""Maximum deviation of a still face's landmarks from their mean positions, as a share of the distance between the eyes
+(root mean square over the landmarks)."""
 COMPANY = 3
-"""Number of checks in which a moving face has to be seen together with a still one."""
+"""Minimum number of checks in which a moving face must be seen together with a still face."""
 PATCH_SIDE = 192
 """Largest side in pixels of the square picture, twice the face's box, in which points are tracked."""
 TOLERANCE = 0.75
-"""Pixels of that picture within which a point counts as moving with the others."""
+"""Maximum deviation of a point from the common motion of the points, in pixels of that picture."""
 APART = 0.007
-"""Distance of a face from the position predicted by its surroundings up to which it is still, as a share of the
-distance between the eyes, root mean square over the checks."""
+"""Maximum distance of a still face from the position that its surroundings predict, as a share of the distance between
+the eyes (root mean square over the checks)."""
 MIN_POINTS = 8
 """Minimum number of points in the face, and of points around it, for a comparison."""
 FACE_SHARE, AROUND_SHARE = 0.8, 0.5
-"""Share of the points in and around a picture that move together. Somebody may pass in front of its edge."""
+"""Minimum shares of the points in and around a still face that must move together. The second share is lower because a
+person may pass in front of the picture's edge."""
 MOVED = 3
-"""Number of checks with motion after which a face is no longer checked ..."""
+"""Minimum number of checks with motion for a face to count as live."""
 CHANCE = 0.1
-"""... and the share of checks in which a picture may seem to move, by noise or by something in front of it."""
+"""Maximum share of checks in which a still face may seem to move, because of noise or of something in front of it."""
 
 
 class StillnessDetector:
@@ -52,7 +53,7 @@ class StillnessDetector:
         self._next = -np.inf
 
     def note(self, pts_seconds: float, faces: Mapping[int, tuple[Frame, Face]]) -> None:
-        """Process the faces of a frame by track, each with at least the region around it."""
+        """Process the faces of a frame, by track id; each `Frame` must hold at least the region around the face."""
         if not faces or pts_seconds < self._next or len(self._motions.keys() | faces.keys()) < 2:
             return
         self._next = pts_seconds + INTERVAL_S
@@ -66,7 +67,7 @@ class StillnessDetector:
                 motion.company += bool(moving)
 
     def is_still(self, track_id: int) -> bool:
-        """Whether a face has never moved, was seen for long enough, and together with one that did move."""
+        """Whether a face has never moved, was seen for long enough, and was seen together with a face that did move."""
         motion = self._motions.get(track_id)
         return motion is not None and motion.company >= COMPANY and motion.still
 
@@ -86,7 +87,7 @@ class _Motion:
 
     def __init__(self, first_pts: float, frame: Frame, face: Face) -> None:
         self.company = 0
-        """Number of checks together with a moving face."""
+        """Number of checks in which a moving face was present too."""
         self._first_pts = self._last_pts = first_pts
         self._looks = self._compared = self._moved = self._placed = 0
         self._apart = self._squares = 0.0
@@ -139,7 +140,8 @@ class _Motion:
 
     @property
     def moves(self) -> bool:
-        """Whether it is a live face: no longer checked, and a moving companion for faces that are still."""
+        """Whether this is a live face: it is no longer checked, and other faces can be found to be still while it is
+        present."""
         return self._moved >= MOVED and self._moved > CHANCE * self._looks
 
     @property
@@ -154,11 +156,11 @@ class _Motion:
         )
 
     def _compare(self, frame: Frame, face: Face) -> tuple[bool, float | None] | None:
-        """Whether the face only changed its position since the first look, and its distance from where its surroundings
-        predict it.
+        """Whether all points of the face moved together since its first observation, and how far it is from the
+        position that its surroundings predict.
 
-        The distance is a share of that between the eyes, None where the surroundings do not allow a prediction. Returns
-        None for a face with too few points.
+        The distance is given as a share of the distance between the eyes, or None if the surroundings do not allow a
+        prediction. Returns None for a face with too few points.
         """
         if len(self._in_face) < MIN_POINTS:
             return None
@@ -173,7 +175,7 @@ class _Motion:
         return True, float(np.sqrt((apart**2).sum(axis=1).mean())) / self._eyes
 
     def _moved_points(self, points: Array, now: Array, share: float) -> Array | None:
-        """How points of the first observation have moved, (2, 3); None unless `share` of them move together."""
+        """Motion (2, 3) of points since the first observation; None unless at least `share` of them move together."""
         if len(points) < MIN_POINTS:
             return None
         moved_to, found, _ = cv2.calcOpticalFlowPyrLK(

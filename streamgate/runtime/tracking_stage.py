@@ -1,4 +1,4 @@
-"""The first stage after decoding: cuts, detection, tracking. It yields tracked frames.
+"""The first stage after decoding: finds cuts, detects faces, tracks them and yields tracked frames.
 
 Its decisions depend on time and pixels only, and it gets no feedback from the second stage (selection and scoring), so
 both can run concurrently without results depending on their speed. For every frame it tells decoding what may be
@@ -31,27 +31,29 @@ from streamgate.tracking.tracker import Track, Tracker
 from streamgate.tracking.transitions import TransitionDetector
 
 YOUNG_S = 0.5
-"""A track is watched closely for this long after its birth."""
+"""Time after its start for which a track is watched closely."""
 FAST = 1.0
-"""Speed in face widths per second from which a track is watched closely."""
+"""Minimum speed, in face widths per second, of a track that is watched closely."""
 WATCHED_SHARE = 0.12
-"""Share of a track's age that is watched at least before it is KNOWN."""
+"""Minimum share of a track's age for which it was watched before it counts as KNOWN."""
 GROWN = 1.15
-"""Growth of the distance between the eyes that makes a track worth watching again: it comes closer, or turns here."""
+"""Growth of the distance between the eyes that makes a track worth watching again: the face comes closer, or turns to
+the camera."""
 HELD_BYTES = 20 << 20
-"""Limit for the regions of tracked frames that wait until it is known whether they are part of a transition."""
+"""Memory limit for the regions of tracked frames for which it is not yet known whether they are part of a
+transition."""
 
 
 @dataclass(slots=True)
 class TrackedFrame:
     """The result of tracking for one frame.
 
-    Tracks are referred to by their ids. The frames in it carry the frame's time and a copied region around one face,
-    never the whole picture. Tracks in `ended` ended before everything else in it. `people` are the tracks that have
-    proved to be more than noise; it is empty when no detection ran. `until` is the end of the frame's display time.
-    `turn` is the number of clockwise quarter turns by which the source must be rotated and read again; None while
-    undecided. With `transition` the frame is between two shots; no track continues past the last such frame.
-    `unrelated` and `left_out`: see `Frame`.
+    Tracks are identified by their ids. Each `Frame` in `between` and `seen` has the frame's time and a copied region
+    around one face, never the whole picture. Tracks in `ended` have to be ended before the other fields are processed.
+    `people` are the tracks that have proved to be more than noise; the list is empty when no detection ran. `until` is
+    the end of the frame's display time. `turn` is the number of clockwise quarter turns by which the source must be
+    rotated and read again; None while undecided. `transition` marks a frame between two shots; no track continues past
+    the last such frame. `unrelated` and `left_out`: see `Frame`.
     """
 
     pts_seconds: float
@@ -77,7 +79,7 @@ class TrackedFrame:
 
 @dataclass(slots=True)
 class _Watched:
-    """How long a track was watched, not only looked at in single key frames, and its face's largest eye distance."""
+    """How long a track was watched without gaps between detections, and the largest eye distance of its face."""
 
     last_pts: float
     seconds: float = 0.0
@@ -87,9 +89,9 @@ class _Watched:
 class TrackingStage:
     """Tracks the faces of one source.
 
-    With `max_track_s`, a track that lasts longer is ended and its face starts a new one. For a `live` stream gradual
-    transitions are not detected, because that would delay results until a transition is over. With `may_turn` it checks
-    the first seconds for sideways faces.
+    With `max_track_s`, a track that lasts longer is ended, and its face starts a new track. For a `live` stream gradual
+    transitions are not detected, because that would delay results until a transition is over. With `may_turn` the first
+    seconds are checked for sideways faces.
     """
 
     def __init__(
@@ -114,13 +116,14 @@ class TrackingStage:
         self._bars = BarDetector()
         self._next_detection = -np.inf
         self._watched: dict[int, _Watched] = {}
-        # Best shots of all poses may be anywhere, and more best shots take more time to find.
+        # The best shot of a pose may come at any time, so with `keep.poses` = all no track is ever KNOWN. Finding more
+        # best shots takes longer.
         self._watch_s = 0.0 if config.keep.poses == "all" else config.advanced.watch_s * config.keep.top_k
         self._max_track_s = max_track_s
         self._size: tuple[int, int] | None = None
         self._interest = Interest.LIVELY
         self.hints: DecodeHints | None = None
-        """For the source; None where every frame is needed."""
+        """Hints for the source; None if the source must deliver every frame."""
         if not live and not config.exhaustive and (config.decoding.discard != "none" or config.decoding.max_skip_s > 0):
             self.hints = DecodeHints(config, self._faces)
         self._sideways: SidewaysDetector | None = None
@@ -133,14 +136,14 @@ class TrackingStage:
         return 0 if self._sideways is None else self._sideways.quarters
 
     def tracked_frames(self, frames: Iterable[Frame]) -> Iterator[TrackedFrame]:
-        """Yield one tracked frame per frame, in order; tracks still open at the end are not reported as ended."""
+        """Yield one tracked frame per frame, in order; tracks that are open at the end are not reported as ended."""
         coming = Peekable(frames)
         for frame in coming:
             until = frame.pts_seconds + frame.duration_seconds
             tracked = TrackedFrame(
                 frame.pts_seconds, until, frame.width, frame.height, unrelated=frame.unrelated, left_out=frame.left_out
             )
-            # Boxes from a frame of another size are meaningless in this one.
+            # Boxes from a frame of another size are meaningless in this frame.
             resized = self._size not in (None, (frame.width, frame.height))
             self._size = frame.width, frame.height
             change = Change.CUT if frame.unrelated else self._cuts.look(frame, partial(self._following, frame, coming))
@@ -163,7 +166,10 @@ class TrackingStage:
             self._sideways.conclude()
 
     def _following(self, frame: Frame, coming: Peekable) -> Frame | None:
-        """The frame after `frame`, whose hint is given first, because the source may wait for it; None for a stream."""
+        """The frame after `frame`; None for a stream.
+
+        The hint of `frame` is given first, because the source may be waiting for that hint.
+        """
         if self._transitions is None:
             return None
         if self.hints is not None:
@@ -192,7 +198,7 @@ class TrackingStage:
         """Yield the tracked frames for which it is now known whether they are part of a transition."""
         grid = self._cuts.grid
         if self._transitions is None or unrelated or grid is None or not (self._held or tracked.regions):
-            # Without faces there is nothing to mark.
+            # Without faces no region has to be marked as part of a transition.
             yield tracked
             return
         nbytes = sum(region.picture.nbytes for region in tracked.regions)
@@ -231,7 +237,7 @@ class TrackingStage:
         update = self._tracker.update(frame.pts_seconds, faces)
         tracked.ended += [track.track_id for track in update.lost]
         for track in update.born:
-            # An unrelated picture shows each face only once, so one detection must be enough.
+            # Faces in unrelated pictures cannot be detected again, so a single detection must be enough.
             track.confident = track.confident or frame.unrelated
         for track, face in [*update.seen, *((track, track.face) for track in update.born)]:
             tracked.seen.append((track.track_id, self._region(frame, face.box), face))
@@ -240,7 +246,7 @@ class TrackingStage:
         # While the previous shot may still return, new tracks do not count yet.
         tracked.people = [track.track_id for track in self._tracker.tracks if track.confident and not self._left]
         smallest = self._smallest(frame)
-        # A face too small to be kept need not be watched closely.
+        # A face that is too small to be kept does not have to be watched closely.
         tracks = [track for track in self._tracker.tracks if shorter_side(track.face.box) >= smallest]
         lively = any(
             track.track_id not in seen or track.last_pts - track.first_pts < YOUNG_S or track.motion.speed > FAST
@@ -249,7 +255,7 @@ class TrackingStage:
         self._watched = {one.track_id: self._watched.get(one.track_id) or _Watched(frame.pts_seconds) for one in tracks}
         well_known = [self._is_known(track, self._watched[track.track_id], frame.pts_seconds) for track in tracks]
         self._next_detection = frame.pts_seconds + self._interval(lively) - 1e-6
-        # A face with too low a score to start a track may start one soon.
+        # A face whose score is too low to start a track may start a track soon.
         nothing = not self._tracker.tracks and not tracked.faces_detected
         steady = bool(self._tracker.tracks) and not lively
         if self._sideways is not None and self._sideways.suspects:
@@ -258,7 +264,7 @@ class TrackingStage:
         self._interest = Interest.EMPTY if nothing else followed if steady else Interest.LIVELY
 
     def _is_known(self, track: Track, watched: _Watched, pts_seconds: float) -> bool:
-        """Whether a track was watched long enough, and this face is not much larger than those that were watched."""
+        """Whether a track was watched long enough, and its face is not much larger now than while it was watched."""
         gap, watched.last_pts = pts_seconds - watched.last_pts, pts_seconds
         if gap <= 1.5 * self._config.detection.interval_s:
             watched.seconds += gap
@@ -277,7 +283,8 @@ class TrackingStage:
                 tracked.between.append((track.track_id, self._region(frame, box)))
 
     def _smallest(self, frame: Frame) -> float:
-        """The shorter box side in pixels from which a face may be, or soon become, large enough to be kept."""
+        """Minimum length in pixels of the shorter box side of a face that is, or may soon become, large enough to be
+        kept."""
         return 0.8 * self._config.smallest_face_px(frame.width, frame.height)
 
     def _region(self, frame: Frame, box: Array) -> Frame:
@@ -300,13 +307,13 @@ class TrackingStage:
 
 
 class Peekable:
-    """Frames, of which the next one can be looked at ahead of its turn."""
+    """An iterator of frames whose next frame can be examined in advance."""
 
     def __init__(self, frames: Iterable[Frame]) -> None:
         self._frames = iter(frames)
         self._next: Frame | None = None
         self.peeked = False
-        """Whether the frame after the current one was looked at."""
+        """Whether the frame after the current frame was examined."""
 
     def __iter__(self) -> Iterator[Frame]:
         while True:
@@ -318,7 +325,7 @@ class Peekable:
             del frame
 
     def peek(self) -> Frame | None:
-        """The next frame; None at the end."""
+        """The next frame, which stays in the iterator; None at the end."""
         self.peeked = True
         if self._next is None:
             self._next = next(self._frames, None)

@@ -1,4 +1,4 @@
-"""From raw values to scalars 0..100, and the id under which qualities are comparable."""
+"""Maps raw values to scalars 0..100, and computes the id under which qualities are comparable."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from streamgate.weights import LogisticCalibration, SerfiqCalibration
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How this run turns evidence into scalars.
+    """How a run maps raw values to scalars.
 
     Attributes:
-        mappings: measure -> mapping, for the measures whose mapping is not fixed by their spec.
-        absent: measure -> why it is not available in this run (NO_WEIGHTS or UNCALIBRATED).
-        learned_ids: measure -> calibration id from the weights' card, for learned measures.
+        mappings: mapping of each measure whose mapping is not fixed by its spec.
+        absent: for each measure that is not available in this run, the reason (NO_WEIGHTS or UNCALIBRATED).
+        learned_ids: for each learned measure, the calibration id on the card of its weights.
     """
 
     mappings: Mapping[str, Sigmoid]
@@ -36,8 +36,8 @@ class Calibration:
     def of_networks(cls, networks: Networks, config: Config) -> Calibration:
         """Mappings from the configuration and from the cards of the available weights.
 
-        Measures whose network is missing or lacks the output, or whose weights have no calibration, are absent with the
-        corresponding status.
+        A measure is absent, with the corresponding status, if its network is missing or lacks the output, or if the
+        weights have no calibration.
         """
         absent: dict[str, Status] = {}
         mappings: dict[str, Sigmoid] = {}
@@ -59,7 +59,7 @@ class Calibration:
 
     @classmethod
     def of_summary(cls, summary: Mapping[str, Any]) -> Calibration:
-        """The inverse of `summary`. Raises KeyError, TypeError or ValueError for anything else."""
+        """The inverse of `summary`. Raises KeyError, TypeError or ValueError if the values are invalid."""
         if not all(w for _, w in summary["mappings"].values()):
             raise ValueError("a mapping without width")
         return cls(
@@ -77,11 +77,11 @@ class Calibration:
         }
 
     def missing(self, config: Config) -> dict[str, str]:
-        """Measures in use that are not available, with the status that says why."""
+        """The measures in use that are not available, each with a status that tells the reason."""
         return {name: str(self.absent[name]) for name in config.measures.used if name in self.absent}
 
     def under(self, config: Config) -> Calibration:
-        """A copy with the mappings that a configuration sets."""
+        """A copy that uses the mappings set in a configuration."""
         given = {name: config.measures[name].mapping for name in config.measures.recorded}
         chosen = {name: mapping for name, mapping in given.items() if mapping is not None}
         # An uncalibrated measure becomes available once the configuration gives it a mapping.
@@ -93,7 +93,7 @@ class Calibration:
         return Calibration({**self.mappings, **chosen}, absent, self.learned_ids)
 
     def scale_of(self, spec: MeasureSpec) -> Callable[[float], float]:
-        """The mapping from raw value to scalar of a measure that is not absent. Raises ValueError without a mapping."""
+        """The mapping from raw value to scalar of a measure that is not absent. Raises ValueError if there is none."""
         if spec.name not in self.mappings:
             if not callable(spec.mapping):
                 raise ValueError(f"there is no mapping for {spec.name}")
@@ -108,7 +108,7 @@ class Calibration:
 
 
 def recorded_measures(config: Config) -> list[MeasureSpec]:
-    """The measures that records list, in order."""
+    """The measures that are listed in records, in that order."""
     recorded = config.measures.recorded
     return [spec for spec in config.measures.specs if spec.name in recorded]
 
@@ -152,9 +152,9 @@ def _name_of(function: Callable[[float], float]) -> str:
 
 
 def sampled_head(networks: Networks, config: Config) -> Callable[[Array], float] | None:
-    """A function features (K,) -> d by sampling, when the configuration asks for that form; else None.
+    """A function that computes SER-FIQ's d from features (K,) by sampling; None unless `serfiq.method` is "sampled".
 
-    Raises WeightsError when the weights do not include their last layer.
+    Raises WeightsError when the weights lack the drop rate or the last layer.
     """
     if config.serfiq.method != "sampled":
         return None

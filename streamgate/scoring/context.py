@@ -1,4 +1,4 @@
-"""What a run or a stream scores its faces with."""
+"""The networks, settings and stores with which a run or a stream scores its faces."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class ScoringContext:
     Attributes:
         evaluator: computes measures, gate and quality.
         infer: runs networks.
-        aligned_pose: the pose role takes the recognizer's crop.
-        shared_pose: the recognizer's graph also returns the pose.
-        sampled_head: features (K,) -> SER-FIQ's d by sampling; None where the graph's closed form is used.
+        aligned_pose: whether the pose network takes the recognizer's crop.
+        shared_pose: whether the recognizer's graph also returns the pose.
+        sampled_head: computes SER-FIQ's d from features (K,) by sampling; None if the graph's closed form is used.
         identity_threshold: the minimum cosine of two faces of one person; None where the recognizer has no threshold.
         pictures: holds the kept pictures of all tracks.
-        cohort: normalises similarities of the recognizer's embeddings; None where they are plain cosines.
+        cohort: normalises similarities of the recognizer's embeddings; None if plain cosines are used.
     """
 
     config: Config

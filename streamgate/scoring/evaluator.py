@@ -1,4 +1,5 @@
-"""Evaluation of a face: measures, gate and quality. FIQA and geometry filter, IQA ranks (design.md 4.4)."""
+"""Evaluation of a face: measures, gate and quality. Measures of recognisability and geometry reject faces; measures of
+image quality rank them (design.md 4.4)."""
 
 from __future__ import annotations
 
@@ -13,13 +14,13 @@ from streamgate.scoring.calibration import Calibration, calibration_id, measure_
 from streamgate.tracks import Candidate
 
 SMALL = "small"
-"""The reason of a face with too few pixels: a limit of the measure `size`, and `output.max_upscale`."""
+"""The reason of a face with too few pixels, by a limit of the measure `size` or by `output.max_upscale`."""
 
 LOW_QUALITY = "low_quality"
 """The reason of a face below `keep.min_quality`."""
 
 TURNED = 35.0
-"""Degrees of yaw or pitch beyond which an eye or half the mouth is out of sight."""
+"""Degrees of yaw or pitch beyond which an eye or half of the mouth is hidden."""
 
 _NO_CEILINGS: Mapping[str, float] = {}
 _NOT_SCORED = Measure.missing(Status.NOT_SCORED)
@@ -27,11 +28,12 @@ _FAILED = Measure.missing(Status.ERROR)
 
 
 class Evaluator:
-    """Evaluates faces under one configuration and calibration. Thread-safe, because it holds no other state.
+    """Evaluates faces under one configuration and calibration. Thread-safe, because it does not change after
+    construction.
 
     Attributes:
-        names: the run's set: measures in use that have weights and calibration.
-        calibration_id: qualities are comparable only under the same one.
+        names: the run's measure set, which are the measures in use that have weights and calibration.
+        calibration_id: qualities are comparable only if they have the same id.
     """
 
     def __init__(self, config: Config, calibration: Calibration) -> None:
@@ -51,12 +53,12 @@ class Evaluator:
         self._weights = {name: config.measures[name].weight for name in self.names}
         self._min_quality = config.keep.min_quality
         output = config.output
-        # Side of the smallest FFHQ square that `output.max_upscale` allows; 0.0: any.
+        # Side of the smallest FFHQ square that `output.max_upscale` allows; 0.0 if any size is allowed.
         self._smallest_square = (
             output.size / output.max_upscale if output.upscale and output.max_upscale and "size" in self.names else 0.0
         )
-        # On a turned head an eye or half the mouth is out of sight, so the expression network's reasons do not count.
-        # Where turned heads are wanted, the reasons of other networks trained on frontal faces do not count either.
+        # On a turned head an eye or half of the mouth is hidden, so the expression network's reasons do not count.
+        # If turned heads are wanted, the reasons of other networks trained on frontal faces do not count either.
         everyone = config.keep.poses == "all"
         lenient = [spec for spec in here if spec.frontal and (everyone or spec.source == "expression")]
         self._frontal_reasons = [reason for spec in lenient for reason in spec.reasons]
@@ -67,7 +69,7 @@ class Evaluator:
         return any(self._weights.values())
 
     def evaluate(self, candidate: Candidate, width: int, height: int) -> None:
-        """Fill in measures, quality and gate of a face of an upright frame of `width` x `height` source pixels."""
+        """Set the measures, quality and gate of a face in an upright frame of `width` x `height` source pixels."""
         candidate.evidence.values.update(self._usual(candidate))
         candidate.measures = self.measures(candidate.evidence)
         candidate.quality = self.quality(candidate.measures)
@@ -90,7 +92,7 @@ class Evaluator:
         return {name: value for name, value in usual.items() if value is not None}
 
     def measures(self, evidence: Evidence) -> dict[str, Measure]:
-        """Every recorded measure by name; unavailable ones carry a status instead of a value."""
+        """All recorded measures by name; measures that are not available have a status instead of a value."""
         found: dict[str, Measure] = {}
         for spec, scale in self._specs:
             if scale is None:
@@ -106,13 +108,14 @@ class Evaluator:
         return found
 
     def _without_scale(self, spec: MeasureSpec, evidence: Evidence) -> Measure:
-        """A measure without a scalar: it has its raw value if its network ran and only the calibration is missing."""
+        """The value of a measure without a scalar; it has a raw value if its network ran and only the calibration is
+        missing."""
         absent = self._absent[spec.name]
         raw = spec.raw_of(evidence) if absent.status is Status.UNCALIBRATED else None
         return absent if raw is None or not math.isfinite(raw) else Measure(raw, None, Status.UNCALIBRATED)
 
     def guessed(self, face: Face, evidence: Evidence, measures: Mapping[str, Measure]) -> dict[str, Measure]:
-        """`measures`, with estimates for those of the set that are not scored yet, where an estimate is possible."""
+        """`measures`, with estimates for measures of the set that are not scored yet, if an estimate is possible."""
         found = dict(measures)
         for spec, scale in self._specs:
             known = found[spec.name]
@@ -127,8 +130,8 @@ class Evaluator:
     ) -> GateResult:
         """Whether a face passes: every measure of the set is ok and within its limits.
 
-        May be called early: measures that are not scored yet give no reason, so a result with reasons is final, while
-        one without reasons is not yet a pass.
+        May be called before all measures are scored. The missing ones give no reason, so a result with reasons is
+        final, but a result without reasons is not a pass until all measures are scored.
         """
         found: dict[str, float] = {}
         for spec, limit, value in self._limits:
@@ -146,7 +149,7 @@ class Evaluator:
             if excess is not None:
                 found[limit.choose(evidence) if limit.choose else next(iter(limit.reasons))] = excess
         eyes = measures["size"].raw
-        # The square is at least four eye distances wide; for most faces this check saves computing it.
+        # The square is at least four eye distances wide; for most faces this check avoids computing the square.
         if SMALL not in found and eyes is not None and 4 * eyes < self._smallest_square + 1:
             square = _square(face)
             if square < self._smallest_square:
@@ -177,14 +180,14 @@ class Evaluator:
         total = weight_sum = 0.0
         for name, weight in self._weights.items():
             scalar = measures[name].scalar
-            # Floored at 1 so that a single scalar near 0 lowers the mean instead of making it 0.
+            # The minimum of 1 ensures that a single scalar near 0 lowers the mean instead of making it 0.
             total += weight * math.log(max(1.0, ceilings.get(name, 100.0) if scalar is None else scalar))
             weight_sum += weight
         return math.exp(total / weight_sum) if weight_sum else 0.0
 
 
 def _square(face: Face) -> float:
-    """Side of the face's FFHQ square in source pixels; 0.0 where its landmarks define none."""
+    """Side of the face's FFHQ square in source pixels; 0.0 if its landmarks define no square."""
     try:
         return ffhq_side(face.landmarks)
     except ValueError:

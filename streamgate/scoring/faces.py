@@ -1,4 +1,4 @@
-"""Scoring a face in a picture with the networks."""
+"""Scores a face in a picture with the networks."""
 
 from __future__ import annotations
 
@@ -38,24 +38,26 @@ from streamgate.tracking.overlap import iou
 from streamgate.tracks import Candidate
 
 THUMBNAIL_SIDE = 128
-"""Side of the small pictures of near misses."""
+"""Side, in pixels, of the small pictures of near misses."""
 REFINE_SIDE = 160
-"""Side of the region on which landmarks are refined, pixels; a face fills a little over half of it."""
+"""Side, in pixels, of the region in which landmarks are refined; the face's side is a little over half of it."""
 REFINE_GROWTH = 0.4
 REFINE_SCORE = 0.5
 REFINE_IOU = 0.3
 UNREFINED, NARROWLY = 0.5, 0.1
-"""Shortfall up to which a failed face may still pass: while its landmarks are the detector's, and after the first run
-of the expression network (of 420 faces that failed by more than 0.05 then, four passed after the second run)."""
+"""Maximum shortfall of a failed face that may still pass: while its landmarks come from the detector, and after the
+first run of the expression network. (Of 420 faces that failed by more than 0.05 after the first run, four passed after
+the second.)"""
 STEADY_REASONS = frozenset({SMALL, "dark", "bright", "blurred"})
-"""Reasons that other landmarks hardly change: the face's box, light and detail stay what they are."""
+"""Reasons that hardly depend on the exact landmarks, because the face's box, light and detail stay the same."""
 MOVED, FURTHEST = 0.03, 0.25
-"""How far the expression network has to move the eyes, as a share of the distance between them, to make a second run on
-a face that is only prescored worthwhile; and the furthest it may move any landmark."""
+"""Shares of the distance between the eyes: how far the expression network must move the eyes to make a second run
+worthwhile for a face that is only prescored, and how far it may move any landmark at most."""
 
 
 class FaceScorer:
-    """Scores faces. One instance serves all tracks and threads of a run, since it holds only its context."""
+    """Scores faces. One instance serves all tracks and threads of a run, because its only state is the shared
+    context."""
 
     def __init__(self, context: ScoringContext) -> None:
         self.context = context
@@ -71,7 +73,7 @@ class FaceScorer:
         self._refines = context.config.advanced.refine
 
     def prescore(self, candidate: Candidate, picture: Picture) -> float:
-        """Collect cheap evidence; returns the upper bound of quality as `potential` does."""
+        """Collect cheap evidence; returns the same upper bound of quality as `potential`."""
         if self._is_spoiled(candidate, picture):
             self._evaluate(candidate, picture)
             return 0.0
@@ -79,7 +81,8 @@ class FaceScorer:
         return self.potential(candidate, picture)
 
     def potential(self, candidate: Candidate, picture: Picture) -> float:
-        """Upper bound of quality from the evidence so far, with the head pose estimated; 0 where the gate rejects it.
+        """Upper bound of quality from the evidence so far, with the head pose estimated; 0 if the gate rejects the
+        face.
 
         A face that narrowly fails for one reason is not rejected yet: it may pass with refined landmarks.
         """
@@ -94,7 +97,7 @@ class FaceScorer:
         return self._evaluator.bound(guessed, candidate.ceilings)
 
     def _guess(self, candidate: Candidate) -> dict[str, Measure]:
-        """The measures so far, with the head pose estimated; stores the upper bound of quality that follows."""
+        """The measures so far, with the head pose estimated; stores the upper bound of quality that they give."""
         guessed = self._evaluator.guessed(candidate.face, candidate.evidence, candidate.measures)
         candidate.bound = self._evaluator.bound(guessed)
         return guessed
@@ -102,10 +105,10 @@ class FaceScorer:
     def run_expression(self, candidate: Candidate, picture: Picture, *, ready: bool = False) -> Steps:
         """Run the expression network once on a face; collects evidence without evaluating it.
 
-        The network also finds the landmarks (except in a `ready` crop, whose landmarks are fixed), and more stably than
-        the detector: when the crop is shifted, its landmarks vary by 0.4 % of the distance between the eyes, the
-        detector's by 1.2 %. After the first run `unsettled` is how far the eyes are from those that the crop was made
-        with; a second run is more accurate, and its result is final.
+        The network also finds the landmarks (except in a `ready` crop, whose landmarks are fixed), and its landmarks
+        are more stable than the detector's: when the crop is shifted, they vary by 0.4 % of the distance between the
+        eyes, the detector's by 1.2 %. After the first run, `unsettled` is the distance between the eyes' new positions
+        and those from which the crop was made. A second run is more accurate, and its result is final.
         """
         again, candidate.unsettled = candidate.unsettled > 0.0, 0.0
         try:
@@ -118,14 +121,15 @@ class FaceScorer:
         moved = self._take_landmarks(candidate, output, matrix) if self._refines and not ready else 0.0
         candidate.unsettled = 0.0 if again else moved
         if again or moved:
-            # After the first run only the measures of the face's position change notably, not those of its pixels.
+            # The first run changes only the measures of the face's position noticeably, not those of its pixels.
             self._read_pixels(candidate, picture, of_source=None if again else True)
         self._read("expression", output, candidate.evidence)
 
     def _take_landmarks(self, candidate: Candidate, output: ExpressionOutput, matrix: Array) -> float:
-        """Give a face the network's landmarks, unless it is turned or they belong to something else.
+        """Replace a face's landmarks by the network's, unless the face is turned or the network's are too far from the
+        old ones.
 
-        Returns how far the eyes moved, as a share of the distance between them (0: not taken).
+        Returns how far the eyes moved, as a share of the distance between them; 0 if the landmarks were not replaced.
         """
         face = candidate.face
         found = (output.landmarks - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
@@ -137,9 +141,11 @@ class FaceScorer:
         return float(moved[:2].max())
 
     def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
-        """Refine landmarks, then pixels, expression, pose, recognizer, IFQA: expensive steps run last.
+        """Refine the landmarks, then measure pixels, expression, pose, recognizability and IFQA; expensive steps run
+        last.
 
-        Without `full` it stops when the gate fails or when the quality can no longer exceed `floor` of the candidate.
+        Without `full`, scoring stops when the gate fails or when the quality can no longer exceed the candidate's
+        `floor`.
         """
         if self._is_spoiled(candidate, picture):
             self._evaluate(candidate, picture)
@@ -147,7 +153,8 @@ class FaceScorer:
         if self._refines and (candidate.interpolated or not candidate.refined):
             found = yield from self.refine(picture, candidate.face)
             if found is None and candidate.interpolated:
-                # Landmarks were interpolated between two detections and no face is found there: nothing to score.
+                # The landmarks were interpolated between two detections, and no face was found there, so there is
+                # nothing to score.
                 return
             if found is not None and not candidate.refined:
                 candidate.face = found
@@ -162,7 +169,7 @@ class FaceScorer:
             if candidate.unsettled:
                 yield from self.run_expression(candidate, picture)
             hopeless = self._cannot_win(candidate, picture, floor, full)
-            # Store the bound before the remaining networks run: other faces are compared with it.
+            # The bound is stored before the remaining networks run, because other faces are compared with it.
             self._guess(candidate)
             if hopeless:
                 return
@@ -179,7 +186,8 @@ class FaceScorer:
             self._evaluate(candidate, picture)
 
     def refine(self, picture: Picture, face: Face) -> Generator[list[InferenceRequest], list[Any], Face | None]:
-        """Detect the face again in its region, scaled to a fixed size; returns it, or None when it is not found."""
+        """Detect the face again in its region, scaled to a fixed size; returns the new face, or None if it is not
+        found."""
         centre = (face.box[:2] + face.box[2:]) / 2
         side = (1 + REFINE_GROWTH) * float(max(face.box[2] - face.box[0], face.box[3] - face.box[1], 1.0))
         scale = REFINE_SIDE / side
@@ -202,7 +210,7 @@ class FaceScorer:
         return back[best] if overlaps[best] >= REFINE_IOU else None
 
     def embedding(self, face: Face, picture: Picture) -> Generator[list[InferenceRequest], list[Any], Array | None]:
-        """The embedding of a face, float32 (D,); None where its landmarks coincide. Nothing is stored."""
+        """The embedding of a face, float32 (D,); None if its landmarks coincide. Nothing is stored."""
         try:
             matrix = arcface_matrix(face.landmarks, ALIGNED_SIDE)
         except ValueError:
@@ -212,10 +220,10 @@ class FaceScorer:
         return embedding
 
     def crop(self, candidate: Candidate, picture: Picture) -> Array:
-        """The FFHQ-aligned picture to keep, RGB uint8; its side is `output.size`, less for a small face
-        when `output.upscale` is off.
+        """The FFHQ-aligned picture to keep, RGB uint8; its side is `output.size`, or less for a small face when
+        `output.upscale` is off.
 
-        Stores the ArcFace crop in the candidate where that is to be kept too.
+        Also stores the ArcFace crop in the candidate if that crop is to be kept.
         """
         output = self.context.config.output
         landmarks, side = candidate.face.landmarks, crop_side(candidate.face, output)
@@ -225,7 +233,7 @@ class FaceScorer:
         return self.context.pictures.keep(warp_padded(picture, ffhq_matrix(landmarks, side), side, output.pad))
 
     def thumbnail(self, candidate: Candidate, picture: Picture) -> Array | None:
-        """The square of `crop`, RGB uint8 (128, 128, 3); None where the landmarks coincide."""
+        """The square of `crop`, RGB uint8 (128, 128, 3); None if the landmarks coincide."""
         try:
             matrix = ffhq_matrix(candidate.face.landmarks, THUMBNAIL_SIDE)
         except ValueError:
@@ -233,7 +241,7 @@ class FaceScorer:
         return picture.warp(matrix, THUMBNAIL_SIDE)
 
     def fingerprint(self, candidate: Candidate, picture: Picture) -> int | None:
-        """The perceptual hash of the face; None where its landmarks define no square."""
+        """The perceptual hash of the face; None if its landmarks define no square."""
         try:
             matrix = hash_matrix(candidate.face.landmarks)
         except ValueError:
@@ -241,10 +249,10 @@ class FaceScorer:
         return perceptual_hash(picture.warp(matrix, HASH_SIDE))
 
     def score_ready(self, candidate: Candidate, picture: Picture, *, ffhq: bool) -> Steps:
-        """Score an aligned crop by its pixels: the recognizer always, IFQA and expression on an FFHQ crop (an ArcFace
-        crop has no chin), pose where the crop contains the network's input.
+        """Score an aligned crop. The recognizer always runs; IFQA and expression run on an FFHQ crop only (an ArcFace
+        crop has no chin); pose runs if the crop contains the network's input.
 
-        Measures of the source's picture, which is not available, stay `not_scored`, so there is no quality.
+        Measures that need the source's picture stay `not_scored`, so there is no quality.
         """
         self._read_pixels(candidate, picture, of_source=False)
         if ffhq and self.sees_expressions:
@@ -257,12 +265,12 @@ class FaceScorer:
         self._evaluate(candidate, picture)
 
     def _is_spoiled(self, candidate: Candidate, picture: Picture) -> bool:
-        if not candidate.spoiled and not candidate.evidence.values:  # not looked at yet
+        if not candidate.spoiled and not candidate.evidence.values:  # not examined yet
             candidate.spoiled = "corrupt" if picture.combed(candidate.face.box) else None
         return candidate.spoiled is not None
 
     def _is_seen(self, candidate: Candidate) -> bool:
-        """Whether the expression network has run on it, or cannot."""
+        """Whether the expression network has run on the candidate, or cannot run on it."""
         evidence, specs = candidate.evidence, self._by_source["expression"]
         return any(spec.name in evidence.failed or spec.evidence[0] in evidence.values for spec in specs)
 
@@ -277,14 +285,15 @@ class FaceScorer:
         self._evaluator.evaluate(candidate, picture.width, picture.height)
 
     def _read_pixels(self, candidate: Candidate, picture: Picture, *, of_source: bool | None = None) -> None:
-        """Evidence that needs no network; `of_source` restricts it to measures with that value of `of_source`."""
+        """Collect the evidence that needs no network; `of_source` restricts it to measures with this value of
+        `of_source`."""
         view = FaceView(picture, candidate.face, candidate.shown, _kept_square(candidate.face))
         for spec in self._by_source.get("pixels", ()):
             if spec.read is not None and of_source in (None, spec.of_source):
                 note(spec, spec.read(view), candidate.evidence, needed=True)
 
     def _read(self, role: str, output: Any, evidence: Evidence) -> None:
-        """Evidence from a network's output for one face."""
+        """Collect the evidence from a network's output for one face."""
         for spec in self._by_source.get(role, ()):
             if spec.read is not None:
                 note(spec, spec.read(output), evidence)
@@ -325,7 +334,7 @@ class FaceScorer:
 def note(
     spec: MeasureSpec, read: float | Mapping[str, float] | None, evidence: Evidence, *, needed: bool = False
 ) -> None:
-    """Put the result of a measure's `read` into the evidence; with `needed`, None is a failure."""
+    """Put the result of a measure's `read` into the evidence; with `needed`, a result of None counts as a failure."""
     if read is None:
         if needed:
             evidence.failed.add(spec.name)
@@ -355,7 +364,7 @@ def enlargement(face: Face, output: OutputConfig) -> float:
 
 
 def enlarged(faces: Sequence[Face], thumbnail: Array, picture: Picture) -> list[Face]:
-    """Convert faces found on a thumbnail to the picture's own pixels; pixel centres have integer coordinates."""
+    """Convert faces found on a thumbnail to pixels of the full picture; pixel centres have integer coordinates."""
     ratio = np.array([picture.width / thumbnail.shape[1], picture.height / thumbnail.shape[0]])
     return [
         Face(

@@ -1,4 +1,4 @@
-"""Scoring a face with all measures: the networks of the roles first, then measures with their own crop."""
+"""Scores a face with all measures: first those of the networks with a role, then those with their own crop."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from streamgate.tracking.overlap import square
 from streamgate.tracks import Candidate
 
 _SLACK = 0.15
-"""Extra margin as a share of the box."""
+"""Extra margin around a card's crop, as a share of the box."""
 
 
 class FullScorer(FaceScorer):
-    """A `FaceScorer` that also computes the measures with a card for faces that have passed so far, cheap ones first.
+    """A `FaceScorer` that also computes the measures with a card, cheap measures first, for faces that have passed so
+    far.
 
     Measures without a calibration are computed too, because their raw values are shown.
     """
@@ -42,7 +43,8 @@ class FullScorer(FaceScorer):
         )
 
     def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
-        """Like `FaceScorer.score`, then the other measures while the quality can still exceed the floor."""
+        """Run `FaceScorer.score`, then compute the other measures for as long as the quality can still exceed the
+        floor."""
         yield from super().score(candidate, picture, floor, full=full)
         if candidate.evidence.embedding is None or not (self._rated or self._unscaled_ifqa):
             return
@@ -56,7 +58,8 @@ class FullScorer(FaceScorer):
                 return
 
     def score_ready(self, candidate: Candidate, picture: Picture, *, ffhq: bool) -> Steps:
-        """Like `FaceScorer.score_ready`; on an ArcFace crop only measures that take such a crop."""
+        """Run `FaceScorer.score_ready`, then compute the other measures; on an ArcFace crop only those that take such a
+        crop."""
         yield from super().score_ready(candidate, picture, ffhq=ffhq)
         if ffhq and self._unscaled_ifqa:
             yield from self._run_ifqa(candidate, picture)
@@ -82,21 +85,21 @@ class FullScorer(FaceScorer):
 
 
 def cards_in_use(config: Config) -> tuple[CropCard, ...]:
-    """The crops that the measures in use need."""
+    """The cards, which describe the crops, of the measures in use."""
     specs = recorded_measures(config)
     return tuple(spec.card for spec in specs if spec.card is not None and config.measures[spec.name].use)
 
 
 def face_region(box: Array, margin: float, cards: Iterable[CropCard], picture: Picture) -> Array:
-    """The region [x1, y1, x2, y2] around a face to keep, so that all its crops can be cut from it later.
+    """The region [x1, y1, x2, y2] around a face that has to be held so that all crops can be cut from it later.
 
-    A square with a margin of `margin` times the box's longer side on each side, or more where a card needs more.
+    It is a square with a margin of `margin` times the box's longer side on each side, or more if a card needs more.
     """
     found = square(box, margin)
     for card in cards:
         if card.crop not in ("loose", "box"):
             continue
-        # The face is detected again in the kept region, and not exactly where it was expected.
+        # The face is detected again in the kept region, and its new box may differ a little from the expected one.
         around = card.margin + _SLACK
         if card.crop == "loose":
             wanted = square(box, around)
@@ -107,7 +110,7 @@ def face_region(box: Array, margin: float, cards: Iterable[CropCard], picture: P
 
 
 def crop_matrix(card: CropCard, face: Face, picture: Picture) -> Array:
-    """Matrix (2, 3) from a picture's pixels to a card's crop. Raises ValueError where the landmarks define none."""
+    """Matrix (2, 3) from a picture's pixels to a card's crop. Raises ValueError if the landmarks define none."""
     if card.crop == "ffhq":
         return ffhq_matrix(face.landmarks, card.size)
     if card.crop == "arcface":
@@ -123,7 +126,8 @@ def crop_matrix(card: CropCard, face: Face, picture: Picture) -> Array:
 
 
 def _inside(box: Array, times: float, width: int, height: int) -> Array:
-    """A box enlarged about its centre, as far as the picture allows, and moved into the picture."""
+    """A box enlarged about its centre by `times`, or less if that exceeds the picture, and then moved into the
+    picture."""
     sides = np.maximum(box[2:] - box[:2], 1.0)
     frame = np.array([width, height], float)
     half = sides * min(times, float((frame / sides).min())) / 2

@@ -1,7 +1,7 @@
-"""Work that needs networks, written as generators so that all tracks of a frame share network batches.
+"""Runs work that needs networks as generators, so that all tracks of a frame share network batches.
 
-A step generator yields the inference requests it needs next and is sent their results. The driver of several
-generators collects the requests of all of them before any network runs.
+Each generator yields the inference requests that it needs next and receives their results. When several generators run
+together, the requests of all of them are collected before any network runs.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from streamgate.tracks import Candidate
 
 Steps = Generator[list[InferenceRequest], list[Any], None]
 Floor = Callable[[Candidate], float]
-"""The quality that a candidate has to exceed, given what is known about it so far."""
+"""Returns the quality that a candidate has to exceed, given what is known about the candidate so far."""
 Infer = Callable[[Sequence[InferenceRequest]], list[Any]]
-"""Runs networks; results in the order of the requests."""
+"""Runs networks; returns the results in the order of the requests."""
 
 
 def no_floor(candidate: Candidate) -> float:
@@ -25,7 +25,7 @@ def no_floor(candidate: Candidate) -> float:
 
 
 def in_lockstep(all_steps: Iterable[Steps]) -> Steps:
-    """Run several generators as one, in lockstep; results do not depend on which ones run together."""
+    """Run several generators as one, in lockstep; results do not depend on which generators run together."""
     waiting = []
     for steps in all_steps:
         requests = next(steps, None)

@@ -1,4 +1,4 @@
-"""Kept pictures that extend past the frame: how the area without pixels is filled."""
+"""Fills the area without pixels in kept pictures that extend past the frame."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from streamgate.frames import Array, Picture
 
 Pad = Literal["black", "reflect", "blur"]
-"""Black; the picture mirrored at its border; the same, blurred more the further out, as in FFHQ's own pictures."""
+"""Fill with black, with the picture mirrored at its border, or with the mirrored picture blurred increasingly with the
+distance from the border, as in FFHQ's own pictures."""
 
 _BLUR = 0.02
 """Standard deviation of the blur as a share of the picture's side."""
@@ -18,18 +19,20 @@ _ROWS = 32
 
 
 def warp_padded(picture: Picture, matrix: Array, side: int, pad: Pad) -> Array:
-    """`picture.warp(matrix, side, fine=True)` with `pad` in place of the repeated edge; RGB uint8 (side, side, 3)."""
+    """`picture.warp(matrix, side, fine=True)`, filled with `pad` instead of the repeated edge; RGB uint8 (side, side,
+    3)."""
     crop = picture.warp(matrix, side, fine=True)
     back = cv2.invertAffineTransform(np.asarray(matrix, np.float64))
     right, bottom = picture.width - 1, picture.height - 1
     ends = np.array([[0, 0, 1], [side - 1, 0, 1], [0, side - 1, 1], [side - 1, side - 1, 1]], np.float64) @ back.T
     if (ends >= -0.5).all() and (ends <= (right + 0.5, bottom + 0.5)).all():
-        return crop  # all corners are inside, so the whole square is
+        return crop  # all corners are inside, so the whole square is inside
     into = np.asarray(matrix, np.float64)
     columns = np.arange(side, dtype=np.float64)[None]
     outside = np.zeros((side, side), bool)
     filled = crop.copy()
-    # A few rows at a time: larger arrays are returned to the system each time, and new memory is slow.
+    # A few rows are processed at a time: larger arrays would be returned to the system each time, and new memory is
+    # slow.
     for top in range(0, side, _ROWS):
         part = slice(top, top + _ROWS)
         rows = np.arange(top, min(top + _ROWS, side), dtype=np.float64)[:, None]
@@ -41,7 +44,8 @@ def warp_padded(picture: Picture, matrix: Array, side: int, pad: Pad) -> Array:
             filled[part][beyond] = 0
         elif beyond.any():
             mirrored_x, mirrored_y = _mirrored(x, right), _mirrored(y, bottom)
-            # Mirrored pixels come from the crop itself; beyond it (half the face outside) its edge is mirrored again.
+            # Mirrored pixels are taken from the crop; positions outside the crop (when half the face is missing) are
+            # mirrored again at its edge.
             map_x = (into[0, 0] * mirrored_x + into[0, 1] * mirrored_y + into[0, 2]).astype(np.float32)
             map_y = (into[1, 0] * mirrored_x + into[1, 1] * mirrored_y + into[1, 2]).astype(np.float32)
             mirrored = cv2.remap(crop, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
@@ -57,10 +61,10 @@ def warp_padded(picture: Picture, matrix: Array, side: int, pad: Pad) -> Array:
 
 
 def _mirrored(position: Array, last: int) -> Array:
-    """Positions outside 0..last, mirrored back into that range."""
+    """Mirror positions outside 0..last back into that range."""
     if last < 1:
         return np.zeros_like(position)
     folded = np.abs(position)
-    if folded.max() >= 2 * last:  # seldom, and a remainder takes longer than all the rest
+    if folded.max() >= 2 * last:  # rare; skipped otherwise because a remainder is slow
         folded %= 2 * last
     return np.where(folded > last, 2 * last - folded, folded)

@@ -1,4 +1,4 @@
-"""Pictures waiting to be written: in memory up to a limit, beyond it on disk."""
+"""Holds pictures that wait to be written: in memory up to a limit, and on disk beyond it."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from streamgate.errors import SinkError
 from streamgate.frames import Array
 
 LIMIT_BYTES = 192 << 20
-"""Limit for all pictures of a run: 250 crops of 512 x 512 pixels, or 60 of 1024 x 1024."""
+"""Memory limit for all pictures of a run: 250 crops of 512 x 512 pixels, or 60 of 1024 x 1024."""
 
 
 class PictureStore:
     """Bounds the memory of pictures that may have many owners. Thread-safe.
 
-    A picture counts as long as it is referenced. One that would exceed the limit is moved to an unnamed temporary file
-    and memory-mapped from there: its owner sees the same array, and the system can reclaim the memory.
+    A picture counts towards the limit as long as it is referenced. A picture that would exceed the limit is moved to an
+    unnamed temporary file and memory-mapped from there: its owner sees the same array, and the system can reclaim the
+    memory.
     """
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
         self._limit = limit_bytes
-        self._mutex = threading.RLock()  # a picture may be released while this same thread is keeping another
+        self._mutex = threading.RLock()  # reentrant: a picture may be released while the same thread runs `keep`
         self._held = 0
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the pictures in memory."""
+        """Size of the pictures in memory, bytes."""
         with self._mutex:
             return self._held
 

@@ -1,4 +1,4 @@
-"""Scoring of single pictures, for `Gate.score` and `streamgate score`."""
+"""Scores single pictures, for `Gate.score` and `streamgate score`."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def score_picture(image: Array, scorer: FaceScorer, *, full: bool) -> list[Score
 def score_aligned(image: Array, aligned: str, scorer: FaceScorer) -> ScoredFace:
     """Score an aligned crop ("arcface" or "ffhq") as one face, without detection.
 
-    Landmarks are where the alignment puts them. An ArcFace crop lacks the pixels for IFQA, pose and the picture's
-    edge; the ArcFace crop can be cut from an FFHQ crop. Size is not measured, as it would be that of the crop, not of
-    the source.
+    The landmarks are those of the alignment's template. An ArcFace crop lacks the pixels for IFQA, pose and the
+    picture's edge, whereas an ArcFace crop can be cut from an FFHQ crop. Size is not measured, because it would be the
+    size in the crop instead of the source.
     """
     side = float(max(image.shape[:2]))
     picture = picture_of_rgb(image)

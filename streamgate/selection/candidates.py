@@ -1,10 +1,10 @@
-"""Which faces of a track are scored: the cascade (docs/design.md 3).
+"""Chooses which faces of a track are scored: the cascade (docs/design.md 3).
 
-Cost follows useful candidates, not frames. A track's frames are collected as small copied regions; once a
-stretch of time (a window) is full, cheap evidence orders its faces, and only the most promising one that could
-still beat what is kept goes to the networks. When a face has been the best for a while, its neighbours in time are
-scored too, since a lucky frame must be confirmed by its neighbours (design.md 4.5); if one of them is better, the
-search continues there.
+The cost depends on the number of useful candidates, not on the number of frames. The frames of a track are collected as
+small copied regions. Once a stretch of time (a window) is full, its faces are ordered by cheap evidence, and only the
+most promising face that could still beat the kept faces is scored by the networks. When a face has been the best for a
+while, its neighbours in time are scored too, because a lucky frame must be confirmed by its neighbours (design.md 4.5).
+If a neighbour is better, the search continues from that neighbour.
 """
 
 from __future__ import annotations
@@ -29,35 +29,36 @@ from streamgate.selection.scoredtrack import ScoredTrack
 from streamgate.tracks import Candidate
 
 RETRIES = 3
-"""Further faces of a window that are tried when one fails early (for a bad pose, for example); none while window after
-window fails and something is kept already."""
+"""Number of further faces of a window that are tried when a face fails early (for a bad pose, for example). No further
+faces are tried if several windows in a row have failed and a face is already kept."""
 MAX_NEIGHBOUR_STEPS = 3
-"""Largest number of neighbours that the search moves on to."""
+"""Maximum number of times that the search for the best face moves on to a better neighbour."""
 TEMPLATE_FACES = 8
-"""Minimum number of faces in a kept track's template, if the end of the track has that many."""
+"""Minimum number of faces in a kept track's template, if enough faces are held at the end of the track."""
 LUCKY_MARGIN = 5.0
-"""If its neighbours reduce the best face's quality by more points, it was a lucky frame, and faces skipped because of
-it are reconsidered."""
+"""If neighbours reduce the best face's quality by more than this number of points, that face was a lucky frame, and
+faces that were skipped because of it are reconsidered."""
 SECOND_SCORE_GAIN = 6.0
-"""Points by which the potential of a face, or of one next to it, may rise on a closer look."""
+"""Maximum number of points by which the potential may rise after a second run of the expression network or a run on the
+adjacent faces."""
 REGION_BYTES = 48 << 20
-"""Limit for the regions of one track that wait for their window to fill; beyond it the window is scored early. Only a
-face that fills much of a 2160p picture reaches it."""
+"""Memory limit for the regions of one track that are held until their window is full; when it is exceeded, the window
+is scored early. Only a face that fills much of a 2160p picture reaches this limit."""
 
 
 class TrackSelector(ScoredTrack):
-    """Chooses the faces of one track that are scored."""
+    """Chooses which faces of one track are scored."""
 
     def __init__(self, track_id: int, config: Config, scorer: FaceScorer, *, near_misses: int = 0) -> None:
-        """`near_misses` is how many faces that nearly passed are remembered with a small picture."""
+        """`near_misses` is the maximum number of near misses that are remembered, each with a small picture."""
         super().__init__(track_id, config, scorer, near_misses=near_misses)
         self.strangers: list[Observation] = []
-        """Faces that turned out to show another person: they belong to a new track, and this one has ended."""
-        # Where the least bad face may be kept, rejected ones are looked at as closely as others.
+        """Faces that turned out to show another person: they belong to a new track, and this track has ended."""
+        # If the least bad face may be kept, rejected faces are prescored as often as others.
         self._prescorer = Prescorer(
             self.observed, self.reference, scorer, config.advanced, thins=config.keep.fallback != "best"
         )
-        # For faces that need not be at rest, looking at neighbouring frames gains little.
+        # A second look at neighbouring frames is worthwhile only if a neutral expression is wanted.
         self._scores_twice = scorer.sees_expressions and config.keep.expression == "neutral"
         threshold = scorer.identity_threshold
         self._continuity = Continuity(scorer, threshold) if threshold is not None else None
@@ -69,7 +70,7 @@ class TrackSelector(ScoredTrack):
         self._confirms_late = not self._binned and config.keep.top_k == 1
 
     def detected(self, frame: Frame, face: Face) -> list[Candidate]:
-        """Add a detection of this track, see `ObservationBuffer.detected`; returns the new candidates."""
+        """Add a detection of this track and return the new candidates; see `ObservationBuffer.detected`."""
         made = self.observed.detected(frame, face)
         self._frame_size = frame.width, frame.height
         if self._window_start is None:
@@ -77,7 +78,7 @@ class TrackSelector(ScoredTrack):
         return made
 
     def adopt(self, strangers: Sequence[Observation]) -> None:
-        """Start with faces that another track gave up, as if they had just been seen."""
+        """Start with faces that were removed from another track, as if they had just been detected."""
         for observation in strangers:
             observation.potential = 0.0
             observation.prescored = observation.scored = observation.offered = observation.recognised = False
@@ -94,7 +95,7 @@ class TrackSelector(ScoredTrack):
             return False
         if self._config.exhaustive:
             return len(self.observed) > 1
-        # One face beyond the window's end must be known, so that its last face has a neighbour.
+        # A face after the window's end must be known, so that the window's last face has a neighbour.
         full = self.observed.newest.pts_seconds - self._window_start > self._config.advanced.window_s
         return full or self._too_large()
 
@@ -103,7 +104,7 @@ class TrackSelector(ScoredTrack):
         return seen.nbytes > REGION_BYTES and seen.oldest.pts_seconds < seen.newest.pts_seconds
 
     def score_window(self, *, final: bool = False) -> Steps:
-        """Score the best faces of the filled window (with `final`: of everything left)."""
+        """Score the best faces of the full window; with `final`, score the best of all remaining faces."""
         if self._window_start is None or not self.observed:
             return
         newest = self.observed.newest.pts_seconds
@@ -112,7 +113,7 @@ class TrackSelector(ScoredTrack):
             judged = newest - self._config.smoothing.short_s
         else:
             if self._too_large():
-                # Regions held only for the best face are released first.
+                # Regions that are held only for the best face are released first.
                 yield from self._confirm_leader(newest, final)
                 self._let_go(self._settled_until() - self._config.smoothing.short_s)
             yield from self._score_windows(newest, final)
@@ -148,13 +149,13 @@ class TrackSelector(ScoredTrack):
             evaluator.evaluate(candidate, *self._frame_size)
 
     def _settled_until(self) -> float:
-        """Faces before this time are settled: no later step needs them."""
+        """The time before which faces are settled: no later step needs them."""
         assert self._window_start is not None
         leader = np.inf if self._leader is None else self._leader.pts_seconds
         return min(self._window_start, leader)
 
     def _score_windows(self, newest: float, final: bool) -> Steps:
-        """Score every full window in turn: with a low frame rate one frame may fill several at once."""
+        """Score every full window in turn; with a low frame rate, one frame may fill several windows."""
         assert self._window_start is not None
         while True:
             start, end = self._window_start, self._window_start + self._config.advanced.window_s
@@ -176,13 +177,13 @@ class TrackSelector(ScoredTrack):
             if window:
                 yield from self._score_best(window, final and end == newest)
             later = [one.pts_seconds for one in self.observed if one.pts_seconds > end]
-            # The next window starts with the next face; the last few of this one stay as neighbours.
+            # The next window starts with the next face; the last few faces of this window stay as neighbours.
             self._window_start = later[0] if later else float(np.nextafter(end, np.inf))
             if not later or not window:
                 return
 
     def _score_all(self, final: bool) -> Steps:
-        """Exhaustive mode: score every face fully; a face is offered when its following neighbour has been scored."""
+        """Score every face fully (exhaustive mode); a face is offered when its next neighbours have been scored."""
         if not (yield from self._prescore_window(list(self.observed), final)) or (self.strangers and not final):
             return
         observations = list(self.observed)
@@ -196,7 +197,8 @@ class TrackSelector(ScoredTrack):
     def _prescore_window(
         self, window: list[Observation], final: bool
     ) -> Generator[list[InferenceRequest], list[Any], bool]:
-        """Prescore some of the window's faces; False while later faces must decide whether they show one person."""
+        """Prescore some of the window's faces; returns False if only later faces can show whether it is still one
+        person."""
         chosen = yield from self._prescorer.spread(window)
         self.settle()
         if self._continuity is None or self.strangers:
@@ -213,7 +215,7 @@ class TrackSelector(ScoredTrack):
         return True
 
     def _split_track(self, last: float) -> None:
-        """Give up faces later than `last`: they show another person."""
+        """Remove faces later than `last` from this track, because they show another person."""
         self.strangers = self.observed.split(last)
         self.keeper.drop_after(last)
         if self._leader is not None and self._leader.pts_seconds > last:
@@ -230,7 +232,7 @@ class TrackSelector(ScoredTrack):
             self._remember_fallback(whole)
 
     def _by_guessed_pose(self, window: list[Observation]) -> list[list[Observation]]:
-        """The window's faces grouped by their estimated yaw bin; one group where poses are not binned."""
+        """The window's faces grouped by their estimated yaw bin; a single group if poses are not binned."""
         if not self._binned:
             return [window]
         groups: dict[int, list[Observation]] = {}
@@ -241,13 +243,14 @@ class TrackSelector(ScoredTrack):
         return [groups[index] for index in sorted(groups)]
 
     def _score_group(self, window: list[Observation], final: bool) -> Generator[list[InferenceRequest], list[Any], int]:
-        """Score the most promising of a window's faces that compete with each other; returns how many were scored."""
+        """Score the most promising of several faces that compete with each other; returns how many were scored."""
         finished = tries = 0
         wanted = self._config.advanced.per_window
-        # Faces next to a failed one usually fail too, and after several failures so do those of the next window; but
-        # while nothing is kept, a single face that passes is worth the search.
+        # Faces next to a failed face usually fail too, and after several failures the faces of the next window usually
+        # fail as well. But as long as nothing is kept, it is worth searching for a single face that passes.
         retries = RETRIES if self._failures <= RETRIES or not self.keeper.threshold() else 0
-        # No cooldown while a rank is free, or with pose bins, where the next face may be the first of its bin.
+        # There is no cooldown while a rank is free, nor with pose bins, because the next face may be the first of its
+        # bin.
         settled = not self._binned and (self._config.keep.top_k == 1 or self.keeper.threshold() > 0.0)
         cooling = settled and window[-1].pts_seconds < self._scored_pts + self._cooldown_s()
         left, closer, beside, lead = list(window), list[Observation](), list[Observation](), 0.0
@@ -273,7 +276,8 @@ class TrackSelector(ScoredTrack):
                 closer.append(observation)
                 if observation.candidate.unsettled > MOVED:
                     yield from self._prescorer.run_expression([observation])
-                # Not for neighbours that fail too: if a face stays at a limit, the search would go on to all of them.
+                # Neighbours of failed neighbours are not searched: if a face stays near a limit, the search would reach
+                # all faces.
                 fails = observation.candidate.gate.failed_within(NARROWLY) and observation not in beside
                 if observation.potential > lead or fails:
                     lead = max(lead, observation.potential)
@@ -301,7 +305,7 @@ class TrackSelector(ScoredTrack):
         return finished
 
     def _confirm_leader(self, newest: float, final: bool) -> Steps:
-        """Confirm the best face once it has been the best for a while: most are soon beaten while quality rises."""
+        """Confirm the best face once it has been the best for a while; before that, it is often soon beaten."""
         tried: list[Observation] = []
         while self._leader is not None:
             leader = self._leader
@@ -329,20 +333,21 @@ class TrackSelector(ScoredTrack):
             self._leader = max(better, key=_by_quality, default=self._leader)
 
     def _floor(self) -> Floor:
-        """The potential a face needs to be worth scoring: somewhat more than the quality it has to beat."""
+        """The potential that makes a face worth scoring: somewhat more than the quality that it has to beat."""
 
         def raised(threshold: float) -> float:
             return threshold + self._config.advanced.min_gain if threshold else 0.0
 
         if self._binned:
-            # Which bin that is becomes known only while it is scored.
+            # The candidate's bin becomes known only while the candidate is scored.
             return lambda candidate: raised(self.keeper.threshold(candidate))
         leader = 0.0 if self._leader is None else self._leader.quality
         value = raised(max(self.keeper.threshold(), leader))
         return lambda candidate: value
 
     def _complete_template(self) -> Steps:
-        """Run the recognizer on more faces of a kept track with few embeddings: one or two are not reliable."""
+        """Run the recognizer on more faces of a kept track that has few embeddings, because one or two are not
+        reliable."""
         if self.template is None or self.template.faces >= TEMPLATE_FACES or not self.keeper.finish():
             return
         new = (one for one in self.observed if one.prescored and not one.scored and not one.recognised)
@@ -351,16 +356,16 @@ class TrackSelector(ScoredTrack):
             yield from self._score(observation, _until_recognised, full=False)
 
     def _confirm(self, observation: Observation, final: bool) -> Steps:
-        """Score the neighbours of a face that would be kept; if one of them is better, continue there."""
+        """Score the neighbours of a face that would be kept; if a neighbour is better, continue with that neighbour."""
         for _ in range(1 + MAX_NEIGHBOUR_STEPS):
             if observation is self.observed.newest and not final:
-                # The frame after it has not arrived yet: the next window considers it again.
+                # The next frame has not arrived yet; this face is considered again with the next window.
                 return
             if self.observed.has_lost_neighbour(observation, self._reach()):
-                # The frame before it has been dropped, so it cannot be confirmed.
+                # The previous frame has been dropped, so this face cannot be confirmed.
                 return
             if self.observed.is_isolated(observation, self._reach()):
-                # Its neighbours were not decoded, so it cannot be confirmed either.
+                # The neighbouring frames were not decoded, so this face cannot be confirmed.
                 return
             near = self.observed.neighbours(observation, self._reach())
             for neighbour in near:
@@ -373,21 +378,21 @@ class TrackSelector(ScoredTrack):
             observation = max(better, key=_by_quality)
 
     def _reach(self) -> float:
-        """Seconds on each side within which a neighbour counts."""
+        """Maximum time between a face and its neighbours, in seconds."""
         return self._config.smoothing.short_s / 2 + 1e-9
 
     def _cooldown_s(self) -> float:
-        """Seconds after a scored face during which others are only prescored; longer for longer tracks."""
+        """Seconds after a scored face for which other faces are only prescored; the time grows with the track."""
         return self._config.advanced.cooldown_ratio * (self.observed.last_pts - self.observed.first_pts)
 
 
 def _until_recognised(candidate: Candidate) -> float:
-    """A floor that stops scoring after the recognizer."""
+    """A floor that ends the scoring of a candidate after the recognizer."""
     return 0.0 if candidate.evidence.embedding is None else np.inf
 
 
 def _spread(observations: Sequence[Observation], count: int) -> Sequence[Observation]:
-    """At most `count` of them, evenly."""
+    """At most `count` of the observations, evenly spaced."""
     if len(observations) <= count:
         return observations
     return [observations[int((index + 0.5) * len(observations) / count)] for index in range(count)]

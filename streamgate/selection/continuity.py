@@ -1,5 +1,5 @@
-"""Whether a track keeps showing one person: in a tile of a split screen, or across an undetected transition, its face
-may change to another person without a cut.
+"""Checks whether a track still shows the same person. In a tile of a split screen, or across an undetected transition,
+the face may change to another person without a cut.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from streamgate.tracking.overlap import square
 _SIDE = 24
 _MARGIN = 0.2
 _SUDDEN, _GRADUAL = 0.45, 0.75
-"""Change of a face and its surroundings, relative to its contrast, from one check to the next and within a second, from
-which the recognizer is run. For people who talk the median is 0.1 to 0.2 and 0.2 to 0.45; for another face in the same
-place it is 0.6 and 0.9."""
+"""Minimum change of a face and its surroundings, relative to their contrast, for the recognizer to be run: from one
+check to the next, and within a second. For people who talk, the median of these changes is 0.1 to 0.2 and 0.2 to 0.45;
+for a different face in the same place, it is 0.6 and 0.9."""
 _WITHIN_S = 1.0
-"""Largest time between two compared faces; also the time after a comparison during which no new one starts."""
+"""Maximum time between two compared faces; also the time after a comparison for which no new comparison starts."""
 _STRANGERS = 0.5
-"""Share of the identity threshold below which two faces belong to two people."""
+"""Share of the identity threshold below which two faces belong to different people."""
 _HELD_BYTES = 16 << 20
-"""Limit for the regions that are held for a comparison."""
+"""Memory limit for the regions that are held for a comparison."""
 _YAW = 20.0
 """Degrees of yaw beyond which a recognizer is less reliable."""
 
@@ -40,7 +40,8 @@ _YAW = 20.0
 class Continuity:
     """Checks the evenly spaced faces of one track.
 
-    The recognizer is run only where their appearance changes, and two consecutive faces must show another person.
+    The recognizer is run only when their appearance changes. The track is split only if two consecutive faces show
+    another person.
 
     Args:
         threshold: the minimum cosine of two faces of one person.
@@ -58,16 +59,16 @@ class Continuity:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether the last recognised face showed another person; the next one decides."""
+        """Whether the last recognised face showed another person; the next face decides whether the track is split."""
         return self._doubtful is not None
 
     def follow(
         self, observations: Iterable[Observation], track: Iterable[Observation]
     ) -> Generator[list[InferenceRequest], list[Any], float | None]:
-        """Take the next of the evenly spaced faces, in order.
+        """Process the next evenly spaced faces, in order of time.
 
-        Returns the time of the last face of `track` (all faces held, in order) before another person's, or None if
-        there is no other person. Once it has returned a time, the instance must not be used any more.
+        If they show another person, returns the time of the last face of the first person in `track` (all faces held,
+        in order); otherwise returns None. After a time has been returned, the instance must not be used any more.
         """
         for observation in observations:
             if observation.candidate is None or observation.candidate.spoiled:
@@ -91,7 +92,7 @@ class Continuity:
         return None
 
     def _last_known(self, track: list[Observation]) -> Generator[list[InferenceRequest], list[Any], float]:
-        """Time of the last face before the doubtful one that still shows the same person."""
+        """Time of the last face before the doubtful face that still shows the first person."""
         assert self._doubtful is not None and self._anchor is not None
         first, (doubtful_pts, strange) = self._fit[0].pts_seconds, self._doubtful
         for observation in reversed(track):

@@ -1,4 +1,4 @@
-"""Near-duplicate detection: of two faces of one person that look the same, a dataset needs only one."""
+"""Detects near-duplicates: two faces of one person that look the same, of which a dataset needs only one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from streamgate.config_sections import KeepConfig
 from streamgate.frames import Array
 
 _SMALL = 35.0
-"""Source pixels between the eyes below which a face has less detail than the recognizer's crop can hold."""
+"""Distance between the eyes, in source pixels, below which a face has less detail than the recognizer's crop can
+show."""
 _SURE = 0.1
 _NOISE_COSINE, _NOISE_BITS = 0.1, 2
 """Effect of noise on cosine and hash of small faces that look the same, measured with 25 px between the eyes."""
@@ -18,9 +19,10 @@ _NOISE_COSINE, _NOISE_BITS = 0.1, 2
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """The appearance of a face: `hash` is its perceptual hash (`fingerprint.py`), `embedding` (D,) has any norm.
+    """The appearance of a face.
 
-    Either is None where unknown. `inter_eye` is the distance between the eyes in source pixels.
+    `hash` is the perceptual hash of the face (`fingerprint.py`); `embedding` (D,) need not be normalised. Each is None
+    if unknown. `inter_eye` is the distance between the eyes in source pixels.
     """
 
     hash: int | None
@@ -29,12 +31,12 @@ class Appearance:
 
 
 def are_duplicates(one: Appearance, other: Appearance, keep: KeepConfig) -> bool:
-    """Whether one of the two is enough because both their hashes and their embeddings are close.
+    """Whether two faces are near-duplicates because both their hashes and their embeddings are close.
 
-    At most `duplicate_bits` of 63 bits may differ, and the cosine must be at least `duplicate_cosine`. If the cosine is
-    higher than that by `_SURE`, the hash is ignored, because it changes more than the appearance when a head leans.
-    Where an embedding is unknown or no longer kept, the hash alone decides, with half the bits. With a
-    `duplicate_cosine` above 1 nothing is a near-duplicate.
+    At most `duplicate_bits` of 63 bits may differ, and the cosine must be at least `duplicate_cosine`. If the cosine
+    exceeds `duplicate_cosine` by `_SURE`, the hash is ignored, because it is too sensitive to a slight tilt of the
+    head. If an embedding is unknown or no longer kept, the hash alone decides, and only half as many bits may differ.
+    With a `duplicate_cosine` above 1 nothing is a near-duplicate.
     """
     if one.hash is None or other.hash is None or keep.duplicate_cosine > 1.0:
         return False

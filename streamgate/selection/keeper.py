@@ -1,4 +1,5 @@
-"""The best shots of a track: top K of the candidates that pass, apart in time (docs/design.md 4.5)."""
+"""Keeps the best shots of a track: the top K candidates that pass and are far enough apart in time (docs/design.md
+4.5)."""
 
 from __future__ import annotations
 
@@ -15,19 +16,19 @@ from streamgate.selection.smoothing import QualityHistory
 from streamgate.tracks import Candidate
 
 SPARE = 2
-"""Ranks beyond K that are remembered: a later candidate can push one out and let another back in, and at the end of the
-track they are evaluated again."""
+"""Number of ranks beyond K that are remembered, because a later candidate can replace one of the K and make room for
+another, and because all are evaluated again at the end of the track."""
 
 LARGE_REGION = 1 << 20
-"""Size in bytes from which a region is replaced by the final crop, which is smaller."""
+"""Regions with more bytes than this are replaced by the final crop, which is smaller, while the track is still open."""
 
 LAYERS = 3
-"""Number of layers of mutually exclusive candidates that are remembered once there are many."""
+"""Number of layers that are remembered once there are many candidates that exclude each other (see `_below_layers`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A kept candidate with its rank, and the name of the pose bin that it was kept for."""
+    """A kept candidate with its rank and the name of the pose bin for which it was kept."""
 
     candidate: Candidate
     rank: int
@@ -40,14 +41,14 @@ MakeCrop = Callable[[Candidate, Picture], Array]
 
 
 class Keeper:
-    """Takes the scored candidates of one track and remembers the ones that can still win.
+    """Takes the scored candidates of one track and remembers those that may still be kept.
 
-    It keeps the best K that differ in time and appearance; with pose bins the best K of each bin.
+    The best K candidates that differ in time and appearance are kept; with pose bins, the best K of each bin.
 
-    Memory does not grow with the track: a candidate is dropped as soon as enough better ones, apart in time, are
-    known, and the history drops entries out of reach of every remembered candidate. The picture to keep is cut from
-    the region with `make_crop` at the end; from a large region as soon as a candidate has outlived its
-    smoothing window, which most never do.
+    Memory does not grow with the track: a candidate is dropped as soon as enough better candidates, apart in time, are
+    known, and the history drops entries that are too far from every remembered candidate. At the end, the pictures to
+    keep are cut from the regions with `make_crop`. From a large region the picture is cut earlier, once the candidate's
+    smoothing window is over; most candidates are dropped before that.
     """
 
     def __init__(self, keep: KeepConfig, smoothing: SmoothingConfig, make_crop: MakeCrop) -> None:
@@ -61,12 +62,12 @@ class Keeper:
         self._runner_up: Candidate | None = None
 
     def note(self, candidate: Candidate) -> None:
-        """Add a scored candidate to the history: from now on it counts for its neighbours' smoothing."""
+        """Add a scored candidate to the history, so that it counts in the smoothed quality of its neighbours."""
         if candidate.quality is not None:
             self._history.add(candidate.pts_seconds, candidate.quality)
 
     def offer(self, candidate: Candidate, region: Picture) -> None:
-        """Consider a candidate that was passed to `note`, as were its neighbours; `region` holds its pixels."""
+        """Consider a candidate after it and its neighbours were passed to `note`; `region` holds its pixels."""
         if candidate.gate.passed and candidate.quality is not None:
             pool = self._pools.setdefault(self._bin(candidate), [])
             if candidate not in pool:
@@ -76,9 +77,9 @@ class Keeper:
             self._consider_runner_up(candidate, region)
 
     def threshold(self, candidate: Candidate | None = None) -> float:
-        """The smoothed quality that a further candidate has to exceed to be kept; 0 while a rank is free.
+        """The smoothed quality that another candidate has to exceed to be kept; 0 while a rank is free.
 
-        With pose bins this is the threshold of the candidate's bin, and 0 while its pose is not known.
+        With pose bins, this is the threshold of the candidate's bin, or 0 while the pose is unknown.
         """
         if self._binned and (candidate is None or candidate.evidence.pose is None):
             return 0.0
@@ -87,14 +88,14 @@ class Keeper:
         return self._smoothed(ranked[-1]) if len(ranked) == self._keep.top_k else 0.0
 
     def prune(self, now: float) -> None:
-        """Drop what can no longer matter, given that all candidates before `now` have been offered."""
+        """Drop candidates that can no longer be kept, given that all candidates before `now` have been offered."""
         for pool in self._pools.values():
             self._prune(pool, now)
         watched = [candidate.pts_seconds for pool in self._pools.values() for candidate in pool]
         self._history.forget(now - 2 * self._reach, watched, self._reach)
 
     def _prune(self, pool: list[Candidate], now: float) -> None:
-        # Recent ones stay: their smoothed quality may still change.
+        # Recent candidates stay, because their smoothed quality may still change.
         settled = [one for one in pool if now - one.pts_seconds > self._reach]
         needed = self._keep.top_k + SPARE
         chosen = self._picks(settled, needed)
@@ -113,7 +114,8 @@ class Keeper:
                 self._cut(candidate)
 
     def _below_layers(self, settled: list[Candidate], needed: int) -> list[Candidate]:
-        """Candidates below the third layer: each layer is what would be picked if the layers above were removed."""
+        """Candidates below the third layer; a layer consists of the candidates that would be picked without the layers
+        above."""
         left = settled
         for _ in range(LAYERS):
             chosen = self._picks(left, needed)
@@ -121,7 +123,7 @@ class Keeper:
         return left
 
     def drop_after(self, pts_seconds: float) -> None:
-        """Drop later candidates: they show another person."""
+        """Drop candidates later than `pts_seconds`, because they show another person."""
         for pool in self._pools.values():
             for candidate in [one for one in pool if one.pts_seconds > pts_seconds]:
                 self._forget(candidate)
@@ -132,7 +134,7 @@ class Keeper:
         self._history.drop_after(pts_seconds)
 
     def holds(self, candidate: Candidate) -> bool:
-        """Whether it may still be kept."""
+        """Whether the candidate may still be kept."""
         return any(candidate in pool for pool in self._pools.values())
 
     @property
@@ -152,7 +154,7 @@ class Keeper:
                     pool.remove(candidate)
 
     def close(self) -> None:
-        """The track is over: faces that their neighbours take below `keep.min_quality` are rejected."""
+        """End the track: reject faces whose smoothed quality is below `keep.min_quality`."""
         least = self._keep.min_quality
         for pool in self._pools.values():
             for candidate in [one for one in pool if self._smoothed(one) < least]:
@@ -161,12 +163,12 @@ class Keeper:
                 pool.remove(candidate)
 
     def finish(self) -> list[Ranked]:
-        """The kept candidates by rank, from 1; with fallback "best" one that did not pass, if none did."""
+        """The kept candidates in order of rank, from 1. If none passed, fallback "best" keeps one that did not pass."""
         chosen: list[tuple[Candidate, Bin | None]] = []
         left = [(candidate, bin_key) for bin_key, pool in self._pools.items() for candidate in pool]
         for candidate, bin_key in sorted(left, key=lambda pair: self._order(pair[0])):
             beside = [other for other, bin_ in chosen if bin_ == bin_key]
-            # A face near the edge of a bin may have a near-duplicate in the next one.
+            # A face near the edge of a bin may have a near-duplicate in the next bin.
             new = self._is_new(candidate, [other for other, _ in chosen])
             if new and len(beside) < self._keep.top_k and self._is_apart(candidate, beside):
                 chosen.append((candidate, bin_key))
@@ -192,7 +194,8 @@ class Keeper:
         return None if pose is None or not self._binned else pose_bin(pose, self._keep)
 
     def _picks(self, pool: Iterable[Candidate], count: int) -> list[Candidate]:
-        """Greedy in rank order: each is far enough in time from those already chosen and is not a near-duplicate."""
+        """Pick candidates greedily in rank order: each must be far enough in time from those already picked, and no
+        near-duplicate."""
         chosen: list[Candidate] = []
         for candidate in sorted(pool, key=self._order):
             if len(chosen) == count:

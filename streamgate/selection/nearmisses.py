@@ -1,4 +1,4 @@
-"""The faces of a track that came closest to passing, to show for a track that keeps nothing."""
+"""Collects the faces of a track that came closest to passing; the report shows them for a track that keeps nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from streamgate.frames import Array, Picture
 from streamgate.tracks import Candidate, NearMiss
 
 APART_S = 1.0
-"""Seconds between two near misses of a track: adjacent frames look the same."""
+"""Minimum number of seconds between two near misses of a track, because adjacent frames look the same."""
 
 MakePicture = Callable[[Candidate, Picture], Array | None]
 
@@ -19,9 +19,9 @@ def distance_from_passing(candidate: Candidate) -> tuple[int, float, float]:
 
 
 class NearMisses:
-    """Keeps the `count` nearest of a track's rejected faces, at least `APART_S` apart.
+    """Keeps the `count` rejected faces of a track that came closest to passing, at least `APART_S` apart.
 
-    Takes settled faces in order of time, in batches; at most one picture is cut per batch.
+    Settled faces are offered in order of time, in batches; at most one picture is cut per batch.
     """
 
     def __init__(self, count: int, make_picture: MakePicture) -> None:
@@ -46,7 +46,7 @@ class NearMisses:
             self._found = [*kept, NearMiss(candidate, image)]
 
     def finish(self) -> list[NearMiss]:
-        """The near misses, nearest first."""
+        """The near misses; the face that came closest to passing is first."""
         return sorted(self._found, key=lambda one: _order(one.candidate))
 
 

@@ -1,4 +1,4 @@
-"""The faces of one track on their way to being scored."""
+"""Holds the faces of one track until selection no longer needs them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from streamgate.tracks import Candidate
 
 @dataclass(slots=True, eq=False)
 class Observation:
-    """A track's face in one frame: a copied region, and (once two detections enclose it) a candidate."""
+    """A track's face in one frame: a copied region, and a candidate once the face is detected or interpolated."""
 
     frame: Frame
     """Time and index of the frame; its picture is the copied region."""
     candidate: Candidate | None = None
     detected: Face | None = None
-    """The candidate's face as the detector found it, or interpolated; the candidate's own landmarks are corrected."""
+    """The face as detected or interpolated, without the later correction of the candidate's landmarks."""
     potential: float = 0.0
     prescored: bool = False
     scored: bool = False
-    """All networks asked for have run; its quality is final."""
+    """Whether all requested networks have run, so that the quality is final."""
     offered: bool = False
     recognised: bool = False
-    """Its embedding is part of the track's template."""
+    """Whether the embedding is part of the track's template."""
 
     @property
     def pts_seconds(self) -> float:
@@ -37,24 +37,25 @@ class Observation:
 
     @property
     def quality(self) -> float:
-        """The candidate's quality, 0..100; -1.0 where it has none."""
+        """The candidate's quality, 0..100; -1.0 if it has none."""
         quality = self.candidate.quality if self.candidate else None
         return -1.0 if quality is None else quality
 
     @property
     def passed(self) -> bool:
-        """Whether it passed the gate; false until all its measures are known."""
+        """Whether the candidate passed the gate; false until all its measures are known."""
         return self.candidate is not None and self.candidate.gate.passed
 
 
 class ObservationBuffer:
     """The observations of one track that are still held, in order of time.
 
-    Frames between two detections get their faces by interpolation and are then added.
+    Frames between two detections are added once their faces have been interpolated.
     """
 
     def __init__(self, lookback_s: float, make: Callable[[Frame, Face], Candidate]) -> None:
-        """`lookback_s` is how long a frame waits at most for the next detection; `make` creates a candidate."""
+        """`lookback_s` is the maximum time for which a frame is held until the next detection; `make` creates a
+        candidate."""
         self.first_pts = 0.0
         self.last_pts = 0.0
         self.frames_seen = 0
@@ -73,21 +74,22 @@ class ObservationBuffer:
 
     @property
     def oldest(self) -> Observation:
-        """There must be one."""
+        """The earliest observation. The buffer must not be empty."""
         return self._observations[0]
 
     @property
     def newest(self) -> Observation:
-        """There must be one."""
+        """The latest observation. The buffer must not be empty."""
         return self._observations[-1]
 
     @property
     def nbytes(self) -> int:
-        """Memory of the regions."""
+        """Size of the held regions in bytes."""
         return sum(observation.frame.picture.nbytes for observation in self._observations)
 
     def between(self, frame: Frame) -> None:
-        """Add a frame without detection, whose picture is a region of this face; it waits for the next detection."""
+        """Add a frame without detection, whose picture is a region of this face; it is held until the next
+        detection."""
         self._pending.append(Observation(frame))
         while self._pending[0].pts_seconds < frame.pts_seconds - self._lookback_s:
             self._pending.pop(0)
@@ -118,7 +120,8 @@ class ObservationBuffer:
         return made
 
     def split(self, after: float) -> list[Observation]:
-        """Remove and return what is later than `after`, in order. Frames waiting for a detection are dropped."""
+        """Remove and return the observations later than `after`, in order. Frames without a detection yet are
+        dropped."""
         kept = deque(one for one in self._observations if one.pts_seconds <= after)
         gone = [one for one in self._observations if one.pts_seconds > after]
         self._observations, self._pending, self._detected = kept, [], None
@@ -127,36 +130,39 @@ class ObservationBuffer:
         return gone
 
     def adopt(self, observations: Sequence[Observation]) -> None:
-        """Start with observations that another buffer gave up, at least one; the last of them is a detection."""
+        """Start with one or more observations that another buffer returned from `split`; the last must be a
+        detection."""
         self._observations.extend(observations)
         self.first_pts, self.last_pts = observations[0].pts_seconds, observations[-1].pts_seconds
         self.frames_seen = len(observations)
         self._detected = observations[-1]
 
     def unseen(self) -> None:
-        """A detection pass did not find this face: the frames in between are unreliable and dropped."""
+        """Drop the frames since the last detection: the detector did not find this face again, so they are
+        unreliable."""
         self._pending = []
         self._detected = None
 
     def neighbours(self, observation: Observation, reach: float) -> list[Observation]:
-        """The observations directly before and after it, if they are within `reach` seconds."""
+        """The observations directly before and after this one, if they are within `reach` seconds."""
         index = next(i for i, one in enumerate(self._observations) if one is observation)
         beside = [self._observations[i] for i in (index - 1, index + 1) if 0 <= i < len(self._observations)]
         return [one for one in beside if abs(one.pts_seconds - observation.pts_seconds) <= reach]
 
     def has_lost_neighbour(self, observation: Observation, reach: float) -> bool:
-        """Whether the one directly before it, within `reach` seconds, has been dropped."""
+        """Whether the previous observation, within `reach` seconds, has been dropped."""
         return observation is self.oldest and observation.pts_seconds - self._lost_pts <= reach
 
     def is_isolated(self, observation: Observation, reach: float) -> bool:
-        """Whether it has no neighbour within `reach` seconds because frames next to it were not decoded."""
+        """Whether the observation has no neighbour within `reach` seconds because the frames next to it were not
+        decoded."""
         if self.neighbours(observation, reach):
             return False
         after = next((one for one in self._observations if one.pts_seconds > observation.pts_seconds), None)
         return observation.frame.left_out > 0 or (after is not None and after.frame.left_out > 0)
 
     def let_go(self, before: float) -> list[Observation]:
-        """Drop those earlier than `before`; returns them."""
+        """Remove and return the observations earlier than `before`."""
         gone = []
         while self._observations and self._observations[0].pts_seconds < before:
             gone.append(self._observations.popleft())
@@ -165,7 +171,7 @@ class ObservationBuffer:
 
 
 def interpolate(before: Observation, after: Observation, pts_seconds: float) -> Face:
-    """The face at a time between two detections, linear in time."""
+    """The face at a time between two detections, by linear interpolation."""
     assert before.detected is not None and after.detected is not None
     span = after.pts_seconds - before.pts_seconds
     share = (pts_seconds - before.pts_seconds) / span if span > 0 else 0.0

@@ -1,4 +1,4 @@
-"""How far the detector's landmarks of a track are off those that the expression network finds."""
+"""Estimates how far the detector's landmarks of a track deviate from those that the expression network finds."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from streamgate.faces import Face
 from streamgate.frames import Array
 
 FADE_S = 0.35
-"""Seconds after which the nearest face's offset still counts 37 %, the track's usual one the rest."""
+"""Time after which the nearest face's offset has a weight of 37 %, and the track's median offset has the rest."""
 REMEMBERED = 32
 FEWEST = 3
-"""Faces that tell what is usual for a track; while there are fewer, the usual offset is taken to be none."""
+"""Minimum number of faces for a median offset of the track; with fewer, zero is used instead."""
 
 
 class LandmarkOffsets:
-    """Corrects landmarks of a track's next faces by what the expression network found in the last ones.
+    """Corrects the landmarks of a track's next faces by the offsets that the expression network found in the previous
+    faces.
 
-    Part of the offset is the person's (with some glasses an eighth of the distance between the eyes), part is the
-    detector's error at this moment, which faces close in time share. So the offset of the face nearest in time is
-    carried over and fades to the median of the track's faces. Offsets are in units of the distance between the eyes and
-    turn with them.
+    One part of the offset depends on the person (with some glasses it is an eighth of the distance between the eyes).
+    The other part is the detector's current error, which faces close in time share. So the correction begins with the
+    offset of the face nearest in time, and with growing distance in time it approaches the median offset of the track.
+    Offsets are in units of the distance between the eyes and rotate with the eyes.
     """
 
     def __init__(self) -> None:
@@ -34,7 +35,8 @@ class LandmarkOffsets:
         return bool(self._by_pts)
 
     def add(self, pts_seconds: float, detected: Face, landmarks: Array) -> None:
-        """Learn from a face: where the detector put its landmarks, and where the network found them, (5, 2) pixels."""
+        """Add the offset of a face: `detected` has the detector's landmarks, `landmarks` (5, 2) are the network's, in
+        pixels."""
         eyes = _between_eyes(detected)
         if not eyes:
             return
@@ -44,7 +46,7 @@ class LandmarkOffsets:
             del self._by_pts[next(iter(self._by_pts))]
 
     def corrected(self, pts_seconds: float, detected: Face) -> Face:
-        """A face as the detector found it, with its landmarks where the network can be expected to find them."""
+        """The `detected` face with its landmarks moved to where the network is expected to find them."""
         if not self._by_pts:
             return detected
         nearest = min(self._by_pts, key=lambda pts: abs(pts - pts_seconds))
@@ -57,7 +59,7 @@ class LandmarkOffsets:
         return replace(detected, landmarks=landmarks.astype(np.float32))
 
     def _usual(self) -> Array:
-        """The median of the offsets, by coordinate; `np.median` takes ten times as long for so few."""
+        """The median of the offsets, per coordinate; for so few values, `np.median` would take ten times as long."""
         if self._median is None:
             known = np.sort(np.stack(list(self._by_pts.values())).view(np.float64), axis=0)
             middle: Array = (known[(len(known) - 1) // 2] + known[len(known) // 2]) / 2
@@ -66,10 +68,10 @@ class LandmarkOffsets:
 
 
 def _as_complex(points: Array) -> Array:
-    """Points (N, 2) as x + iy (N,), so that a product scales and turns them."""
+    """Points (N, 2) as complex numbers x + iy (N,), so that a multiplication scales and rotates them."""
     return np.ascontiguousarray(points, np.float64).view(np.complex128)[:, 0]
 
 
 def _between_eyes(face: Face) -> complex:
-    """From the left eye to the right."""
+    """The vector from the left eye to the right eye."""
     return complex(_as_complex(face.landmarks[1:2] - face.landmarks[:1])[0])

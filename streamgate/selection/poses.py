@@ -11,16 +11,16 @@ from streamgate.config_sections import KeepConfig
 from streamgate.faces import Pose
 
 Bin = tuple[int, int]
-"""Index in yaw and in pitch, from the most negative angle."""
+"""Indices in yaw and in pitch; 0 is the bin of the most negative angles."""
 
 
 def pose_bin(pose: Pose, keep: KeepConfig) -> Bin:
-    """The bin of a pose; an edge belongs to the bin above it."""
+    """The bin of a pose; an angle on an edge belongs to the bin above the edge."""
     return yaw_bin(pose.yaw, keep), bisect.bisect_right(keep.pitch_edges, pose.pitch)
 
 
 def yaw_bin(yaw: float, keep: KeepConfig) -> int:
-    """The index in yaw alone."""
+    """The index of a yaw angle's bin."""
     return bisect.bisect_right(keep.yaw_edges, yaw)
 
 

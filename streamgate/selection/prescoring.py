@@ -1,4 +1,4 @@
-"""Prescoring: which faces of a track get cheap evidence and the expression network without being scored."""
+"""Prescores faces of a track: collects cheap evidence and runs the expression network, but no other networks."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from streamgate.selection.reference import TrackReference
 from streamgate.tracks import Candidate
 
 MAX_INTERVAL_S = 0.25
-"""Time between two prescored faces of a long track: short enough to catch a smile or a turn of the head."""
+"""Maximum time between two prescored faces, for long tracks: short enough to catch a smile or a turn of the head."""
 HOPELESS = 4
-"""After so many prescored faces in a row that were rejected, the next ones are as far apart as in a long track, until
-one is not rejected: a turned or covered face stays so for a while."""
+"""After this number of prescored faces in a row have been rejected, the next faces are as far apart as in a long track
+until one is not rejected, because a turned or covered face usually stays so for a while."""
 
 
 class Prescorer:
@@ -35,7 +35,7 @@ class Prescorer:
         *,
         thins: bool,
     ) -> None:
-        """`reference` receives the evidence of the evenly spaced faces; with `thins` fewer of them are prescored while
+        """`reference` receives the evidence of the evenly spaced faces; with `thins`, fewer faces are prescored while
         all are rejected."""
         self._observed = observed
         self._reference = reference
@@ -45,10 +45,10 @@ class Prescorer:
         self._last_pts = -np.inf
         self._thins = thins
         self._rejected = 0
-        """Prescored faces in a row that were rejected."""
+        """Number of prescored faces that were rejected in a row, up to now."""
 
     def spread(self, window: Sequence[Observation]) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
-        """Prescore evenly spaced faces of the window; the others have no potential. Returns the prescored ones."""
+        """Prescore evenly spaced faces of the window and return them; the others get no potential."""
         chosen: list[Observation] = []
         for observation in window:
             interval = self._interval(observation)
@@ -57,8 +57,8 @@ class Prescorer:
             if observation.pts_seconds - self._last_pts >= interval - 1e-6:
                 self._last_pts = observation.pts_seconds
                 chosen.append(observation)
-        # The landmark offset of a track's first face is used for all later faces, so the expression network's second
-        # run on it is not postponed.
+        # The landmark offset of a track's first face is used for all later faces, so the second run of the expression
+        # network on that face is not postponed.
         first = [] if self._offsets else chosen[:1]
         seen = yield from self._prescore_faces(first)
         yield from self.run_expression([one for one in first if one.candidate is not None and one.candidate.unsettled])
@@ -70,7 +70,7 @@ class Prescorer:
         return chosen
 
     def beside(self, observation: Observation) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
-        """Prescore one face before and one after it, halfway to the next evenly spaced ones; returns the new ones."""
+        """Prescore two more faces, halfway to the previous and to the next evenly spaced face; returns the new ones."""
         reach = self._interval(observation) / 2 + 1e-6
         away = [(one.pts_seconds - observation.pts_seconds, one) for one in self._observed]
         before = [one for gap, one in away if -reach <= gap < 0][:1]
@@ -103,7 +103,7 @@ class Prescorer:
     def _prescore_faces(
         self, faces: Sequence[Observation]
     ) -> Generator[list[InferenceRequest], list[Any], list[Candidate]]:
-        """Prescore faces and run the expression network on those that pass so far; returns the latter's candidates."""
+        """Prescore faces and run the expression network on those that pass so far; returns the candidates of those."""
         for observation in faces:
             self.prescore(observation)
         if not self._scorer.sees_expressions:
@@ -111,6 +111,7 @@ class Prescorer:
         return (yield from self.run_expression([one for one in faces if not one.scored and one.potential > 0]))
 
     def _interval(self, observation: Observation) -> float:
-        """Seconds between two evenly spaced faces: the longer a track, the less a single frame can add."""
+        """Seconds between two evenly spaced faces; the interval grows with the track, because single frames then matter
+        less."""
         age = observation.pts_seconds - self._observed.first_pts
         return max(self._config.prescore_interval_s, min(MAX_INTERVAL_S, self._config.prescore_share * age))

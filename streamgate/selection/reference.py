@@ -1,4 +1,4 @@
-"""Reference values of a track's person, with which some measures compare a face."""
+"""Reference values of the person in a track, with which some measures compare a face."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _DECIMALS = 3
 
 
 class TrackReference:
-    """Percentiles of raw values over a track's evenly spaced faces, not over the faces that selection chose.
+    """Percentiles of raw values over a track's evenly spaced faces. Selection does not influence which faces these are.
 
     Attributes:
         usual: the references so far, by measure; candidates that share this mapping are evaluated with them. A measure
-            is missing while too few faces were seen.
+            is missing until enough faces have been seen.
     """
 
     def __init__(self) -> None:
         self.usual: dict[str, float] = {}
-        # Counted by rounded value, so that memory does not grow with the track.
+        # Values are rounded and counted, so that memory does not grow with the track.
         self._seen: list[tuple[MeasureSpec, ReferenceSpec, Counter[float]]] = [
             (spec, spec.reference, Counter()) for spec in known_measures() if spec.reference is not None
         ]
@@ -38,7 +38,7 @@ class TrackReference:
 
 
 def _percentile(seen: Counter[float], percent: float) -> float:
-    """The smallest value that at least `percent` % of all values do not exceed (nearest rank)."""
+    """The smallest value that is at least as large as `percent` % of all values (nearest rank)."""
     wanted = percent / 100 * seen.total()
     below = 0
     for value in sorted(seen):

@@ -1,4 +1,4 @@
-"""The scored faces of one track: what came of each, which of them may still be kept, and which are final."""
+"""The scored faces of one track: their results, which faces may still be kept, and which are final."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from streamgate.tracks import Candidate
 
 
 class ScoredTrack:
-    """Scores faces of one track and keeps its best; which faces are scored is decided by `TrackSelector`."""
+    """Scores faces of one track and keeps the best; `TrackSelector` decides which faces are scored."""
 
     def __init__(self, track_id: int, config: Config, scorer: FaceScorer, *, near_misses: int = 0) -> None:
-        """`near_misses` is how many faces that nearly passed are remembered with a small picture."""
+        """`near_misses` is the maximum number of near misses that are remembered, each with a small picture."""
         self.track_id = track_id
         self.keeper = Keeper(config.keep, config.smoothing, scorer.crop)
         self.near_misses = NearMisses(near_misses, lambda candidate, picture: scorer.thumbnail(candidate, picture))
@@ -48,10 +48,10 @@ class ScoredTrack:
         return found if fallback is None or fallback.candidate is None else [*found, fallback.candidate]
 
     def drain(self) -> list[Candidate]:
-        """Evaluated faces that will not change any more, each returned once.
+        """Return the evaluated faces that will not change any more; each face is returned only once.
 
-        They are in order of time, except that faces which may still be kept come late: they are evaluated again when
-        the track has ended.
+        They are in order of time, except that faces which may still be kept are returned later, because they are
+        evaluated again when the track has ended.
         """
         left = [one for one in self._finalists if self._ended or not self.keeper.holds(one)]
         self._finalists = [one for one in self._finalists if one not in left]
@@ -64,7 +64,7 @@ class ScoredTrack:
         self._scored(observation, full=full)
 
     def _score_fully(self, observations: Sequence[Observation]) -> Steps:
-        """Score those that are not scored yet, with all networks; they share batches."""
+        """Score all observations that are not scored yet with all networks; they share batches."""
         left = [one for one in observations if not one.scored and one.candidate is not None]
         yield from in_lockstep(
             self._scorer.score(observation.candidate, observation.frame.picture, no_floor, full=True)
@@ -75,7 +75,7 @@ class ScoredTrack:
             self._scored(observation, full=True)
 
     def _scored(self, observation: Observation, *, full: bool) -> None:
-        """Update the track's state after a face went through the networks, as far as it got."""
+        """Update the track's state after scoring of a face has finished or has stopped early."""
         candidate = observation.candidate
         assert candidate is not None
         observation.prescored = True
@@ -84,7 +84,7 @@ class ScoredTrack:
             observation.recognised = True
         if candidate.quality is not None or full:
             observation.scored = True
-            # From here on it is ordered by its own quality.
+            # From now on the face is ordered by its quality.
             observation.potential = observation.quality
         if candidate.quality is not None:
             self.frames_scored += 1
@@ -94,7 +94,7 @@ class ScoredTrack:
     def _learn(self, candidate: Candidate) -> None:
         """Update the ceilings of this track's scalars and the best bound of a scored face.
 
-        One pose tells nothing about another, so with pose bins nothing is updated.
+        With pose bins nothing is updated, because one pose says nothing about another.
         """
         if self._binned:
             return
@@ -105,7 +105,7 @@ class ScoredTrack:
         self._record = max(self._record, candidate.bound)
 
     def _is_record(self, observation: Observation) -> bool:
-        """Whether it looks better than every scored face did, judged without the expensive networks."""
+        """Whether the face's bound, before the expensive networks run, is higher than that of every scored face."""
         return observation.candidate is not None and observation.candidate.bound > self._record
 
     def _offer(self, observation: Observation) -> None:
@@ -116,7 +116,7 @@ class ScoredTrack:
             self.keeper.offer(observation.candidate, observation.frame.picture)
 
     def _remember_fallback(self, window: list[Observation]) -> None:
-        """Remember the least bad of the faces that the cheap gate rejected, in case no better one follows."""
+        """Remember the least bad of the faces that the cheap gate rejected, in case no better face follows."""
 
         def badness(observation: Observation) -> tuple[int, float, float]:
             assert observation.candidate is not None
@@ -145,7 +145,7 @@ class ScoredTrack:
             self._fallback = None
 
     def _candidate(self, frame: Frame, face: Face, like: Candidate | None = None) -> Candidate:
-        """Make a candidate; `like` is an earlier candidate of the same face."""
+        """Create a candidate; `like` is an earlier candidate of the same face, if there is one."""
         return Candidate(
             face,
             track_id=self.track_id,

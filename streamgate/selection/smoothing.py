@@ -1,4 +1,4 @@
-"""Quality over time: a single lucky frame must be confirmed by its neighbours (docs/design.md 4.5)."""
+"""Smooths quality over time, because a single lucky frame must be confirmed by its neighbours (docs/design.md 4.5)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from statistics import fmean, median
 
 
 class QualityHistory:
-    """Qualities of a track's scored candidates over time, bounded by `forget`."""
+    """The qualities of a track's scored candidates over time; `forget` limits their number."""
 
     def __init__(self, short_s: float, long_s: float) -> None:
         self._half_short = short_s / 2
@@ -17,7 +17,7 @@ class QualityHistory:
         self._values: list[float] = []
 
     def add(self, pts_seconds: float, quality: float) -> None:
-        """Add one scored candidate; a second one at the same time replaces the first."""
+        """Add the quality of a scored candidate; a second quality for the same time replaces the first."""
         index = bisect.bisect_left(self._times, pts_seconds)
         if index < len(self._times) and self._times[index] == pts_seconds:
             self._values[index] = quality
@@ -26,11 +26,12 @@ class QualityHistory:
         self._values.insert(index, quality)
 
     def smoothed(self, pts_seconds: float, quality: float) -> float:
-        """min(own quality, median of the qualities within short_s / 2, including its own)."""
+        """The minimum of `quality` and the median of the qualities within short_s / 2 of the candidate, including its
+        own."""
         return min(quality, median(self._near(pts_seconds, self._half_short) or [quality]))
 
     def context(self, pts_seconds: float, quality: float) -> float:
-        """Mean of the qualities within long_s / 2, including its own."""
+        """The mean of the qualities within long_s / 2 of the candidate, including its own."""
         return fmean(self._near(pts_seconds, self._half_long) or [quality])
 
     def forget(self, before: float, watched: Sequence[float], reach: float) -> None:
@@ -51,7 +52,7 @@ class QualityHistory:
         del self._times[index:], self._values[index:]
 
     def _near(self, pts_seconds: float, half: float) -> list[float]:
-        # A small tolerance, so that |dt| = half counts despite rounding.
+        # The tolerance includes entries with |dt| = half despite rounding.
         first = bisect.bisect_left(self._times, pts_seconds - half - 1e-9)
         last = bisect.bisect_right(self._times, pts_seconds + half + 1e-9)
         return self._values[first:last]

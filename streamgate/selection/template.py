@@ -1,7 +1,7 @@
-"""The identity of a track: one embedding for all its faces, and whether it can be trusted.
+"""The identity of a track: one embedding for all its faces, and whether that embedding is reliable.
 
-Embeddings of small, dark and occluded faces are unreliable: they mainly encode that the face is bad, so such faces
-resemble each other regardless of the person. They are left out or get a low weight.
+Embeddings of small, dark and occluded faces are unreliable: they mainly encode that the picture is bad, so they
+resemble each other regardless of the person. Such faces are left out or get a low weight.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from streamgate.frames import Array
 from streamgate.tracks import Candidate, Template
 
 _WEIGHTS = ("serfiq", "occlusion")
-"""Measures whose scalars are multiplied into a face's weight; a measure that the run lacks is ignored. The squared
-cosines of yaw and pitch are factors too, instead of the scalars: a recognizer tolerates turns that spoil a portrait."""
+"""A face's weight is the product of the scalars of these measures; a measure that the run lacks is ignored. For yaw and
+pitch the weight has the squared cosine as a factor instead of the scalar, because a recognizer tolerates turns that
+spoil a portrait."""
 
 SURE_SERFIQ = 30.0
 """Faces with a lower SER-FIQ scalar are left out of a template, however lenient the gate is."""
 SURE_INTER_EYE = 16.0
-"""Faces with a smaller eye distance in source pixels are left out too; in the recognizer's crop it is 35."""
+"""Faces with a smaller eye distance, in source pixels, are left out too; the eye distance in the recognizer's crop is
+35."""
 SURE_WEIGHT = 0.25
 SURE_AGREEMENT = 0.7
-"""A track that shows two different people for half of the time each has about 0.67, one that shows three 0.55."""
+"""Minimum agreement of a track's embeddings. It is about 0.67 for a track that shows two people for half of the time
+each, and about 0.55 for three people."""
 
 
 class TemplateSum:
@@ -37,7 +40,7 @@ class TemplateSum:
         self._faces = 0
 
     def add(self, candidate: Candidate) -> None:
-        """Add a face with an embedding, unless the gate has a reason against it or its quality is too low."""
+        """Add a face that has an embedding, unless the gate has a reason against the face or its quality is too low."""
         vector = candidate.evidence.embedding
         if vector is None or candidate.gate.reasons:
             return
@@ -80,7 +83,8 @@ class TemplateSum:
 
 
 def is_sure(template: Template) -> bool:
-    """Whether the template is reliable enough to merge its track with others; if not, the track is a person alone."""
+    """Whether the template is reliable enough to merge its track with others; if not, the track becomes a person by
+    itself."""
     return template.weight >= SURE_WEIGHT and template.agreement >= SURE_AGREEMENT
 
 

@@ -1,1 +1,1 @@
-"""`streamgate serve`: watches cameras for months."""
+"""`streamgate serve`, which watches cameras for months."""

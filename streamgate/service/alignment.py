@@ -1,10 +1,11 @@
-"""Finds the moment of a main stream that a picture of its substream shows.
+"""Finds the time in a main stream at which its substream's picture was taken.
 
-The two streams of a camera have separate clocks, and one arrives later than the other. The minimum time between time
-stamp and arrival over the last minute gives the offset of the clocks, drift included, except for the difference of the
-two delays. That difference is found in the pictures: motion in the scene is visible in both streams, so small pictures
-of both are compared at all possible delays. Once found, the delay hardly changes, and a few pictures show whether it
-still holds. A scene without motion gives no information; then the known delay is kept.
+The two streams of a camera have separate clocks, and one stream arrives later than the other. For each stream, the
+minimum difference between arrival time and time stamp over the last minute is measured. The difference of these two
+values is the offset of the clocks, including drift, except for the difference of the two transmission delays. That
+difference is found by comparing pictures: motion in the scene is visible in both streams, so small pictures of both are
+compared at all possible delays. Once the delay is found, it hardly changes, and comparing a few pictures shows whether
+it is still correct. A scene without motion gives no information; then the last known delay is kept.
 """
 
 from __future__ import annotations
@@ -24,37 +25,41 @@ import numpy as np
 from streamgate.frames import Array, Frame, Picture
 
 SIDE = (160, 90)
-"""Size of the small pictures for any aspect ratio of the frames: both streams show the same part of the scene."""
+"""Size of the small pictures. It is the same for any aspect ratio of the frames, because both streams show the same
+part of the scene."""
 LOOK_S = 0.06
-"""Interval between the small pictures of the substream; lags in between are interpolated."""
+"""Interval between the small pictures of the substream; the match at times in between is interpolated."""
 LOOKS_KEPT = 170
-"""Number of small pictures of the substream that are kept: ten seconds."""
+"""Number of small pictures of the substream that are kept, which is enough for ten seconds."""
 FURTHEST_S = 4.0
 """Maximum difference between the delays of the two streams."""
 _AFTER_CONNECT_S = 0.3
-"""How much the difference may change with a new connection."""
+"""Maximum change of that difference with a new connection."""
 _GROWTH = 0.002
-"""Growth of the uncertainty, seconds per second."""
+"""Growth of the offset's uncertainty, in seconds per second."""
 _DRIFT_S = 60.0
-"""Over a shorter time the error of a comparison would look like drift."""
+"""Minimum time over which drift is measured; over a shorter time, the error of a comparison would look like drift."""
 _MEDIAN = 5
 _WORST_DRIFT = 500e-6
 _MOVING = 1500
-"""Number of pixels compared: those that change most."""
+"""Number of pixels that are compared: those that change most."""
 _SLACK_S = 0.2
 _STEP = 4
-"""Delays tried per picture interval."""
+"""Number of delays that are tried per picture interval."""
 _LEAST_MOTION = 1.0
-"""Mean variance over time of a small picture's pixels below which nothing moves (squared grey levels)."""
+"""Minimum variance over time for a scene with motion, as the mean over a small picture's pixels (squared grey
+levels)."""
 _RISE = 0.35
-"""Minimum increase of the difference two pictures away from the best lag, relative to the best, for a sure result."""
+"""For a sure result, the pictures' difference at lags two to three pictures from the best lag must exceed the
+difference at the best lag by at least this share."""
 _CONTRADICTED = 3
 _ENOUGH = 3
-"""Comparisons after which an offset is only checked now and then."""
+"""Number of comparisons after which an offset is only checked at intervals."""
 _CHECK_S = 30.0
-"""Interval between checks: meanwhile clocks drift by less than half a picture, which their arrival times show too."""
+"""Interval between checks. In this time the clocks drift by less than half a picture interval, and arrival times show
+that drift too."""
 _RIVAL = 0.15
-"""The same for all other lags further away."""
+"""The same minimum share for all lags at least two pictures from the best lag."""
 
 
 def small_picture(picture: Picture | Frame, times: int) -> Array:
@@ -66,7 +71,7 @@ def small_picture(picture: Picture | Frame, times: int) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A small picture and its time in its stream, seconds."""
+    """A small picture and its time in its stream, in seconds."""
 
     seconds: float
     luma: Array
@@ -78,8 +83,8 @@ class Match:
 
     Attributes:
         lag: seconds to subtract from the main stream's times, in addition to the assumed offset.
-        confidence: 0 (not distinguishable from neighbouring or other lags) to 1.
-        off_limits: there is motion, and the best lag is at the limit of those tried.
+        confidence: from 0 (other lags match as well) to 1.
+        off_limits: whether there is motion and the best lag is at the limit of the lags that were tried.
     """
 
     lag: float
@@ -92,10 +97,10 @@ class Match:
 
 
 def match(main: Sequence[Look], sub: Sequence[Look], furthest: float, spacing: float) -> Match | None:
-    """Find the lag within +-`furthest` seconds at which the two match best; None if there is too little to compare.
+    """Find the lag within +-`furthest` seconds at which both streams match best; None if there are too few pictures.
 
     Args:
-        main: pictures with times already converted to the substream's clock, as far as the offset is known.
+        main: pictures with times converted to the substream's clock, by the offset that is currently assumed.
         spacing: seconds between two pictures of the main stream.
     """
     if len(main) < 2 or len(sub) < 4:
@@ -106,7 +111,7 @@ def match(main: Sequence[Look], sub: Sequence[Look], furthest: float, spacing: f
         return None
     theirs = np.stack([look.luma for look in sub])
     times = np.array([look.seconds for look in sub])
-    # Of every fourth picture: it only decides which pixels are compared.
+    # Every fourth picture is enough, because the variance only decides which pixels are compared.
     variance = theirs[:: max(1, min(4, len(sub) // 8))].astype(np.float32).var(axis=0)
     if float(variance.mean()) < _LEAST_MOTION:
         return Match(0.0, 0.0)
@@ -115,7 +120,7 @@ def match(main: Sequence[Look], sub: Sequence[Look], furthest: float, spacing: f
     weights = np.sqrt(np.clip(variance[moving] - np.median(variance), 0.0, None))
     theirs = theirs[:, moving] * weights
     ours = np.stack([look.luma[moving] for look in main]) * weights
-    # Not a matrix product: its library would start busy-waiting threads for such a small computation.
+    # einsum instead of a matrix product, whose library would start busy-waiting threads for this small computation.
     product = np.einsum("ip,jp->ij", ours, theirs)
     squares = (ours**2).sum(axis=1)[:, None] + (theirs**2).sum(axis=1)[None] - 2 * product
     step = spacing / _STEP
@@ -154,13 +159,13 @@ def match(main: Sequence[Look], sub: Sequence[Look], furthest: float, spacing: f
 
 
 class ArrivalClock:
-    """Offset between arrival times and time stamps of one connection. One thread notes, any thread may read."""
+    """Offset between arrival times and time stamps of one connection. One thread calls `note`; any thread may read."""
 
     def __init__(self) -> None:
         self._least: dict[int, float] = {}
 
     def note(self, seconds: float, arrived: float) -> None:
-        """A picture with time stamp `seconds` arrived at `arrived` (`time.monotonic()`)."""
+        """Record that a picture with time stamp `seconds` arrived at `arrived` (`time.monotonic()`)."""
         delay, half_minute = arrived - seconds, int(arrived // 30)
         least = self._least.get(half_minute)
         if least is None:
@@ -176,23 +181,24 @@ class ArrivalClock:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """An offset found in pictures at a time (`time.monotonic()`), and the offset of the arrival times then."""
+    """An offset found in pictures, the time when it was found (`time.monotonic()`), and the offset of arrival times
+    then."""
 
     at: float
     offset: float
     arrival: float
 
     def worst(self, now: float, sign: int) -> float:
-        """Maximum change by drift since then, in one direction."""
+        """Maximum change of the offset by drift since `at`, in one direction."""
         return sign * (_WORST_DRIFT * (now - self.at) + 0.002)
 
 
 class Alignment:
-    """Follows the offset of a camera's main stream: main time = substream's time + offset. Thread-safe.
+    """Tracks the offset between a camera's two streams: main stream's time = substream's time + offset. Thread-safe.
 
     Attributes:
-        confidence: of the last comparison, 0..1.
-        drift: of the clocks against each other, parts per million; None until it is known.
+        confidence: confidence of the last comparison, 0..1.
+        drift: relative drift of the two clocks, parts per million; None until it is known.
     """
 
     def __init__(self) -> None:
@@ -208,7 +214,7 @@ class Alignment:
         self._found: deque[_Found] = deque(maxlen=32)
 
     def connected(self, *, main: ArrivalClock | None = None, sub: ArrivalClock | None = None) -> None:
-        """One of the two has a new connection."""
+        """Record that one of the two streams has a new connection."""
         with self._mutex:
             self._main, self._sub = main or self._main, sub or self._sub
             self._doubt = min(FURTHEST_S, max(self._doubt, _AFTER_CONNECT_S))
@@ -218,7 +224,7 @@ class Alignment:
 
     @property
     def offset(self) -> float | None:
-        """Seconds; None before both streams have arrived."""
+        """The current offset in seconds; None until both streams have delivered pictures."""
         arrival = self._arrival()
         if arrival is None:
             return None
@@ -227,7 +233,8 @@ class Alignment:
         if not found:
             return arrival + delay
         now = time.monotonic()
-        # Arrival times follow the drift of the clocks. Larger changes come from network jitter: no clock is that bad.
+        # Arrival times follow the drift of the clocks. Larger changes come from network jitter, because no clock drifts
+        # that fast.
         return median(
             one.offset + min(max(arrival - one.arrival, one.worst(now, -1)), one.worst(now, 1)) for one in found
         )
@@ -240,7 +247,7 @@ class Alignment:
 
     @property
     def delay(self) -> float:
-        """Seconds by which the main stream arrives later than the substream, as far as known."""
+        """Seconds by which the main stream arrives later than the substream; 0 until this is known."""
         return self._delay
 
     @property
@@ -257,11 +264,11 @@ class Alignment:
 
     @property
     def due(self) -> bool:
-        """Whether the offset is to be checked against pictures, as far as these are decoded anyway."""
+        """Whether the offset should be checked with pictures the next time that pictures are decoded."""
         return len(self._found) < _ENOUGH or time.monotonic() - self._since >= _CHECK_S
 
     def suspect(self) -> None:
-        """A face was not the expected one: check the offset with the next."""
+        """Have the offset checked with the next lookup, because a face was not the expected one."""
         with self._mutex:
             self._since = min(self._since, time.monotonic() - _CHECK_S)
 
@@ -282,7 +289,8 @@ class Alignment:
             self.drift = _drift(list(self._found))
 
     def doubted(self) -> None:
-        """Pictures contradict the offset; after a few times the search starts over at all possible delays."""
+        """Record that pictures contradict the offset; after a few such calls, all possible delays are searched
+        again."""
         with self._mutex:
             self._contradicted += 1
             if self._contradicted < _CONTRADICTED:
@@ -302,7 +310,7 @@ def _drift(found: Sequence[_Found]) -> float | None:
 
 
 def around(looks: Iterable[Look], start: float, end: float) -> list[Look]:
-    """Those from `start` to `end`, of looks in order of time, to which another thread may append."""
+    """The looks from `start` to `end`. `looks` is in order of time, and another thread may append to it."""
     looks = list(looks)
     times = [look.seconds for look in looks]
     return looks[bisect_left(times, start) : bisect_right(times, end)]

@@ -1,6 +1,6 @@
 """Access control: token, sessions, throttling of guesses, and the Host names that a loopback server accepts.
 
-Pure values and decisions, independent of any web framework.
+This module depends on no web framework.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ SESSION_SECONDS = 7 * 24 * 3600
 
 _HOST = re.compile(r"(?:\[(?P<six>[0-9a-f:.]+)\]|(?P<name>[a-z0-9.-]+))(?::[0-9]{1,5})?")
 SHORT_TOKEN = 16
-"""Tokens with fewer characters can be guessed."""
+"""Tokens with fewer characters than this can be guessed."""
 _SALT = b"streamgate session key, version 1"
 _CLIENTS_REMEMBERED = 1024
 
 
 class Access:
-    """The token of a service and what is derived from it. Thread-safe.
+    """Checks the token of a service, and creates and checks session values. Thread-safe.
 
     A session value is `expires.nonce.signature`: it can be verified without stored state, survives a restart of
     the service, and becomes invalid when the token changes. The signing key is derived from the token with scrypt, so
     that a weak token cannot be guessed quickly from a stolen cookie. Every comparison takes constant time.
 
     Args:
-        token: the secret that users and Prometheus present.
-        clock: seconds since the epoch.
+        token: the secret that users and Prometheus send.
+        clock: returns the time in seconds since the epoch.
     """
 
     def __init__(self, token: str, clock: Callable[[], float] = time.time) -> None:
@@ -70,13 +70,14 @@ class Access:
 
 
 class Throttle:
-    """Limits token guesses: each client may fail `burst` times, then once every `refill_seconds`. Thread-safe.
+    """Limits token guesses: each client may fail `burst` times at once, and then once every `refill_seconds`.
+    Thread-safe.
 
-    Only wrong tokens are throttled; the right one is always accepted.
+    Only wrong tokens are throttled; the right token is always accepted.
 
-    A client is an IPv4 address or an IPv6 /64 network, since a household usually owns a whole /64. All clients
-    together share a budget that is twenty times as large, against guessing from many addresses at once. At most 1024
-    clients are remembered; the one whose last failure is oldest is forgotten first.
+    A client is an IPv4 address or an IPv6 /64 network, because a household usually has a whole /64. In addition, all
+    clients together share a budget that is twenty times as large, which limits guessing from many addresses at once. At
+    most 1024 clients are remembered; the client whose last failure is oldest is forgotten first.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Throttle:
         self._everybody = (0.0, clock())
 
     def wait_seconds(self, client: str) -> float:
-        """Seconds until another wrong attempt of `client` is counted; 0 when it may try now."""
+        """Seconds that `client` has to wait before its next attempt; 0 if it may try now."""
         now = self._clock()
         with self._mutex:
             own, since = self._failures.get(network_of(client), (0.0, now))
@@ -101,7 +102,7 @@ class Throttle:
         return max(0.0, own_wait, shared_wait)
 
     def failed(self, client: str) -> float:
-        """Record a wrong attempt of `client`; returns the seconds it still had to wait, 0 when it was allowed to try.
+        """Record a wrong attempt of `client`; returns how many seconds too early it was, 0 if the attempt was allowed.
 
         Attempts during the wait are not counted; otherwise a client that keeps trying would be locked out forever.
         """
@@ -127,7 +128,7 @@ def bearer_of(headers: Mapping[str, str]) -> str | None:
 
 
 def checked_token(host: str, token: str | None) -> str | None:
-    """The token to use when listening on `host`; None (no authentication) only on loopback.
+    """The token to use when listening on `host`; None means no authentication and is possible only on loopback.
 
     Raises UsageError when another host would be served without a token.
     """
@@ -157,9 +158,11 @@ def is_loopback(host: str) -> bool:
 
 
 def host_allowed(header: str) -> bool:
-    """Whether a Host header names this machine's loopback, with any port (it may be forwarded by ssh -L).
+    """Whether a Host header names this machine's loopback; any port is allowed, because ssh -L may forward another
+    port.
 
-    Protects against DNS rebinding: a page of another site whose name was rebound to 127.0.0.1 still sends that name.
+    Protects against DNS rebinding: a page of another site whose name was rebound to 127.0.0.1 still sends that name as
+    the Host.
     """
     match = _HOST.fullmatch(header.strip().lower())
     if match is None:

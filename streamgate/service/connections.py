@@ -1,4 +1,4 @@
-"""Limits on HTTP connections: their number, the time for a request, and the time without reading a response.
+"""Limits HTTP connections: their number, the time for sending a request, and the time for reading a response.
 
 uvicorn waits forever for the rest of a request, and asyncio logs a traceback for each connection that it cannot
 accept. Idle or slow peers must not exhaust the descriptors of a service that watches cameras, flood its log or block
@@ -22,22 +22,22 @@ from streamgate.service.auth import network_of
 from streamgate.service.state import ServiceState
 
 REQUEST_S = 15.0
-"""Time for a complete request, head and body, from the start of the connection or the end of the previous response."""
+"""Maximum time for sending a complete request, head and body, after connecting or after the previous response."""
 TAKEN_S = 30.0
-"""A peer has to empty its send buffer at least once within this time."""
+"""Maximum time for which the send buffer to a peer may stay non-empty because the peer does not read."""
 MOST = 1536
-"""Maximum number of open connections, where the limit of open files allows it."""
+"""Maximum number of open connections, if the limit of open files allows it."""
 BURST = 16
-"""Connections accepted in one go, before the first of them is handled."""
+"""Number of connections that are accepted at once, before the first of them is handled."""
 _SWEEP_S = 1.0
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _EXHAUSTED_PAUSE_S = 0.05
 
 
 def connection_limits() -> tuple[int, int]:
-    """How many connections may be open, at most half of this process's limit of open files, and the last descriptor.
+    """The maximum number of open connections, and the highest descriptor that a connection may have.
 
-    A connection with a higher descriptor number is one too many: the numbers above it, the last quarter, are reserved
+    The number is at most half of this process's limit of open files. The last quarter of the descriptors is reserved
     for cameras and files.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -46,15 +46,16 @@ def connection_limits() -> tuple[int, int]:
 
 
 class Connections:
-    """The open connections of one server; lives in its event loop.
+    """The open connections of one server; used only in its event loop.
 
-    When there are too many, the oldest connection that has not sent its request yet is closed, or else the oldest
-    that does not read its response. So a peer that sends its request at once gets in, however many idle connections
-    there are. A connection that is being answered and reads its response is never closed for another.
+    When there are too many, the oldest connection that has not sent its whole request is closed. If there is no such
+    connection, the oldest connection that does not read its response is closed. So a peer that sends its request
+    immediately is served, however many idle connections there are. A connection that is being answered and reads its
+    response is never closed to make room for another one.
 
     Args:
-        state: takes the connection counts.
-        log: called with a line whenever there are too many, without rate limit.
+        state: its metrics count the open and the closed connections.
+        log: called with a line, without rate limit, whenever there are too many connections.
     """
 
     def __init__(self, state: ServiceState, log: Callable[[str], None]) -> None:
@@ -79,9 +80,9 @@ class Connections:
         class BoundedProtocol(H11Protocol):
             network = ""
             since = 0.0
-            """When the time for its current request started (monotonic)."""
+            """When the time for the current request started (monotonic)."""
             behind: float | None = None
-            """Since when its send buffer has not been empty (monotonic)."""
+            """Since when the send buffer has not been empty (monotonic)."""
 
             def connection_made(self, transport: Any) -> None:
                 super().connection_made(transport)
@@ -94,8 +95,8 @@ class Connections:
             def data_received(self, data: bytes) -> None:
                 super().data_received(data)
                 if self.cycle is not None and not self.cycle.response_complete and self.conn.trailing_data[0]:
-                    # Browsers do not pipeline requests. A hundred pipelined ones would hold the connection for as long
-                    # as a hundred responses take.
+                    # Browsers do not pipeline requests. A hundred pipelined requests would keep the connection open
+                    # until all responses are sent.
                     self.cycle.keep_alive = False
 
             def on_response_complete(self) -> None:
@@ -105,7 +106,7 @@ class Connections:
         return BoundedProtocol
 
     async def watch(self) -> None:
-        """Close connections that take too long, until cancelled."""
+        """Run until cancelled, and close connections that take too long."""
         while True:
             await asyncio.sleep(_SWEEP_S)
             self._sweep(time.monotonic())
@@ -125,7 +126,7 @@ class Connections:
         owing = (one for one in among if _owes(one))
         lingering = (one for one in among if one.behind is not None)
         self._end(next(owing, None) or next(lingering, newest), "crowded")
-        self._log(f"{len(self._open)} connections are open, which is the limit")
+        self._log(f"too many connections, so one was closed; {len(self._open)} are open")
 
     def _sweep(self, now: float) -> None:
         for protocol in list(self._open):
@@ -150,13 +151,14 @@ def _owes(protocol: Any) -> bool:
 
 
 class Listener(socket.socket):
-    """A listening socket whose `accept` pauses and reports no connection while no descriptors are left."""
+    """A listening socket whose `accept` pauses and returns no connection while no descriptors are left."""
 
     log: Callable[[str], None] = staticmethod(lambda line: None)
-    """Called with a line each time this happens, without rate limit."""
+    """Called with a line, without rate limit, each time that no descriptor is left."""
 
     def listen(self, backlog: int = 0) -> None:
-        """Keep the backlog of the first call: asyncio calls again with the number that it accepts in one go."""
+        """Listen with the backlog of the first call, because asyncio calls again with the number that it accepts at
+        once."""
         self._backlog = getattr(self, "_backlog", backlog)
         super().listen(self._backlog)
 
@@ -166,6 +168,6 @@ class Listener(socket.socket):
         except OSError as error:
             if error.errno not in _EXHAUSTED:
                 raise
-        self.log("no more files can be opened, so new connections have to wait; raise the limit (ulimit -n)")
+        self.log("no more files can be opened, so new connections have to wait; raise the file limit (ulimit -n)")
         time.sleep(_EXHAUSTED_PAUSE_S)
         raise BlockingIOError(errno.EAGAIN, "no descriptor is left")

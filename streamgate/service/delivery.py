@@ -1,4 +1,4 @@
-"""Delivery of events to the spool, Redis and the disk. A stream never waits for a server here.
+"""Delivers events to the spool, Redis and the disk. A stream never has to wait for a server.
 
 put -> inbox -> spool (fsynced) -> sender -> Redis        at least once, in order
              \\-> folder (finals with a face)              once
@@ -30,11 +30,11 @@ from streamgate.store.records import event
 from streamgate.tracks import BestShot
 
 _INBOX = 256
-"""Packed events that may wait for the spool, about 60 kB each."""
+"""Maximum number of packed events that wait for the spool, about 60 kB each."""
 _OUTBOX = 64
-"""Faces that may wait for the folder, about 0.8 MB each."""
+"""Maximum number of faces that wait for the folder, about 0.8 MB each."""
 _LOGGED_EVERY = 60
-"""Consecutive failed attempts between two log lines about them, about five minutes."""
+"""Number of consecutive failed attempts between two log lines, which is about five minutes."""
 _TIDY_S = 60.0
 _Item = TypeVar("_Item")
 
@@ -44,9 +44,9 @@ class LiveEvent:
     """One event to deliver.
 
     Attributes:
-        record: its `json` as sent to Redis, so without `image`.
+        record: the event's `json` as it is sent to Redis, which is without `image`.
         shot: the face; None for a track that keeps nothing.
-        captured: arrival of the face's frame.
+        captured: when the face's frame arrived; None if there is no face.
         ended: when the track ended; None for an `improved`.
     """
 
@@ -59,10 +59,10 @@ class LiveEvent:
 
 
 class Delivery(Collector):
-    """Delivers the events of all streams. A context manager: leaving it makes the spool durable.
+    """Delivers the events of all streams. It is a context manager; when it is left, the spool has been written to disk.
 
     Args:
-        redis: None without Redis; then there is no spool either.
+        redis: None if Redis is not used; then there is no spool either.
         log: called with one line when a problem starts and one when it ends.
     """
 
@@ -83,7 +83,7 @@ class Delivery(Collector):
         self._inbox: queue.Queue[tuple[bytes, LiveEvent]] = queue.Queue(_INBOX)
         self._outbox: queue.Queue[LiveEvent] = queue.Queue(_OUTBOX)
         self._waiting: dict[int, LiveEvent] = {}
-        """This process's undelivered events without their large fields, by their number in the spool."""
+        """Undelivered events of this process, without their large fields, by their number in the spool."""
         self._book = threading.Lock()
         self._sent: list[Item] = []
         """The items that are being sent."""
@@ -95,9 +95,9 @@ class Delivery(Collector):
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        """Open spool and folder and start. Raises SinkError."""
+        """Open the spool and the folder and start the threads. Raises SinkError."""
         with ExitStack() as stack:
-            # The spool may be in the folder.
+            # The folder is opened first because the spool may be inside it.
             if self._folder is not None:
                 stack.enter_context(self._folder)
             if self._spool is not None:
@@ -123,7 +123,7 @@ class Delivery(Collector):
         self._stack.close()
 
     def put(self, one: LiveEvent) -> None:
-        """Queue an event; blocks only when hundreds of events already wait for a hanging disk."""
+        """Queue an event; blocks only when hundreds of events already wait because the disk hangs."""
         if self._spool is not None:
             light = replace(one, record={}, jpeg=None, shot=None)
             self._inbox.put((pack(event(one.record, one.kind, one.jpeg)), light))
@@ -146,7 +146,7 @@ class Delivery(Collector):
             self._redis.close()
 
     def figures(self) -> None:
-        """Update the destinations in the overview."""
+        """Update the state of the destinations in the overview."""
         if self._spool is not None:
             self._state.destination(
                 "redis",
@@ -162,7 +162,7 @@ class Delivery(Collector):
 
     def _start(self, name: str, work: Callable[[], None]) -> None:
         def guarded() -> None:
-            # A bug in this code must not stop delivery for the rest of a run that lasts months.
+            # A service runs for months, so a bug in this code must not stop delivery until it is restarted.
             while True:
                 try:
                     return work()
@@ -191,7 +191,7 @@ class Delivery(Collector):
             if problem is not None:
                 self._state.faults.labels("spool").inc()
                 if ok:
-                    self._log(f"spool: {problem}; events are held in memory")
+                    self._log(f"spool: {problem}; events are held in memory until this is fixed")
             elif not ok:
                 self._log("spool: events are written to disk again")
             ok = problem is None
@@ -201,7 +201,7 @@ class Delivery(Collector):
         send_in_order(self._redis, self._next, self._acknowledged, self._retry)
 
     def _next(self, most: int) -> list[bytes]:
-        """Wait for events and return the oldest ones; an empty list when it is time to stop."""
+        """Wait for events and return the oldest; returns an empty list when it is time to stop."""
         assert self._spool is not None
         while True:
             if self._spool.wait(0.2):
@@ -218,7 +218,7 @@ class Delivery(Collector):
         self._delivered += count
         with self._book:
             found = [self._waiting.pop(number, None) for number in numbers]
-            # Earlier ones were dropped because the spool was full.
+            # Events with lower numbers were dropped because the spool was full.
             while self._waiting and next(iter(self._waiting)) < numbers[0]:
                 self._waiting.pop(next(iter(self._waiting)))
         for one in found:
@@ -226,11 +226,12 @@ class Delivery(Collector):
                 self._measure(one)
         if self._failing:
             self._failing = False
-            self._log(f"redis: events are delivered again, {len(self._spool)} are waiting")
+            self._log(f"redis: events are delivered again; {len(self._spool)} are still waiting in the spool")
             self._state.destination("redis", ok=True, error=None)
 
     def _retry(self, error: Exception, failures: int) -> bool:
-        """Keep retrying whatever the error is: the operator of the server may fix it at any time."""
+        """Retry after any error, because the operator of the server may fix it at any time. Returns False when
+        stopping."""
         assert self._spool is not None and self._redis is not None
         self._failing = True
         if failures % _LOGGED_EVERY == 0:
@@ -278,25 +279,27 @@ class Delivery(Collector):
             self._state.capture_latency.labels(one.kind).observe(now - one.captured.monotonic)
 
     def collect(self) -> Iterator[Metric]:
-        """Metrics for the registry: waiting events, lost events, bytes on disk."""
-        self.figures()  # the overview must not lag behind the metrics
+        """Yield metrics for the registry: waiting events, lost events, bytes on disk."""
+        self.figures()  # so that overview and metrics agree
         if (spool := self._spool) is not None:
             yield GaugeMetricFamily("streamgate_spool_events", "Events waiting for Redis.", len(spool))
             yield GaugeMetricFamily("streamgate_spool_bytes", "Size of the events waiting for Redis.", spool.size)
-            yield CounterMetricFamily("streamgate_spool_dropped", "Events dropped at the spool's limit.", spool.dropped)
             yield CounterMetricFamily(
-                "streamgate_spool_damaged", "Places in the spool that could not be read.", spool.damaged
+                "streamgate_spool_dropped", "Events dropped because the spool was full.", spool.dropped
             )
+            yield CounterMetricFamily("streamgate_spool_damaged", "Damaged places in the spool.", spool.damaged)
             yield CounterMetricFamily(
                 "streamgate_spool_set_aside", "Damaged spool files that were set aside.", spool.set_aside
             )
         if (folder := self._folder) is not None:
             yield GaugeMetricFamily("streamgate_output_bytes", "Size of the faces on disk.", folder.size)
-            yield CounterMetricFamily("streamgate_output_removed", "Faces removed by age or size.", folder.removed)
+            yield CounterMetricFamily(
+                "streamgate_output_removed", "Faces removed because of the limits of age and size.", folder.removed
+            )
 
 
 def _batch(box: queue.Queue[_Item]) -> list[_Item]:
-    """The waiting items, up to one chunk; an empty list when none arrives within 0.25 s."""
+    """The waiting items, up to one chunk; an empty list if no item arrives within 0.25 s."""
     events: list[_Item] = []
     try:
         events.append(box.get(timeout=0.25))

@@ -1,4 +1,4 @@
-"""Rate-limited logging of HTTP errors: any peer that reaches the server can cause them."""
+"""Logs HTTP errors with a rate limit, because any peer that reaches the server can cause errors."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def print_line(text: str) -> None:
 def error_log(state: ServiceState, log: Callable[[str], None]) -> Callable[..., None]:
     """A function `(text, kind=None)` that counts an HTTP error and logs it unless its kind was logged recently.
 
-    By default a kind is the text's beginning.
+    By default, the kind is the beginning of the text.
     """
     last: dict[str, tuple[float, int]] = {}
-    """By kind: when it was last logged (monotonic) and how many were suppressed since."""
+    """For each kind: when it was last logged (monotonic), and how many errors were not logged since then."""
 
     def report(text: str, kind: str | None = None) -> None:
         state.faults.labels("http").inc()
@@ -33,7 +33,7 @@ def error_log(state: ServiceState, log: Callable[[str], None]) -> Callable[..., 
         if now - logged < LOGGED_EVERY_S:
             last[kind] = logged, unlogged + 1
             return
-        more = f" ({unlogged} more like this in the last {now - logged:.0f} s)" if unlogged else ""
+        more = f" ({unlogged} more errors of this kind in the last {now - logged:.0f} s)" if unlogged else ""
         last[kind] = now, 0
         log(f"http: {text}{more}")
 

@@ -11,10 +11,12 @@ from streamgate.service.state import ServiceState
 from streamgate.store.jsonlines import dumps
 
 MAX_LISTENERS = 512
-"""Browsers that may listen at once if the limit of open files allows it; further ones are told to retry later."""
+"""Maximum number of browsers that listen at once, if the limit of open files allows it; others get an error response
+and retry later."""
 
 _SPARE = 2
-"""Connections reserved so that a client with the maximum number of event streams still gets an error response."""
+"""Number of connections per client that are reserved, so that a client with the maximum number of event streams still
+gets an error response."""
 _WAITING_EVENTS = 256
 _STREAMS_EVERY_S = 3.0
 _WRITE_LIMIT_S = 30.0
@@ -32,7 +34,7 @@ def streams_record(state: ServiceState, login: bool) -> dict[str, Any]:
 
 
 class EventStreams:
-    """The open event streams of one server; lives in its event loop.
+    """The open event streams of one server; used only in its event loop.
 
     Args:
         login: whether a login is required.
@@ -55,7 +57,7 @@ class EventStreams:
         return len(self._flags) >= self._most
 
     def stop(self) -> None:
-        """End all streams; to be called in the event loop."""
+        """End all streams; must be called in the event loop."""
         self._stopping = True
         for flag in self._flags:
             flag.set()
@@ -64,14 +66,14 @@ class EventStreams:
         """Send events until the browser disconnects, stops reading for 30 s, an hour has passed or the server stops.
 
         In addition, every three seconds a `streams` event carries the state of all streams, as `/api/streams` does:
-        one text for all browsers costs less than requests from each.
+        creating one text for all browsers costs less than answering requests from each of them.
 
-        A slow browser loses its oldest events once 256 are waiting, and gets a `gap` event with their number (null
-        when it reconnects to a server that was restarted). The limit of an hour bounds how long an expired session
-        can still listen; browsers reconnect automatically.
+        A slow browser loses its oldest events once 256 are waiting, and gets a `gap` event with the number of lost
+        events (null if the server was restarted before the browser reconnected). Because of the limit of an hour, a
+        browser whose session has expired cannot listen for longer; browsers reconnect automatically.
 
         Args:
-            after: number of the last event that this browser saw, None when it is new.
+            after: number of the last event that this browser has received; None for a new browser.
             receive, send: the ASGI channels.
         """
         loop = asyncio.get_running_loop()
@@ -81,7 +83,8 @@ class EventStreams:
         awake = False
 
         def wake() -> None:
-            # One call for everything published until it is taken: with 200 listeners the calls add up.
+            # The loop is called once for all events that are published until they are taken: with 200 listeners, calls
+            # are expensive.
             nonlocal awake
             if not awake:
                 awake = True
@@ -123,7 +126,7 @@ class EventStreams:
             gone.cancel()
 
     def _streams_now(self, now: float) -> bytes:
-        """The `streams` event, at most a second old."""
+        """The `streams` event; its content is at most one second old."""
         if now - self._streams_made_at > 1.0:
             self._streams_made_at = now
             self._streams_text = f"event: streams\ndata: {dumps(streams_record(self._state, self._login))}\n\n".encode()

@@ -1,4 +1,4 @@
-"""The queue between camera and analysis, which drops the oldest frames when it is full and knows when frames came."""
+"""The queue between camera and analysis, which drops the oldest frames when it is full and records arrival times."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ class Timestamp:
 
 
 class FrameQueue:
-    """The frames of one connection. Holds a bounded number of them; when full, a new frame replaces the oldest.
+    """The frames of one connection. It holds a bounded number of frames; when it is full, a new frame replaces the
+    oldest.
 
-    One thread puts, one takes; any thread may close and ask for arrival times.
+    One thread adds frames and one thread takes them; any thread may close the queue and ask for arrival times.
 
     Args:
-        limit: number of frames held.
-        keep_s: range of time stamps in seconds for which the arrival times of taken frames are remembered.
+        limit: maximum number of frames in the queue.
+        keep_s: how far back, in seconds of their time stamps, the arrival times of taken frames are remembered.
     """
 
     def __init__(self, limit: int, keep_s: float) -> None:
         self.taken = 0
-        """Frames handed to the analysis."""
+        """Number of frames that the analysis has taken."""
         self.waited = 0.0
         """Total seconds that the consumer has waited."""
         self.closed_at: Timestamp | None = None
@@ -54,7 +55,7 @@ class FrameQueue:
     def put(self, frame: Frame, monotonic: float) -> int:
         """Add a frame that arrived at `monotonic`; time stamps must ascend.
 
-        Returns the number of frames dropped (the new frame itself once the queue is closed).
+        Returns the number of dropped frames; once the queue is closed, the new frame is dropped.
         """
         with self._changed:
             if self.closed_at is not None:
@@ -67,7 +68,7 @@ class FrameQueue:
             return int(dropped)
 
     def close(self) -> None:
-        """Accept no more frames; the queued ones can still be taken. The first call sets `closed_at`."""
+        """Accept no more frames; the queued frames can still be taken. The first call sets `closed_at`."""
         with self._changed:
             if self.closed_at is None:
                 self.closed_at = Timestamp.now()
@@ -90,16 +91,16 @@ class FrameQueue:
                     del self._pts[:first], self._moments[:first]
             self.taken += 1
             yield frame
-            # Otherwise the loop would hold this frame's pixels while it waits for the next.
+            # Otherwise the loop would hold this frame's pixels while it waits for the next frame.
             del frame
 
     def arrival_at(self, pts_seconds: float) -> Timestamp | None:
-        """Arrival of the first taken frame at or after a time stamp; None when there is none yet."""
+        """Arrival time of the first taken frame at or after a time stamp; None if there is no such frame yet."""
         with self._changed:
             return self._get(bisect.bisect_left(self._pts, pts_seconds))
 
     def arrival_after(self, pts_seconds: float) -> Timestamp | None:
-        """Arrival of the first taken frame after a time stamp; None when there is none yet."""
+        """Arrival time of the first taken frame after a time stamp; None if there is no such frame yet."""
         with self._changed:
             return self._get(bisect.bisect_right(self._pts, pts_seconds))
 

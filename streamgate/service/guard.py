@@ -1,4 +1,4 @@
-"""Checks on every request (Host, origin, token), and the security headers of every response."""
+"""Checks every request (Host, origin, token) and adds security headers to every response."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from streamgate.service.auth import SESSION_COOKIE, Access, Throttle, bearer_of,
 
 _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/login", "/favicon.ico"})
 _OPEN_FOLDER = "/static/"
-"""Open without a token: probes, the login page, and the package's own style sheets and scripts, which hold no data."""
+"""Paths that need no token: probes, the login page, and the package's own style sheets and scripts, which contain no
+data."""
 
 SECURITY_HEADERS = {
     "content-security-policy": (
@@ -21,7 +22,7 @@ SECURITY_HEADERS = {
     ),
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    # Not no-referrer: with that, browsers would also hide the origin of our own login form.
+    # With no-referrer, browsers would also hide the origin of our own login form.
     "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
@@ -33,14 +34,14 @@ _HEADER_LINES = [(name.encode(), value.encode()) for name, value in SECURITY_HEA
 def guarded(
     app: Any, *, access: Access | None, throttle: Throttle, loopback: bool, fault: Callable[[str], None]
 ) -> Callable[[Any, Any, Any], Awaitable[None]]:
-    """The ASGI application `app` behind these checks.
+    """Wrap the ASGI application `app` in the checks of this module.
 
     Args:
         app: the application.
-        access: the token; None without authentication (loopback only).
+        access: checks the token; None for no authentication (on loopback only).
         throttle: shared with the login form, so that guesses by header and by form count together.
         loopback: accept only Host headers that name this machine.
-        fault: called with a line when a request fails with an internal error.
+        fault: called with one line when a request fails with an internal error.
     """
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -66,10 +67,11 @@ def guarded(
         try:
             await app(scope, receive, send_guarded)
         except Exception as error:
-            # One line: a traceback is of no use to the operator of the service.
+            # Only one line is logged, because a traceback does not help the operator of the service.
             fault(f"a request failed ({type(error).__name__}): {scope['method']} {scope['path']}")
             if not started:
-                await _answer(send_guarded, 500, "internal error while answering; the service keeps running", {})
+                reason = "the request failed because of an internal error; the service is still running"
+                await _answer(send_guarded, 500, reason, {})
 
     return application
 
@@ -82,7 +84,7 @@ def _refusal(
     path = scope["path"]
     host = headers.get("host", "")
     if loopback and not host_allowed(host):
-        return 421, "this server accepts only localhost as Host; behind a proxy, have it send `Host: localhost`", {}
+        return 421, "this server accepts only localhost as Host; configure a proxy to send `Host: localhost`", {}
     if _from_another_site(headers, host, reading=scope["method"] in ("GET", "HEAD")):
         return 403, "requests from another site are refused", {}
     if access is None or path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER):
@@ -91,7 +93,8 @@ def _refusal(
         return None
     bearer = bearer_of(headers)
     if bearer is not None:
-        # First: whoever has the token is not locked out by others who guess from the same address.
+        # The token is checked before the throttle, so guesses from the same address do not lock out a client with the
+        # right token.
         if access.token_fits(bearer):
             return None
         wait = throttle.failed(client_of(scope))
@@ -116,10 +119,11 @@ def _session_of(headers: dict[str, str]) -> str:
 
 
 def _from_another_site(headers: dict[str, str], host: str, *, reading: bool) -> bool:
-    """Whether a browser marks this request as made by a page of another site; following a link from one is fine."""
+    """Whether a page of another site made this request, according to the browser; following a link from there is
+    allowed."""
     site = headers.get("sec-fetch-site")
     if site == "same-origin":
-        return False  # also where a proxy changed the Host, so that it and the Origin differ
+        return False  # even if a proxy changed the Host, so that it differs from the Origin
     if site in ("cross-site", "same-site") and headers.get("sec-fetch-mode") != "navigate":
         return True
     origin = headers.get("origin")
@@ -128,7 +132,7 @@ def _from_another_site(headers: dict[str, str], host: str, *, reading: bool) -> 
     try:
         return urlsplit(origin).netloc.lower() != host.strip().lower()
     except ValueError:
-        return True  # an invalid address is not ours
+        return True  # an invalid address is not that of this server
 
 
 async def _answer(send: Any, status: int, reason: str, headers: dict[str, str]) -> None:

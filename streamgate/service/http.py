@@ -26,8 +26,8 @@ _BACKLOG = 512
 _START_SECONDS = 20.0
 _STOP_SECONDS = 1
 _SEND_BUFFER = 128 << 10
-"""Send buffer per peer in bytes (the kernel doubles it). A peer that does not read then holds little memory and is
-soon detected as slow; by default the kernel would buffer megabytes for each."""
+"""Send buffer per peer in bytes (the kernel doubles it). With this limit, a peer that does not read uses little memory
+and is soon detected as slow; by default the kernel would buffer megabytes for each peer."""
 _STALLED_MS = 60_000
 """The kernel disconnects a peer that has not acknowledged sent data for this long."""
 
@@ -36,20 +36,22 @@ _STALLED_MS = 60_000
 def serving(
     state: ServiceState, address: str, token: str | None = None, log: Callable[[str], None] = print_line
 ) -> Iterator[str]:
-    """Serve `state` at "HOST:PORT" while the block runs; yields the base URL, with the real port, once it listens.
+    """Serve `state` at "HOST:PORT" while the block runs; yields the base URL, with the actual port, once the server
+    listens.
 
-    Leaving ends open event streams, finishes the responses in progress, and closes. The server takes no signals.
+    When the block is left, open event streams are ended, responses in progress are finished, and the server is closed.
+    The server handles no signals.
 
     Args:
-        address: name or address to listen on, and a port, 0 for a free one; any host other than loopback requires a
-            token.
-        token: what users and Prometheus must present, empty for no authentication; by default the environment variable
-            STREAMGATE_TOKEN.
-        log: called with a line per problem, at most once a minute for each kind.
+        address: name or address to listen on, and a port; port 0 selects a free port. Any host other than loopback
+            requires a token.
+        token: the token that users and Prometheus must send; empty for no authentication. The default is the
+            environment variable STREAMGATE_TOKEN.
+        log: called with one line per problem, at most once a minute for each kind of problem.
 
     Raises:
-        UsageError: a required token is missing, the address is not one of this machine, or the `serve` extra is not
-            installed.
+        UsageError: a required token is missing, the address does not belong to this machine, or the `serve` extra is
+            not installed.
         SinkError: the port is in use, or listening on it is not permitted.
     """
     host, port = parse_address(address)
@@ -94,11 +96,11 @@ def serving(
     thread.start()
     try:
         if not started.wait(_START_SECONDS) or not thread.is_alive():
-            raise SinkError(f"the server at {url} did not start")
+            raise SinkError(f"the HTTP server at {url} did not start")
         yield url
     finally:
         if loop is not None and thread.is_alive():
-            with suppress(RuntimeError):  # the loop has just ended
+            with suppress(RuntimeError):  # the loop may have just ended
                 loop.call_soon_threadsafe(events.stop)
         server.should_exit = True
         thread.join(_STOP_SECONDS + 3.0)
@@ -106,9 +108,9 @@ def serving(
 
 
 def _report_fault(context: dict[str, Any], report: Callable[..., None]) -> None:
-    """asyncio's exception handler: one line instead of a traceback."""
+    """Exception handler for asyncio that logs one line instead of a traceback."""
     error = context.get("exception")
-    if not isinstance(error, OSError):  # a peer that has left
+    if not isinstance(error, OSError):  # OSError: the peer has disconnected
         report(f"internal error ({type(error).__name__}: {context.get('message')}); please report it", "internal")
 
 

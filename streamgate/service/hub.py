@@ -1,4 +1,4 @@
-"""Publishes events to any number of listeners without ever waiting for one."""
+"""Publishes events to any number of listeners without ever waiting for a listener."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from contextlib import contextmanager
 from typing import Any
 
 HISTORY = 256
-"""Events remembered for listeners that reconnect."""
+"""Number of events that are remembered for listeners that reconnect."""
 
 HubEvent = tuple[int, str, str]
 """One event as listeners receive it: number, kind and data.
 
-The number ascends from 1 over the life of the process and is usable as an SSE `id`. The kind is "face" (a face is new
-or better), "stream" (the state of a stream changed), "removed" (a stream was removed from the configuration) or
-"config" (the file was read again). The data is one line of JSON, encoded once for all listeners:
-`LatestFace.summary()` for "face", `StreamSnapshot.summary()` for "stream", {"name"} for "removed", {"error": text or
-null} for "config".
+The numbers of a process ascend from 1; they can be used as an SSE `id`. The kind is "face" (a face is new or better),
+"stream" (the state of a stream changed), "removed" (a stream was removed from the configuration) or "config" (the file
+was read again). The data is one line of JSON, encoded once for all listeners: `LatestFace.summary()` for "face",
+`StreamSnapshot.summary()` for "stream", {"name"} for "removed", {"error": text or null} for "config".
 """
 Take = Callable[[], list[HubEvent]]
 
 
 class EventHub:
-    """Publishes events to listeners with bounded queues; a slow one loses its oldest events. Thread-safe."""
+    """Publishes events to listeners with bounded queues; a slow listener loses its oldest events. Thread-safe."""
 
     def __init__(self) -> None:
-        # Reentrant: an abandoned listener may be collected, and so removed, during `publish`.
+        # Reentrant, because garbage collection of an abandoned listener may remove it during `publish`.
         self._mutex = threading.RLock()
         self._queues: dict[Take, tuple[deque[HubEvent], Callable[[], None] | None]] = {}
         self._history: deque[HubEvent] = deque(maxlen=HISTORY)
@@ -47,17 +46,18 @@ class EventHub:
                     if wake is not None:
                         wake()
                 except RuntimeError:
-                    # The listener's event loop is gone.
+                    # The listener's event loop has been closed.
                     self._queues.pop(take, None)
 
     @contextmanager
     def subscribe(
         self, *, limit: int = 256, after: int | None = None, wake: Callable[[], None] | None = None
     ) -> Iterator[Take]:
-        """Listen while the block runs; yields a function that takes all waiting events, oldest first, without waiting.
+        """Listen while the block runs; yields a function that returns all waiting events, oldest first, without
+        blocking.
 
         Args:
-            limit: events that may wait; beyond it the oldest are dropped.
+            limit: maximum number of waiting events; when it is exceeded, the oldest are dropped.
             after: number of the last event seen; later events that are still remembered are queued first.
             wake: called from another thread whenever events were queued. It must not block: an asyncio listener
                 passes `lambda: loop.call_soon_threadsafe(flag.set)`.

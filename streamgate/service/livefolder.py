@@ -1,10 +1,11 @@
-"""The folder that live streams write their final faces to, bounded in age and size.
+"""The folder to which live streams write their final faces, with limits on age and size.
 
 OUT/.streamgate/lock                                    held by the writing process
 OUT/<stream>/<YYYY-MM-DD>/<epoch>/track_0001/1.png      the crop, FFHQ-aligned; the name is the rank
 OUT/<stream>/<YYYY-MM-DD>/faces.jsonl                   one line per kept face of that day (UTC), see docs/design.md 6
 
-Beyond the limits the oldest files are removed first: crops one by one, and a day's records with its last crop.
+When a limit is exceeded, the oldest files are removed first: crops one by one, and the records of a day together with
+its last crop.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ class LiveFolder:
     """See the module. A context manager; `write` and `tidy` are thread-safe.
 
     Args:
-        out: created when missing.
+        out: the folder, which is created if it does not exist.
         max_days: crops older than this are removed; None keeps them.
-        max_bytes: limit for everything that streams wrote below `out`; None for no limit.
+        max_bytes: limit for all files that streams wrote below `out`; None for no limit.
 
-    Entering raises SinkError: the folder is in use, not writable, or holds the results of `run`.
+    Entering raises SinkError if the folder is in use, is not writable, or holds the results of `run`.
     """
 
     def __init__(self, out: Path, *, max_days: float | None = None, max_bytes: int | None = None) -> None:
         self.removed = 0
-        """Crops removed because of age or size."""
+        """Number of crops that were removed because of age or size."""
         self.display = str(out)
         self._out = Path(out)
         self._max_age = None if max_days is None else max_days * 86400
@@ -77,7 +78,7 @@ class LiveFolder:
 
     @property
     def size(self) -> int:
-        """Size in bytes of everything that streams wrote below the folder and that was not removed."""
+        """Size in bytes of all files that streams wrote below the folder, except files that were removed since."""
         return self._bytes
 
     @staticmethod
@@ -103,7 +104,7 @@ class LiveFolder:
         self.tidy()
 
     def tidy(self) -> None:
-        """Remove crops beyond the limits of age and size. Never raises."""
+        """Remove the oldest crops until no limit of age or size is exceeded. Never raises."""
         now = time.time()
         with self._mutex:
             while self._crops and self._is_due(now):
@@ -117,7 +118,8 @@ class LiveFolder:
         return too_old or too_much
 
     def _scan(self) -> None:
-        """Find the files that earlier processes wrote. Only day folders of streams count; links are not followed."""
+        """Find the files that earlier processes wrote. Only the day folders of streams are searched; links are not
+        followed."""
         for day in self._out.glob("*/*/"):
             if not _DAY.fullmatch(day.name) or day.parent.name.startswith(".") or self._is_linked(day):
                 continue

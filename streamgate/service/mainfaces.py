@@ -1,7 +1,7 @@
-"""Takes the faces of two-stream cameras from the main stream, `final` before `improved`.
+"""Takes the faces of two-stream cameras from the main stream; a `final` is looked up before an `improved`.
 
-Only faces in events are decoded. One thread does this for all cameras. Another one falls back to the substream's face
-when the time is up, which bounds the delay of a `final`.
+Main streams are decoded only around faces that are in events. One thread does this for all cameras. A second thread
+falls back to the substream's face when a lookup takes too long, which limits the delay of a `final`.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from streamgate.service.mainstream import MainStream, metrics_of
 from streamgate.tracks import BestShot
 
 _MOST = 64
-"""Lookups that may wait; beyond this an `improved` is dropped, and a `final` uses the substream's face."""
+"""Maximum number of waiting lookups; when it is exceeded, an `improved` is dropped, or else a `final` uses the
+substream's face."""
 _OVERDUE_S = 0.1
-"""A lookup is not started if its time has been up for this long, since others are waiting."""
+"""A lookup whose time has been up for longer than this is not started, because other lookups are waiting."""
 _CLOCK_S = 0.2
-"""Longest pause of the clock: less than the time for which any lookup waits."""
+"""Maximum pause between two searches for overdue lookups; shorter than the time limit of any lookup."""
 _ALIGN_PAUSES = (2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
-"""Pauses before attempts to find an offset; the last one is repeated."""
+"""Pauses before attempts to find an offset; the last pause is repeated."""
 
 
 class MainFaces(Collector):
-    """Looks up faces in main streams. A context manager; its threads end with it.
+    """Looks up faces in main streams. A context manager; its threads end when it is left.
 
     Args:
-        log: called with a line when a main stream is aligned, and for internal errors.
+        log: called with one line when a main stream has been aligned, and for internal errors.
         observe: called with the duration of each lookup in seconds.
     """
 
@@ -65,7 +66,7 @@ class MainFaces(Collector):
             thread.join(2.0)
 
     def watch(self, main: MainStream) -> None:
-        """Keep a main stream aligned from now on."""
+        """Add a main stream, which is kept aligned from now on."""
         main.wake = lambda: self._wake(main)
         with self._changed:
             self._mains.append(main)
@@ -75,17 +76,17 @@ class MainFaces(Collector):
             self._mains = [one for one in self._mains if one is not main]
 
     def collect(self) -> Iterator[Metric]:
-        """Metrics for the registry: the values of all main streams."""
+        """Yield metrics for the registry, with the values of all main streams."""
         with self._changed:
             mains = list(self._mains)
         yield from metrics_of(mains)
 
     def put(self, lookup: Lookup) -> None:
-        """Queue a lookup; its `done` is called before its `until` or soon afterwards."""
+        """Queue a lookup; its `done` is called before the time `until` or shortly afterwards."""
         gone: list[tuple[Lookup, str | None]] = []
         with self._changed:
             if not lookup.final:
-                # Only the latest lookup of a face is useful.
+                # Only the latest lookup of a face is useful, so earlier lookups of it are dropped.
                 gone = [(one, None) for one in self._waiting if not one.final and one.of == lookup.of]
             self._waiting.append(lookup)
             if len(self._waiting) - len(gone) > _MOST:
@@ -107,7 +108,7 @@ class MainFaces(Collector):
             try:
                 work()
             except Exception as error:
-                # A bug in this code must not stop lookups for the rest of a run that lasts months.
+                # A service runs for months, so a bug in this code must not stop lookups until it is restarted.
                 if os.environ.get("STREAMGATE_DEBUG"):
                     traceback.print_exc()
                 self._log(f"main streams: internal error ({type(error).__name__}: {error}); please report it")
@@ -129,7 +130,7 @@ class MainFaces(Collector):
                 self._answer(lookup)
 
     def _watch_time(self) -> None:
-        """Answer overdue lookups, whatever the other thread does."""
+        """Answer overdue lookups, even while the other thread is busy."""
         while True:
             with self._changed:
                 if not self._waiting and self._current is None:
@@ -150,7 +151,8 @@ class MainFaces(Collector):
                 self._finish(one, None, "busy" if is_there(one) else "late")
 
     def _next(self) -> Lookup | None:
-        """The next lookup that can be answered: its picture has arrived or is no longer waited for."""
+        """The next lookup that can be answered, because its picture has arrived or its time is up; None if there is
+        none."""
         now = time.monotonic()
         for lookup in sorted(self._waiting, key=lambda one: (not one.final, one.until)):
             if self._stopping or now >= lookup.until or is_there(lookup):
@@ -171,7 +173,7 @@ class MainFaces(Collector):
             self._observe(time.perf_counter() - began)
 
     def _finish(self, lookup: Lookup, shot: BestShot | None, reason: str | None) -> None:
-        """Answer a lookup, unless it is already answered."""
+        """Answer a lookup, unless it has already been answered."""
         with self._changed:
             if lookup.answered:
                 return
@@ -183,7 +185,7 @@ class MainFaces(Collector):
         lookup.done(shot)
 
     def _align_one(self, mains: list[MainStream]) -> None:
-        """Search all possible offsets of one main stream that is not aligned."""
+        """Try all possible offsets of one main stream that is not aligned yet."""
         now = time.monotonic()
         known = {id(main) for main in mains}
         self._align_at = {key: due for key, due in self._align_at.items() if key in known}
@@ -195,7 +197,8 @@ class MainFaces(Collector):
             if now >= due:
                 found = align(main, lambda: bool(self._waiting) or self._stopping)
                 if found is not None and found.sure:
-                    self._log(f"{main.name}: main stream: aligned, {main.alignment.delay:+.2f} s behind the substream")
+                    delay = main.alignment.delay
+                    self._log(f"{main.name}: main stream: aligned; it arrives {delay:+.2f} s after the substream")
                 pause = _ALIGN_PAUSES[min(failures, len(_ALIGN_PAUSES) - 1)]
                 self._align_at[id(main)] = (time.monotonic() + pause, failures + 1)
                 return

@@ -1,4 +1,5 @@
-"""Takes a face from the main stream: finds the instant, decodes from the key frame before it, scores the face again."""
+"""Takes a face from the main stream: finds its time there, decodes from the key frame before that, and scores the face
+again."""
 
 from __future__ import annotations
 
@@ -29,25 +30,25 @@ from streamgate.sources.rtp import Unit, access_unit
 from streamgate.tracks import BestShot, Candidate
 
 _REACH_S = 0.3
-"""Maximum distance from the expected instant that is searched."""
+"""Maximum distance from the expected time within which the frame is searched."""
 _COMPARED_S = 0.4
-"""Length of the decoded stretch before the instant that is compared with the substream."""
+"""Length of the stretch before the expected time that is decoded and compared with the substream."""
 _LEAST_COMPARED = 6
 _KEPT = 12
-"""Decoded frames among which the right one is while the offset is being checked."""
+"""Number of decoded frames that are kept while the offset is being checked; the right frame is among them."""
 _ALIGN_PICTURES = 40
 ANSWERED_S = 0.4
-"""A lookup is answered at most this long after its time is up, even while it is in progress."""
+"""Time after its deadline at which a lookup is answered, even if it is still in progress."""
 _ALIKE = 0.6
-"""Minimum correlation of the two faces' small pictures for them to show the same face."""
+"""Minimum correlation between the small pictures of the two streams' faces for them to count as the same face."""
 _ALIKE_UNSURE = 0.85
-"""The same while the offset has not been found in pictures yet."""
+"""The same minimum while the offset has not yet been found in pictures."""
 _ALIKE_SIDE = 32
 _MAIN_SAMPLES = 4
 
 
 class Fallback(Exception):
-    """The substream's face is used, for a reason in `mainstream.FALLBACKS`."""
+    """Raised to use the substream's face instead; its text is a reason in `mainstream.FALLBACKS`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -56,8 +57,8 @@ class Lookup:
 
     Attributes:
         shot: the face in the substream.
-        usual: usual values for its person, by measure.
-        until: deadline for the arrival of its picture (`time.monotonic()`).
+        usual: reference values of the face's person, by measure.
+        until: deadline for the arrival of the main stream's picture (`time.monotonic()`).
         done: called once, from another thread, with the main stream's shot or None to use the substream's.
     """
 
@@ -73,16 +74,16 @@ class Lookup:
 
     @property
     def of(self) -> tuple[int, str, int, int]:
-        """What it refers to: camera, connection, track and rank."""
+        """The face that is looked up: camera, connection, track and rank."""
         return id(self.main), self.shot.epoch, self.shot.track.track_id, self.shot.rank
 
     def overdue(self, seconds: float) -> bool:
-        """Whether its deadline passed more than `seconds` ago."""
+        """Whether the deadline passed more than `seconds` ago."""
         return time.monotonic() > self.until + seconds
 
 
 def look_up(lookup: Lookup) -> BestShot:
-    """The main stream's shot of a face. Raises Fallback."""
+    """Find the face of a lookup in the main stream; returns its shot. Raises Fallback."""
     main, pts = lookup.main, lookup.shot.pts_seconds
     playing, alignment = main.playing, main.alignment
     if playing is None or (lookup.pinned is not None and lookup.pinned.playing is not playing):
@@ -103,11 +104,12 @@ def look_up(lookup: Lookup) -> BestShot:
         raise Fallback("late")
     reach = min(max(alignment.doubt, 1.5 * spacing), _REACH_S)
     theirs = _looks_around(lookup) if alignment.due else []
-    # A key frame nearest to the instant needs nothing before it, unless the comparison may move the instant.
+    # If the frame nearest to the expected time is a key frame, earlier frames are needed only for a comparison, which
+    # may change that time.
     start = wanted + (-1.5 if theirs else 0.49) * spacing
     units = playing.ring.units(start, wanted + reach)
     if theirs and units:
-        # Just after a key frame there would be too little to compare.
+        # Shortly after a key frame there would be too few pictures to compare.
         least = units[0].time / playing.media.clock_rate + (_LEAST_COMPARED + 0.5) * spacing
         if least > wanted + reach:
             units = playing.ring.units(start, least) or units
@@ -119,7 +121,7 @@ def look_up(lookup: Lookup) -> BestShot:
     looks: list[Look] = []
     for seconds, frame in _decoded(playing, units, since, maker, main.live, give_up):
         frames.append((seconds, frame))
-        # Each frame that is kept is new memory: the decoder reuses that of the others.
+        # Every kept frame needs its own memory, while the decoder reuses the memory of dropped frames.
         del frames[: -_KEPT if theirs else -2]
         if theirs and seconds >= since:
             looks.append(Look(seconds - offset, small_picture(maker.picture(frame), _MAIN_SAMPLES)))
@@ -156,14 +158,15 @@ def _refined(main: MainStream, ours: list[Look], theirs: list[Look], reach: floa
         main.alignment.learn(found, spacing)
         return main.alignment.offset or offset
     if found is not None and found.off_limits:
-        # There is motion, and it contradicts the offset.
+        # The motion in the pictures contradicts the offset.
         main.alignment.doubted()
         raise Fallback("unsure")
     return offset
 
 
 def align(main: MainStream, give_up: Callable[[], bool]) -> Match | None:
-    """Search all possible offsets of a main stream; None if there is nothing to compare yet. Raises Fallback."""
+    """Try all possible offsets of a main stream; returns None if there are too few pictures to compare. Raises
+    Fallback."""
     playing, offset = main.playing, main.alignment.offset
     if playing is None or offset is None:
         return None
@@ -184,7 +187,7 @@ def align(main: MainStream, give_up: Callable[[], bool]) -> Match | None:
 
 
 def is_there(lookup: Lookup) -> bool:
-    """Whether the packets to decode have arrived, or will not arrive."""
+    """Whether the packets to decode have arrived, or cannot arrive because the main stream is not connected."""
     playing, offset = lookup.main.playing, lookup.main.alignment.offset
     if playing is None or offset is None:
         return playing is None
@@ -196,9 +199,10 @@ def _decoded(
     playing: Playing, units: list[Unit], since: float, maker: PictureMaker, live: LiveConfig,
     give_up: Callable[[], bool], *, coarse: bool = False,
 ) -> Iterator[tuple[float, VideoFrame]]:
-    """Decode from a key frame on; yields frames with their times, seconds. `maker` is told their aspect ratio.
+    """Decode from a key frame on; yields times in seconds and frames, and sets the aspect ratio of `maker`.
 
-    Frames before `since` to which no others refer are left out. `coarse` is for small pictures only. Raises Fallback.
+    Frames before `since` that no other frame depends on are left out. `coarse` decoding is good enough for small
+    pictures only. Raises Fallback.
     """
     media = playing.media
     codec = av.CodecContext.create(media.codec, "r")
@@ -228,7 +232,7 @@ def _decoded(
 
 
 def _scored(lookup: Lookup, maker: PictureMaker, frame: VideoFrame) -> BestShot:
-    """The shot of the same face in the main stream's picture."""
+    """Score the same face in the main stream's picture; returns its shot."""
     shot, scorer = lookup.shot, lookup.scorer
     if frame.is_corrupt:
         raise Fallback("damaged")
@@ -265,7 +269,7 @@ def _scored(lookup: Lookup, maker: PictureMaker, frame: VideoFrame) -> BestShot:
         evidence=replace(candidate.evidence, embedding=shot.embedding),
         measures=candidate.measures,
         quality=candidate.quality,
-        # No other face near it is scored in the main stream, so only its own quality is known.
+        # The face's neighbours are not scored in the main stream, so only its own quality is known.
         quality_smoothed=candidate.quality,
         quality_context=candidate.quality,
         gate=candidate.gate,
@@ -279,7 +283,7 @@ def _scored(lookup: Lookup, maker: PictureMaker, frame: VideoFrame) -> BestShot:
 def _again(
     scorer: FullScorer, candidate: Candidate, picture: Picture
 ) -> Generator[list[InferenceRequest], list[Any], None]:
-    """Detect the face where it is expected, and score it fully."""
+    """Detect the face at its expected position, and score it fully."""
     found = yield from scorer.refine(picture, candidate.face)
     if found is not None:
         candidate.face, candidate.refined = found, True

@@ -1,4 +1,4 @@
-"""A camera's main stream: received and buffered for a few seconds, never decoded completely."""
+"""Receives a camera's main stream and buffers it for a few seconds; it is never decoded completely."""
 
 from __future__ import annotations
 
@@ -25,13 +25,16 @@ from streamgate.sources.rtspclient import Media, RtspClient
 from streamgate.store.records import utc_text
 
 GULP_S = 0.2
-"""Interval at which received data is processed: each time costs as much as a hundred packets."""
+"""Interval at which received data is processed. It is not shorter because each time costs as much as processing a
+hundred packets."""
 _GULP_BYTES = 1 << 17
-"""With more data at once the interval is shorter, so that the socket's buffer does not slow down the camera."""
+"""With more received bytes than this, the interval becomes shorter, so that a full socket buffer does not slow down the
+camera."""
 _STEADY_S = 10.0
 FALLBACKS = ("away", "late", "dropped", "unsure", "no_face", "rejected", "damaged", "busy")
-"""Why the substream's face is used: there is no main stream; its picture did not arrive in time; its packets were
-dropped; the instant was not found; no face was found; the gate rejects it; it cannot be decoded; too many wait."""
+"""Reasons for using the substream's face, in this order: the main stream is not connected; its picture did not arrive
+in time; its packets were dropped; the right time was not found; no face was found; the gate rejects the face; the
+picture cannot be decoded; too many lookups are waiting."""
 
 
 class Playing:
@@ -48,7 +51,7 @@ class Playing:
         self._spacings: list[float] = []
 
     def take(self, reader: UnitReader, data: bytes) -> int:
-        """Process received data; returns the number of pictures in it."""
+        """Process received data; returns the number of pictures that it completes."""
         units = reader.feed(data)
         arrived = time.monotonic()
         for unit in units:
@@ -63,10 +66,10 @@ class Playing:
 
 
 class MainStream:
-    """Receives the main stream of one camera in its own thread, and reconnects for as long as it runs.
+    """Receives the main stream of one camera in its own thread, and reconnects until it is stopped.
 
     Attributes:
-        alignment: its alignment with the substream.
+        alignment: the alignment of the main stream with the substream.
         looks: small pictures of the substream's current connection.
         playing: the current connection; None while there is none.
         wake: called when pictures have arrived.
@@ -100,11 +103,12 @@ class MainStream:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask it to stop; returns at once."""
+        """Ask the thread to stop; returns at once."""
         self._stop.set()
 
     def connected(self) -> ArrivalClock:
-        """The substream has a new connection, whose times start over. Returns the clock for its arrival times."""
+        """Record that the substream has a new connection, with new time stamps. Returns the clock for its arrival
+        times."""
         clock = ArrivalClock()
         self.looks = deque(maxlen=LOOKS_KEPT)
         self.alignment.connected(sub=clock)
@@ -172,7 +176,7 @@ class MainStream:
             self._stop.wait(pause)
 
     def _connect(self) -> tuple[FailureKind | None, str]:
-        """Run one connection until it ends; returns the reason."""
+        """Run one connection until it ends; returns the kind of failure and its description."""
         self._state, self._retry_at = StreamState.CONNECTING, None
         try:
             with RtspClient(self._url, self.live) as client:
@@ -183,7 +187,7 @@ class MainStream:
         except NotInterleavedError as error:
             return FailureKind.UNREADABLE, f"the stream is not RTP video: {error}; check the camera"
         except Exception as error:
-            # A bug in this code must cost a pause, not the stream.
+            # A bug in this code must only cause a reconnection, not end the main stream.
             if os.environ.get("STREAMGATE_DEBUG"):
                 traceback.print_exc()
             return None, f"internal error ({scrub(f'{type(error).__name__}: {error}', self._url)}); please report it"
@@ -221,24 +225,24 @@ def metrics_of(streams: Sequence[MainStream]) -> Iterator[Metric]:
     if not values:
         return
     for name, text, key in (
-        ("streamgate_main_ring_seconds", "Seconds of the main stream in memory.", "ring_seconds"),
-        ("streamgate_main_ring_bytes", "Bytes of the main stream in memory.", "ring_bytes"),
-        ("streamgate_main_aligned", "1 when the offset was found in the pictures.", "aligned"),
-        ("streamgate_main_offset_seconds", "Main stream's time minus the substream's.", "offset"),
-        ("streamgate_main_drift_ppm", "Drift of the two clocks, parts per million.", "drift"),
-        ("streamgate_main_confidence", "Confidence of the last comparison, 0 to 1.", "confidence"),
+        ("streamgate_main_ring_seconds", "Duration of the buffered part of the main stream, seconds.", "ring_seconds"),
+        ("streamgate_main_ring_bytes", "Size of the buffered part of the main stream, bytes.", "ring_bytes"),
+        ("streamgate_main_aligned", "1 if the offset between the streams was found in pictures.", "aligned"),
+        ("streamgate_main_offset_seconds", "Time in the main stream minus time in the substream.", "offset"),
+        ("streamgate_main_drift_ppm", "Drift between the clocks of the two streams, parts per million.", "drift"),
+        ("streamgate_main_confidence", "Confidence of the last comparison of the two streams, 0 to 1.", "confidence"),
     ):
         gauge = GaugeMetricFamily(name, text, labels=["stream"])
         for stream, one in values:
             if one[key] is not None:
                 gauge.add_metric([stream], float(one[key]))
         yield gauge
-    running = GaugeMetricFamily("streamgate_main_running", "1 while the main stream runs.", labels=["stream"])
+    running = GaugeMetricFamily("streamgate_main_running", "1 while the main stream is running.", labels=["stream"])
     for stream, one in values:
         running.add_metric([stream], float(one["state"] == "running"))
     yield running
     for name, text, key in (
-        ("streamgate_main_pictures", "Pictures of the main stream that arrived.", "pictures"),
+        ("streamgate_main_pictures", "Pictures received from the main stream.", "pictures"),
         ("streamgate_main_connects", "Connections made to the main stream.", "connects"),
         ("streamgate_main_faces", "Faces found in the main stream.", "faces"),
     ):
@@ -246,7 +250,7 @@ def metrics_of(streams: Sequence[MainStream]) -> Iterator[Metric]:
         for stream, one in values:
             counter.add_metric([stream], float(one[key]))
         yield counter
-    text = "Faces taken from the substream because the main stream's were not available."
+    text = "Faces taken from the substream instead of the main stream, by reason."
     fallbacks = CounterMetricFamily("streamgate_main_fallbacks", text, labels=["stream", "reason"])
     for stream, one in values:
         for reason, count in sorted(one["fallbacks"].items()):

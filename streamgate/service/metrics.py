@@ -25,7 +25,7 @@ SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _STREAM_COUNTERS = (
     ("streamgate_frames", "Frames delivered by the camera.", "frames_in"),
     ("streamgate_frames_dropped", "Frames dropped because analysis was behind.", "frames_dropped"),
-    ("streamgate_frames_skipped", "Frames skipped on purpose (live.max_fps).", "frames_skipped"),
+    ("streamgate_frames_skipped", "Frames skipped because of live.max_fps.", "frames_skipped"),
     ("streamgate_frames_in_error", "Packets or pictures that could not be decoded.", "frames_in_error"),
     ("streamgate_connects", "Successful connections.", "connects"),
     ("streamgate_reconnects", "Successful connections after the first.", "reconnects"),
@@ -36,31 +36,32 @@ _STREAM_COUNTERS = (
 _STREAM_GAUGES = (
     ("streamgate_fps", "Frames analysed per second.", "fps"),
     ("streamgate_queue_depth", "Frames waiting for analysis.", "queue_depth"),
-    ("streamgate_tracks_open", "Tracks being followed now.", "tracks_open"),
+    ("streamgate_tracks_open", "Tracks that are open now.", "tracks_open"),
 )
 
-# Creation times would add one more series per counter.
+# Creation times are disabled because they would add a second series for each counter.
 disable_created_metrics()
 
 
 def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
-    """The body and its content type: OpenMetrics where the Accept header asks for it, else the text format."""
+    """The body of the response and its content type: OpenMetrics if the Accept header asks for it, otherwise the text
+    format."""
     try:
         encode, content_type = choose_encoder(accept)
     except Exception:
-        # The library fails on malformed headers.
+        # The library raises an error for malformed headers.
         encode, content_type = choose_encoder("")
     return encode(registry), content_type
 
 
 def snapshot_metrics(state: ServiceState) -> Iterator[Metric]:
-    """Metrics read from the snapshots of a service."""
+    """Yield the metrics that are read from the snapshots of a service."""
     overview, streams = state.overview(), state.streams()
     yield InfoMetricFamily("streamgate_build", "The running version.", {"version": overview.version})
     for name, text, value in (
-        ("streamgate_ready", "Models are loaded and a stream is running.", overview.ready),
-        ("streamgate_healthy", "The supervisor of the streams is responsive.", overview.healthy),
-        ("streamgate_config_error", "The configuration file is invalid and not active.",
+        ("streamgate_ready", "1 if the models are loaded and a stream is running.", overview.ready),
+        ("streamgate_healthy", "1 if the supervisor of the streams is responsive.", overview.healthy),
+        ("streamgate_config_error", "1 if the configuration file is invalid and therefore not active.",
          overview.config_error is not None),
         ("streamgate_start_time_seconds", "When the service started, seconds since the epoch.",
          overview.started_at.timestamp()),

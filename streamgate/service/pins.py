@@ -1,4 +1,4 @@
-"""Packets of a main stream that are retained for faces that may still be used, however long their tracks are."""
+"""Retains packets of a main stream for faces that may still be kept, no matter how long their tracks are."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from streamgate.service.mainstream import MainStream, Playing
 from streamgate.sources.packetring import Pin
 
 _COMPARED_S = 0.6
-"""Range of the substream that is compared, before and after the face."""
+"""Length of the parts of the substream, before and after the face, that are compared."""
 _LEAST_S = 0.15
 
 
 @dataclass(slots=True, eq=False)
 class Pinned:
-    """The instant of a face: the substream's small pictures around it, and the packets of the main stream."""
+    """The data retained for a face: small pictures of the substream around its time, and packets of the main stream."""
 
     pts_seconds: float
     looks: list[Look]
@@ -24,29 +24,29 @@ class Pinned:
     pin: Pin
 
     def again(self) -> Pinned:
-        """A copy with its own pin."""
+        """A copy with its own pin on the packets."""
         return replace(self, pin=self.playing.ring.pin(self.pin.start, self.pin.end))
 
 
 class Pins:
-    """The pins of the tracks of one epoch. For one thread."""
+    """The pins of the tracks of one epoch. Not thread-safe."""
 
     def __init__(self, main: MainStream) -> None:
         self._main = main
         self._pinned: dict[int, dict[float, Pinned]] = {}
 
     def hold(self, track_id: int, times: Iterable[float]) -> None:
-        """Retain the instants `times` (pts in seconds) of the faces that may still be kept, and release the others."""
+        """Retain data for the `times` (pts in seconds) of the faces that may still be kept, and release the rest."""
         playing, offset = self._main.playing, self._main.alignment.offset
         known, wanted = self._pinned.setdefault(track_id, {}), set(times)
-        # Packets of a connection that has ended are of no use: its clock is not known any more.
+        # Packets of an ended connection are useless, because its clock is no longer known.
         gone = [pts for pts, one in known.items() if pts not in wanted or one.playing is not playing]
         release([known.pop(pts) for pts in gone])
         for pts in wanted:
             looks = around(self._main.looks, pts - _COMPARED_S, pts + _COMPARED_S)
             one = known.get(pts)
             if one is not None:
-                # Pictures after the face may not have arrived before.
+                # Pictures after the face may have arrived since the last call.
                 if len(looks) > len(one.looks):
                     one.looks = looks
             elif playing is not None and offset is not None:
@@ -57,15 +57,15 @@ class Pins:
             self._pinned.pop(track_id)
 
     def of(self, track_id: int, pts_seconds: float) -> Pinned | None:
-        """What is retained for a face; None if nothing is."""
+        """The data retained for a face; None if there is none."""
         return self._pinned.get(track_id, {}).get(pts_seconds)
 
     def take(self, track_id: int) -> list[Pinned]:
-        """Remove and return what is retained for a track that has ended; the caller must `release` it."""
+        """Remove and return the data retained for an ended track; the caller must `release` it."""
         return list(self._pinned.pop(track_id, {}).values())
 
 
 def release(pinned: Iterable[Pinned]) -> None:
-    """Let go of what was held."""
+    """Release retained data."""
     for one in pinned:
         one.playing.ring.unpin([one.pin])

@@ -19,14 +19,15 @@ from streamgate.store.records import score_record
 MAX_BYTES = 64 << 20
 """Maximum body size: enough for an 8-bit picture of 48 megapixels, losslessly compressed."""
 MAX_WAITING = 4
-"""Requests that may wait while one is scored: streams have priority, and bodies cost memory."""
+"""Maximum number of requests that are held at once: streams have priority, and each body needs memory."""
 _HEADERS = {"cache-control": "no-store"}
 
 
 def score_endpoint(state: ServiceState) -> Callable[[Request], Awaitable[Response]]:
-    """A function that responds with the faces in a request's body, a picture file, or with an error.
+    """A function that takes a request with a picture file as body and responds with its faces or an error.
 
-    Pictures are scored one at a time; requests beyond the queue are told to retry later.
+    Pictures are scored one at a time. When the queue is full, the response to further requests is an error with a
+    Retry-After header.
     """
     one, waiting = threading.Lock(), 0
 
@@ -37,7 +38,7 @@ def score_endpoint(state: ServiceState) -> Callable[[Request], Awaitable[Respons
             return _refused("the networks are not loaded yet; try again later", 503, retry=True)
         aligned = request.query_params.get("aligned")
         if aligned not in (None, "arcface", "ffhq"):
-            return _refused("aligned must be arcface or ffhq", 400)
+            return _refused("the query parameter aligned must be arcface or ffhq", 400)
         if request.headers.get("content-type", "").lower().startswith("multipart/"):
             return _refused("send the picture itself as the body (curl --data-binary @face.jpg), not a form", 415)
         if waiting >= MAX_WAITING:
@@ -46,7 +47,7 @@ def score_endpoint(state: ServiceState) -> Callable[[Request], Awaitable[Respons
         try:
             body = await _body(request)
             if body is None:
-                return _refused(f"the picture is larger than {MAX_BYTES >> 20} MiB", 413)
+                return _refused(f"the picture is larger than {MAX_BYTES >> 20} MiB; send a smaller file", 413)
             return await run_in_threadpool(scored, scorer, body, aligned)
         except ClientDisconnect:
             return Response(status_code=400)

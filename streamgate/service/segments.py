@@ -1,7 +1,8 @@
-"""The segment files of a spool: consecutive framed items, and recovery of the items after a damaged place.
+"""Reads and writes the segment files of a spool, which are sequences of framed items; recovers the items after damage.
 
-A frame is a mark, a length, a CRC-32 of number and data, a number, and the data. After a damaged frame, reading
-continues at the next mark that starts a valid frame: a flipped bit loses only the item that it is in.
+A frame consists of a mark, the length of the data, a CRC-32 of number and data, the item's number, and the data. After
+a damaged frame, reading continues at the next mark that starts a valid frame: a flipped bit destroys only the item that
+contains it.
 """
 
 from __future__ import annotations
@@ -20,28 +21,29 @@ from streamgate.errors import SinkError
 
 FRAME = struct.Struct(">4sIIQ")  # mark, length, CRC-32 of number and data, number
 MAX_ITEM_BYTES = 64 << 20
-"""Bytes; the largest events are a few million."""
+"""Maximum size of an item in bytes; the largest events have a few million."""
 MAX_NUMBER = 1 << 53
-"""Items are numbered from 1; no service runs long enough to reach this."""
+"""Limit for item numbers, which start at 1; no service runs long enough to reach it."""
 MAX_SEGMENT_BYTES = 1 << 30
 DAMAGED = "damaged"
-"""Folder for the segments that were set aside."""
+"""Name of the folder for damaged segments that were set aside."""
 _MARK = b"SGE1"
 _NAME = re.compile(r"[0-9]{8}\.spool")
 _LAST = 90_000_000
-"""Limit for segment numbers, which leaves room for further segments."""
+"""Limit for the numbers of existing segments; it leaves enough numbers for new segments."""
 _IN_VAIN = 256 << 20
-"""Bytes read after marks that start no valid frame before the rest of a segment is given up: a file consisting of marks
-would take quadratic time."""
+"""Maximum number of bytes that are read after marks without a valid frame; when it is reached, the rest of the segment
+is skipped. Otherwise a file that consists of marks would take quadratic time."""
 _TRY = 4096
-"""The minimum that each attempt counts."""
+"""Minimum number of bytes that each such mark counts."""
 _BLOCK = 1 << 20
 _FIRST_BLOCK = 4096
-"""Most damaged stretches are short: reading a whole block for each would take quadratic time."""
+"""Size of the first block that is read after damage. It is small because most damaged stretches are short, and reading
+a large block for each would take quadratic time."""
 
 
 Item = tuple[int, bytes]
-"""One waiting item: its number and its data; numbers keep growing across restarts."""
+"""A waiting item: its number and its data. Numbers continue to increase across restarts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class ItemLocation:
 
 
 def not_a_spool(folder: Path, problem: str) -> SinkError:
-    """The error for a folder that holds something else."""
+    """The error for a folder that holds something other than a spool."""
     return SinkError(
         f"{folder}: {problem}; it was not written by `streamgate serve`: move it away, or choose another folder with "
         "--spool"
@@ -71,13 +73,13 @@ def segment_name(number: int) -> str:
 def segments_in(folder: Path) -> list[int]:
     """Numbers of the segments in a folder, ascending.
 
-    Raises OSError, and SinkError when another file is named `.spool` or `DAMAGED` is not a folder.
+    Raises OSError, and raises SinkError if a file ending in `.spool` is not a segment or if `DAMAGED` is not a folder.
     """
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name == DAMAGED and not entry.is_dir(follow_symlinks=False):
-                # Files in it are removed, so it must not be a link.
+                # Old files in this folder are removed, so it must not be a link.
                 raise not_a_spool(folder, f"{DAMAGED} is not a folder")
             if not entry.name.endswith(".spool"):
                 continue
@@ -96,7 +98,7 @@ def segments_in(folder: Path) -> list[int]:
 def open_regular(path: Path) -> IO[bytes]:
     """Open a file of the spool, without following links and without blocking on a pipe.
 
-    Raises OSError, and SinkError for anything but a regular file.
+    Raises OSError, and raises SinkError if it is not a regular file.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     file = os.fdopen(os.open(path, flags), "rb")
@@ -107,7 +109,7 @@ def open_regular(path: Path) -> IO[bytes]:
 
 
 def framed(item: Item) -> bytes:
-    """The bytes of an item in a segment."""
+    """An item as bytes of a segment, with its frame."""
     number, data = item
     return FRAME.pack(_MARK, len(data), _checksum(number, data), number) + data
 
@@ -123,9 +125,9 @@ def read_item(path: Path, location: ItemLocation) -> bytes | None:
 
 
 def scan(path: Path, segment: int) -> tuple[list[ItemLocation], int]:
-    """The intact items of a segment, and the number of damaged stretches between and after them.
+    """Find the intact items of a segment; also returns the number of damaged stretches before, between and after them.
 
-    Raises OSError, and SinkError like `open_regular`.
+    Raises the same errors as `open_regular`.
     """
     locations: list[ItemLocation] = []
     stretches = in_vain = offset = 0
@@ -149,7 +151,7 @@ def scan(path: Path, segment: int) -> tuple[list[ItemLocation], int]:
 
 
 def _frame_at(file: IO[bytes], offset: int) -> tuple[int, bytes] | None:
-    """Number and data of the intact frame at an offset of a file; None when there is none."""
+    """Number and data of the intact frame at an offset of a file; None if there is no intact frame."""
     head = os.pread(file.fileno(), FRAME.size, offset)
     if len(head) < FRAME.size:
         return None
@@ -161,7 +163,7 @@ def _frame_at(file: IO[bytes], offset: int) -> tuple[int, bytes] | None:
 
 
 def _claimed(file: IO[bytes], offset: int) -> int:
-    """Number of bytes that were read to check a mark that starts no valid frame."""
+    """Number of bytes that were read to find that a mark does not start a valid frame."""
     head = os.pread(file.fileno(), FRAME.size, offset)
     length = int(FRAME.unpack(head)[1]) if len(head) == FRAME.size else 0
     return length if length <= MAX_ITEM_BYTES else 0

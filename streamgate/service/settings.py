@@ -48,9 +48,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SEVERAL = re.compile(r",(?=(?:rtsps?|https?|file)://)", re.IGNORECASE)
 """Separates the addresses of `--rtsp MAIN,SUB`."""
 MAX_STREAMS = 500
-"""More than one machine can decode; each stream takes threads and descriptors."""
+"""Maximum number of streams: more than a machine can decode. It is limited because each stream needs threads and
+descriptors."""
 _MAX_SHOWN = 5
-"""Invalid values named in one message."""
+"""Maximum number of invalid values that one message names."""
 DEFAULT_OUT = Path("streamgate-live")
 DEFAULT_SPOOL = Path("streamgate-spool")
 
@@ -91,7 +92,7 @@ class StreamTable(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """One stream to watch. A stream whose spec is unchanged is not restarted."""
+    """One stream to watch. When the configuration is read again, streams with an unchanged spec are not restarted."""
 
     name: str
     url: str = field(repr=False)
@@ -101,17 +102,17 @@ class StreamSpec:
 
     @property
     def location(self) -> str:
-        """The address without secrets."""
+        """The address, redacted."""
         return redact_url(self.url)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything `serve` needs; made by `read_settings`."""
+    """All settings of `serve`; created by `read_settings`."""
 
     streams: tuple[StreamSpec, ...]
     config: Config
-    """For streams without their own settings; its network settings apply to all streams."""
+    """The configuration of streams without their own settings; its network settings apply to all streams."""
     redis: str | None
     out: Path | None
     http: str | None
@@ -126,7 +127,8 @@ class Settings:
 
 
 def service_flags(given: Mapping[str, Any]) -> ServiceTable:
-    """The flags of the command line, None where not given. Raises UsageError for a value out of range."""
+    """The flags of the command line as a table; None for flags that were not given. Raises UsageError for a value out
+    of range."""
     present = {name: value for name, value in given.items() if value is not None}
     table: ServiceTable = _validated(ServiceTable, present, "serve")
     return table
@@ -139,9 +141,9 @@ def read_settings(
     table: ServiceTable | None = None,
     settings: Sequence[str] = (),
 ) -> Settings:
-    """Combine the command line and the file; `table` holds the flags that were given.
+    """Combine the command line and the configuration file; `table` holds the flags that were given.
 
-    Raises UsageError with the first problem, in one line without secrets.
+    Raises UsageError for the first problem, with a message of one line without secrets.
     """
     flags = table or ServiceTable()
     own, streams = ServiceTable(), dict[str, StreamTable]()
@@ -161,7 +163,7 @@ def read_settings(
         name, url, main_url = _named(given, specs)
         specs[name] = StreamSpec(name, url, config, main_url)
     if not specs and config_file is None:
-        raise UsageError("no stream to watch: give --rtsp URL, or --config FILE with [streams.NAME] tables")
+        raise UsageError("there is no stream to watch; give --rtsp URL, or --config FILE with [streams.NAME] tables")
     for key, value in (("out", service.out), ("spool", service.spool)):
         if value is not None and (problem := not_local(value)):
             raise UsageError(f"{key} = {one_line(redact_url(value), 60)!r}: {problem}")
@@ -196,7 +198,7 @@ def _read_file(path: Path) -> tuple[ServiceTable, dict[str, StreamTable]]:
         raise UsageError(f"{path}: there is no table [{one_line(key, 80)}]{hint}")
     streams = tree.get("streams", {})
     if not isinstance(streams, dict) or not all(isinstance(one, dict) for one in streams.values()):
-        raise UsageError(f"{path}: streams are tables: [streams.NAME] with url = ...")
+        raise UsageError(f"{path}: streams must be given as tables: [streams.NAME] with url = ...")
     if len(streams) > MAX_STREAMS:
         raise UsageError(f"{path}: {len(streams)} streams are too many for one service; the limit is {MAX_STREAMS}")
     for name in streams:
@@ -218,7 +220,7 @@ def _validated(table: Any, tree: Any, what: str) -> Any:
             key = ".".join(str(part) for part in item["loc"])
             near = difflib.get_close_matches(key, list(table.model_fields), 1, 0.5)
             unknown = item["type"] == "extra_forbidden"
-            # Never show the value: it may be an address with a password.
+            # The value is never shown, because it may be an address with a password.
             text = "there is no such key" if unknown else item["msg"]
             hint = f" (did you mean {near[0]}?)" if unknown and near else ""
             problems.append(f"{one_line(key, 80)}: {one_line(text)}{hint}")
@@ -228,14 +230,14 @@ def _validated(table: Any, tree: Any, what: str) -> Any:
 def _config_of(preset: str | None, own: Mapping[str, Any], settings: Sequence[str], what: str) -> Config:
     try:
         # `measures.yaw.max = 20` is a nested table in TOML, `"measures.yaw.max" = 20` a single key; both mean the same.
-        # They are converted to the form of `--set`, whose settings follow and take precedence.
-        # `serve` keeps no embeddings, even if a preset made for recorded footage asks for it.
+        # They are converted to the form of `--set`; settings given with `--set` come later and take precedence.
+        # `serve` stores no embeddings, even if a preset for recorded footage asks for them.
         texts = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in leaves(own)]
         config = load_config(preset or "live", ["identity.store=none", *texts, *settings])
     except UsageError as error:
         raise UsageError(f"{what}: {error}" if own or preset else str(error)) from None
     if config.identity.store != "none":
-        raise UsageError("identity.store: serve keeps no embeddings; it must be none")
+        raise UsageError("identity.store must be none, because serve stores no embeddings")
     if config.identity.only:
         raise UsageError(
             "identity.only: serve cannot search for a person; use `streamgate run --only` on recorded footage"
@@ -248,7 +250,7 @@ def _addresses(stream: StreamTable, what: str, config: Config) -> tuple[str, Con
     if stream.url is not None and stream.detect is None and stream.record is None:
         return _address(stream.url, what), config, None
     if stream.url is not None or stream.detect is None or stream.record is None:
-        raise UsageError(f"{what}: give url, or detect (the substream) and record (the main stream) together")
+        raise UsageError(f"{what}: give url, or detect (the substream) together with record (the main stream)")
     return _address(stream.detect, f"{what}: detect"), config, _main_address(stream.record, f"{what}: record")
 
 
@@ -257,7 +259,7 @@ def _named(given: str, taken: Mapping[str, StreamSpec]) -> tuple[str, str, str |
 
     The default name is the host, with a number if it is taken.
     """
-    # A comma can also be part of an address.
+    # Only a comma before a scheme separates addresses, because a comma can also be part of an address.
     first, *others = _SEVERAL.split(given)
     if len(others) > 1:
         raise UsageError(f"--rtsp: give one address per camera, or two as MAIN,SUB; got {len(others) + 1} addresses")
@@ -273,7 +275,7 @@ def _named_one(given: str, taken: Mapping[str, StreamSpec]) -> tuple[str, str]:
     head, equals, tail = given.partition("=")
     if equals and _NAME.fullmatch(head):
         if head in taken:
-            raise UsageError(f"--rtsp {head}=...: there are two streams with this name")
+            raise UsageError(f"--rtsp {head}=...: there are two streams with this name; choose different names")
         return head, _address(tail, f"--rtsp {head}")
     url = _address(given, "--rtsp")
     parts = urlsplit(url)

@@ -1,6 +1,6 @@
 """Snapshots of a running service: its streams, its latest faces, and an overview.
 
-Immutable values, consistent in themselves and without secrets; `ServiceState` creates them.
+Snapshots are immutable, consistent and without secrets; `ServiceState` creates them.
 """
 
 from __future__ import annotations
@@ -21,38 +21,39 @@ class StreamState(StrEnum):
     CONNECTING = "connecting"
     RUNNING = "running"
     STALLED = "stalled"
-    """Connected, but no frame for longer than the stall limit; about to be closed."""
+    """Connected, but no frame has arrived for longer than the stall limit; the connection will be closed soon."""
     WAITING = "waiting"
-    """Waiting for the next attempt."""
+    """Waiting for the next attempt to connect."""
     FAILED = "failed"
-    """Refused (wrong user name or password); retried at long intervals, since cameras lock accounts."""
+    """Refused because of a wrong user name or password; retried at long intervals, because cameras lock accounts."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamSnapshot:
-    """One stream at one moment. All counters run from the start of the process; times are UTC.
+    """One stream at one point in time. Counters start at 0 when the process starts; times are UTC.
 
     Attributes:
-        name: unique, safe as a path part; also the `source_id` of its records.
-        url: redacted.
-        state, since: the state and when the stream entered it.
-        error: why it is not running, or why it last stopped; one line, redacted; None once frames arrive again.
+        name: unique name that is safe as part of a path; also the `source_id` of the stream's records.
+        url: the address, redacted.
+        state, since: the state, and when the stream entered that state.
+        error: why the stream is not running, or why it stopped last, as one redacted line; None once frames arrive
+            again.
         retry_at: when the next attempt is due, in WAITING and FAILED.
-        epoch: UUIDv7 of the connection, None before the first.
-        width, height: of the picture in pixels, 0 before the first frame.
+        epoch: UUIDv7 of the connection; None before the first connection.
+        width, height: size of the picture in pixels; 0 before the first frame.
         fps: frames analysed per second, over the last ten seconds.
-        frames_in: frames that the camera delivered, decoded or counted as dropped.
-        frames_dropped: those of them that were dropped, oldest first, because analysis was behind.
-        frames_skipped: those of them that were skipped on purpose (live.max_fps).
+        frames_in: frames that the camera delivered, including dropped and skipped frames.
+        frames_dropped: delivered frames that were dropped, oldest first, because analysis was too slow.
+        frames_skipped: delivered frames that were skipped because of live.max_fps.
         frames_in_error: packets or frames that could not be decoded.
         connects, reconnects: successful connections; `reconnects` does not count the first.
         attempts_failed: failed connection attempts.
-        queue_depth: frames waiting for analysis now.
-        tracks_open: tracks being followed now.
-        tracks: tracks ended.
-        faces: finals sent with a face.
+        queue_depth: frames that wait for analysis now.
+        tracks_open: tracks that are open now.
+        tracks: tracks that have ended.
+        faces: `final` events with a face.
         last_frame_at: arrival of the latest frame.
-        main: the main stream of a camera with two streams, see `MainStream.summary`; else None.
+        main: state of the main stream of a camera with two streams (see `MainStream.summary`); None for other cameras.
     """
 
     name: str
@@ -91,21 +92,23 @@ class StreamSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class LatestFace:
-    """The latest event of one kept rank of one track: an `improved`, later its `final`.
+    """The latest event for one kept rank of one track: an `improved` event, and later the `final` event.
 
     Attributes:
-        key: `track_key/rank`; does not change when an improved is replaced by a better one or by its final.
-        id: of the event.
+        key: `track_key/rank`; it stays the same when an `improved` event is replaced by a better one or by the `final`
+            event.
+        id: id of the event.
         kind: "improved" or "final".
         track_key: source_id/epoch/track_id.
         stream: name of the stream.
-        record: as in records.face_record, plus `ended_at` (null while the track is open); JSON-ready.
+        record: JSON-ready record as in records.face_record, plus `ended_at` (null while the track is open).
         jpeg: the FFHQ-aligned crop as JPEG.
-        heatmap: IFQA's map as a transparent PNG overlay for the crop, from `heatmap.heatmap_png`; None without IFQA.
-        image: path of the crop relative to OUT with `/`, None without `--out`. The file may have been removed since
-            (max_days, max_gb), so show `jpeg`.
-        series: the evaluated faces of the track by time, evenly thinned to at most 300.
-        number: ascending with every arrival; the order of the wall.
+        heatmap: IFQA's map as a transparent PNG overlay for the crop, from `heatmap.heatmap_png`; None if IFQA did not
+            run.
+        image: path of the crop relative to OUT, with `/`; None without `--out`. The file may have been removed
+            meanwhile (max_days, max_gb), so pages should show `jpeg`.
+        series: at most 300 evaluated faces of the track, evenly chosen and in order of time.
+        number: increases with every event; the page shows faces in this order.
     """
 
     key: str
@@ -121,7 +124,7 @@ class LatestFace:
     number: int = 0
 
     def summary(self) -> dict[str, Any]:
-        """JSON-ready, without pictures and series; `heatmap` is whether there is one."""
+        """JSON-ready, without pictures and series; `heatmap` is true if there is a heatmap."""
         names = ("key", "id", "kind", "track_key", "stream", "image", "number")
         return {
             **{name: getattr(self, name) for name in names},
@@ -135,13 +138,15 @@ class Overview:
     """The service as a whole.
 
     Attributes:
-        ready: models are loaded and at least one stream is running.
-        healthy: the supervisor is responsive.
-        stopping: the service is stopping.
-        config_error: why the current configuration file is not active; None when it is active or none is used.
+        ready: whether the models are loaded and at least one stream is running.
+        healthy: whether the supervisor is responsive.
+        stopping: whether the service is stopping.
+        config_error: why the current configuration file is not active; None if it is active or if there is no such
+            file.
         config_read_at: when the active configuration was read.
-        destinations: by kind. "redis": {url (redacted), ok, error (one line or null), spool_events, spool_bytes,
-            spool_dropped, spool_damaged, spool_set_aside, delivered}. "disk": {path, ok, error, bytes, files_removed}.
+        destinations: state of each destination, by kind. "redis": {url (redacted), ok, error (one line or null),
+            spool_events, spool_bytes, spool_dropped, spool_damaged, spool_set_aside, delivered}. "disk": {path, ok,
+            error, bytes, files_removed}.
         notes: notes for the user about the weights in use, one line each.
     """
 

@@ -274,7 +274,7 @@ class Stream:
         self._update(state=StreamState.RUNNING, error=None, epoch=epoch, width=width, height=height)
         self._log_line(f"running, {width}x{height}")
         if connection.not_on_gpu:
-            self._log_line(f"decoded on the CPU: the GPU does not decode this {connection.not_on_gpu} video")
+            self._log_line(f"decoded on the CPU: the GPU cannot decode this {connection.not_on_gpu} video")
         watch = StreamSession(
             self.spec.name,
             self.spec.location,

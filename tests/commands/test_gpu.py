@@ -87,7 +87,7 @@ def test_what_the_card_does_not_decode_the_cpu_does_and_says_so(
     sources = json.loads((tmp_path / "summary.json").read_text())["sources"]
     notes = {one["source"]: one["notes"] for one in sources}
     for path, codec in zip(clips, ("h264", "av1"), strict=True):
-        assert f"decoded on the CPU: the GPU does not decode this {codec} video" in notes[str(path)]
+        assert f"decoded on the CPU: the GPU cannot decode this {codec} video" in notes[str(path)]
     assert lines(tmp_path / "faces.jsonl") == on_cpu
 
 
@@ -127,7 +127,7 @@ def test_a_service_that_loses_its_card_ends(clips: list[Path], tmp_path: Path) -
     """It can never use it again; whoever restarts services gives it another process, which can."""
     ended = on_gpu(*SERVE, "--rtsp", clips[0], "-o", tmp_path, "--device", "cuda", "--decode", "cuda", LOST_AFTER="12")
     assert ended.code == 6 and LOST in ended.err, ended.err
-    assert "decoded on the CPU: the GPU does not decode this h264 video" in ended.err
+    assert "decoded on the CPU: the GPU cannot decode this h264 video" in ended.err
 
 
 def test_a_service_whose_card_is_lost_by_a_picture_to_score_ends_too(tmp_path: Path) -> None:
