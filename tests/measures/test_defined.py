@@ -196,7 +196,7 @@ def test_a_file_that_is_no_network_is_named(content: bytes | None, words: str, p
         ("bright", ("colour = 3",), "colour"),
         ("bright", ("sise = 64",), "sise"),
         ("bright", ("x0 = 1.0",), "x0 and w, or neither"),
-        ("bright", ('crop = "points"',), "takes three points"),
+        ("bright", ('crop = "points"',), "requires three points"),
         ("bright", ('pyiqa = "dbcnn"',), "one of the two"),
         ("bright", ("std = [0.0, 1.0, 1.0]",), "std"),
     ],
