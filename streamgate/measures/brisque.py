@@ -9,8 +9,8 @@ EXTRA_MEASURE = MeasureSpec(
     name="brisque",
     label="BRISQUE",
     hint="distortion of the texture, as people would rate it",
-    purpose="How distorted does the picture look to people? Estimated from its texture by a model that was trained on the "
-    "LIVE data set.",
+    purpose="How distorted does the picture look to people? Estimated from its texture by a model trained on the LIVE "
+    "data set.",
     source="brisque",
     output="value",
     read=lambda output: output.value,
