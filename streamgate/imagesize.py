@@ -139,7 +139,7 @@ def _avif(data: bytes) -> tuple[int, int] | None:
 
 
 def _boxes(data: bytes, start: int, end: int, inside: tuple[bytes, ...]) -> Iterator[tuple[bytes, int]]:
-    """Yield the kind of each box and the position of its content, also of boxes inside those of the kinds `inside`."""
+    """Yield the kind of each box and the position of its content; also enters boxes of the kinds `inside`."""
     open_spans = [(start, end)]
     for _ in range(_MAX_PARTS):
         if not open_spans:

@@ -156,7 +156,7 @@ class MeasuresConfig(Section):
 
     @property
     def recorded(self) -> tuple[str, ...]:
-        """Names of the measures in records: all built-in measures, and those others that are used."""
+        """Names of the measures in records: all built-in measures, and other measures that are used."""
         ours = {spec.name for spec in built_in_measures()}
         return tuple(name for name in self.names if name in ours or self[name].use)
 

@@ -183,7 +183,7 @@ class _WorkerRun:
                 self._channel.send(partial(RunMonitor.note, text=note))
 
     def _decoder(self, engine: Engine) -> str:
-        # CPU and GPU decoders differ in the last bits. "auto" selects the CPU, so that results are the same everywhere.
+        # CPU and GPU decoders differ in the last bits. "auto" is the CPU, so results are the same on every machine.
         return decoder_name(engine.device.index) if self._request.decode == "cuda" else CPU
 
     def _disk(self, info: RunInfo, config: Config) -> DiskSink:

@@ -45,5 +45,5 @@ class CropCard:
     map: str = ""
 
     def meaning(self) -> dict[str, object]:
-        """Everything that affects values, for `calibration_id`. A file's folder is left out, its name is included."""
+        """Everything that affects values, for `calibration_id`; this includes the name of the file, not its folder."""
         return {**asdict(self), "file": PurePath(self.file).name}

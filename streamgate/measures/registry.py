@@ -97,7 +97,7 @@ def _installed(entry: EntryPoint) -> MeasureSpec:
 
 
 def _guarded(name: str, function: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
-    """Wrap a function of another package: if it raises, it returns NaN, and the measure has status `error`."""
+    """Wrap a function of another package so that it returns NaN instead of raising; the status is then `error`."""
     if function is None:
         return None
 

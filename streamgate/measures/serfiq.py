@@ -35,7 +35,7 @@ def closed_form_spread(weight: Array, features: Array, bias: Array, drop_rate: f
     """d without sampling, for the last layer `weight` (D, K) x + `bias` (D,) and x = `features` (K,).
 
     Dropout of unit k with probability p adds the variance x_k^2 p/(1-p) along the k-th column of `weight`. The part of
-    it along the embedding vanishes under normalisation. NaN if the embedding is zero.
+    this variance along the embedding vanishes under normalisation. Returns NaN if the embedding is zero.
     """
     weight, features = np.asarray(weight, np.float64), np.asarray(features, np.float64)
     embedding = weight @ features + np.asarray(bias, np.float64)
@@ -83,9 +83,9 @@ def sample_embeddings(
 ) -> Array:
     """`count` stochastic embeddings (count, D), float32, by inverted dropout on `features` (K,).
 
-    Each unit is dropped in a share `drop_rate` of the passes, as closely as `count` allows; in which passes is drawn
+    Each unit is dropped in a share `drop_rate` of the passes, as closely as `count` allows. These passes are drawn
     independently for each unit (Latin hypercube sampling). Most of the noise of plain dropout comes from how often each
-    unit happens to be dropped. With 100 passes, the results of two seeds differ only a quarter as much as with plain
+    unit happens to be dropped. With 100 passes, the results of two seeds differ a quarter as much as with plain
     dropout. The masks depend on `seed` and on the features, so no two faces share them, and the value of a face
     depends neither on its batch nor on the faces that were scored before it.
 

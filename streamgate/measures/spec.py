@@ -45,7 +45,7 @@ class Limit:
         positive: whether the limit must be greater than 0.
         choose: selects one of several reasons by the evidence.
         span: distance from a "max" to the worst possible value; near misses are ordered by their distance from the
-            limit as a share of it.
+            limit as a share of this span.
         at: computes the limit from the configured value, the face's evidence, and the frame's width and height in
             pixels; None if the limit is the configured value.
     """
@@ -74,7 +74,7 @@ class ReferenceSpec:
     Attributes:
         evidence: the name under which a face's `Evidence.values` has the reference that was used for the face.
         population: the reference if there is no track, or the track has too few faces. If None, scalars are computed
-            from the face's raw value in that case, and otherwise from the reference itself.
+            from the face's own raw value in these two cases, and from the reference alone in all other cases.
         lowest: lower bound of a track's reference, so that eyes that never open do not count as narrow eyes.
         percentile: the percentile of the raw values of the track's evenly spaced faces that is the reference.
         faces: the minimum number of evenly spaced faces in the track.

@@ -44,7 +44,7 @@ class CropMeasure:
     """An opened measure that rates crops. Thread-safe if its engine is.
 
     `sha256` is the hash of its file or parameters; `record` is its entry for `summary.json`; `notes` are remarks for
-    the user about how it runs on a GPU, to which later runs may add more.
+    the user about how it runs on a GPU; later runs may add more.
     """
 
     def __init__(

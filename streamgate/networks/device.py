@@ -97,8 +97,8 @@ class Device:
 def load_onnxruntime() -> Any:
     """Import `onnxruntime` with telemetry disabled.
 
-    Since version 1.32, it sends data about the machine and the models to its vendor unless an environment variable is
-    set before the first import. If other code has imported it before, a call stops the telemetry.
+    ONNX Runtime 1.32 and later send data about the machine and the models to the vendor unless an environment variable
+    is set before the first import. In case other code has already imported it, a call also stops the telemetry.
 
     Raises:
         StreamgateError: ONNX Runtime is not installed, or the installation is broken; says what to install.

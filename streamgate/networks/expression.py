@@ -1,5 +1,4 @@
-"""Facial expression: mouth, eyes, brows, and the directions of head and gaze; whether the face is covered or not real.
-"""
+"""Facial expression: mouth, eyes, brows, the directions of head and gaze, and whether the face is covered and real."""
 
 from __future__ import annotations
 

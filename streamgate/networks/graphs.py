@@ -1,4 +1,4 @@
-"""Prepares graphs for a GPU: normalises pixels inside the graph, and converts the graph to half precision if wanted.
+"""Prepares graphs for a GPU: normalises pixels inside the graph, and optionally converts the graph to half precision.
 
 Requires the package onnx, which the `gpu` extras install. Not used on the CPU.
 """
@@ -38,8 +38,8 @@ def prepare(content: bytes, spec: InputSpec, precision: str) -> bytes:
         import onnx
     except ImportError as error:
         raise StreamgateError(
-            "the package onnx is missing, which prepares the networks for a GPU: pip install onnx (the extras gpu and "
-            "gpu-cu12 include it)"
+            "the package onnx, which prepares the networks for a GPU, is not installed: pip install onnx (the extras "
+            "gpu and gpu-cu12 include it)"
         ) from error
     model = onnx.load_model_from_string(content)
     if spec.dtype != "uint8":

@@ -45,9 +45,9 @@ def _fitted(values: Array) -> tuple[Array, Array, Array, Array, Array]:
 def niqe(parameters: bytes) -> Callable[[Array], float]:
     """A function that returns the distance of a picture's statistics from those of undistorted photographs.
 
-    Its argument is RGB uint8 (H, W, 3), with at least 192 pixels on each side; 0 means no difference. `parameters` are
-    the bytes of a NumPy archive with mu_pris_param, cov_pris_param and gaussian_window. Raises ValueError if they are
-    not.
+    The function takes RGB uint8 (H, W, 3) with at least 192 pixels on each side; 0 means no difference. `parameters`
+    are the bytes of a NumPy archive with mu_pris_param, cov_pris_param and gaussian_window. Raises ValueError for other
+    content.
     """
     with np.load(io.BytesIO(parameters), allow_pickle=False) as stored:
         usual, covariance = stored["mu_pris_param"].ravel(), stored["cov_pris_param"]

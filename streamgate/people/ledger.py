@@ -101,7 +101,7 @@ class Ledger:
         return sorted(track for track in self.groups if self.person_of(track) == person)
 
     def find(self, text: str) -> str:
-        """The id of the person that `text` refers to by id or name; upper and lower case are the same in names.
+        """The id of the person that `text` refers to by id or by name; names are case-insensitive.
 
         Raises UsageError if there is no such person, or if several persons have the name.
         """

@@ -8,7 +8,7 @@ chain of people who look alike never merges two persons.
 
 For up to `BLOCK` new tracks the result is exact. More tracks are processed in blocks: the tracks of a block are merged
 with each other and with existing groups, but existing groups are not merged with each other. Memory is linear in the
-number of tracks (one block is compared with all tracks), and each block takes one matrix product.
+number of tracks (one block is compared with all tracks), and each block requires one matrix product.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class Cluster:
         self._waiting: deque[int] = deque()
         """Indexes of the sources that are not yet assigned to a reader."""
         self._alone: set[int] = set()
-        """Indexes of the sources during which a reader must not read any other source."""
+        """Indexes of the sources that a reader must read alone, without another source at the same time."""
         self._deaths: Counter[int] = Counter()
         """How often a reader died while it read a source, by index."""
         self._losses: Counter[int] = Counter()

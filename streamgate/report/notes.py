@@ -38,7 +38,9 @@ _MISS_KEYS = ("pts_seconds", "frame_index", "name", "box", "pose", "measures", "
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One evaluated face: its time, its quality 0..100 (None: not fully scored), and the gate's verdict (None: none).
+    """One evaluated face: its time, its quality 0..100 (None: not fully scored), and the gate's verdict.
+
+    The verdict is None if the gate did not decide.
     """
 
     pts_seconds: float

@@ -86,7 +86,7 @@ def plan(content: Content, most: int = MAX_FACES) -> Pages:
 
 
 def title_of(content: Content) -> str:
-    """The title of a report, which describes the result of the run in one line."""
+    """A title that describes the result of the run in one line."""
     faces = _count(content.face_count, "face")
     if content.persons is not None:
         return f"{faces} of {_count(content.persons, 'person')}"

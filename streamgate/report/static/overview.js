@@ -29,7 +29,7 @@ function subtitle(summary) {
 function figures(summary) {
   const shown = [[summary.faces, summary.faces === 1 ? "face kept" : "faces kept"]];
   if (summary.persons !== null) shown.push([summary.persons, summary.persons === 1 ? "person" : "persons"]);
-  if (summary.tracks || !summary.pictures) shown.push([summary.tracks, summary.tracks === 1 ? "track" : "tracks"], [summary.tracks_without, "kept nothing"]);
+  if (summary.tracks || !summary.pictures) shown.push([summary.tracks, summary.tracks === 1 ? "track" : "tracks"], [summary.tracks_without, summary.tracks_without === 1 ? "track without a kept face" : "tracks without a kept face"]);
   if (summary.pictures) shown.push([summary.pictures, summary.pictures === 1 ? "picture" : "pictures"], [summary.picture_faces_without, "rejected faces in pictures"]);
   const quality = summary.histograms.quality.median;
   if (quality !== null) shown.push([words.whole(quality), "median quality"]);
