@@ -285,4 +285,4 @@ def test_the_reason_given_is_what_failed_and_not_where_in_its_source() -> None:
     index = "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:129 std::conditional_t<THRW, void, Status> "
     kinds = "onnxruntime::CudaCall(ERRTYPE, const char*, const char*, SUCCTYPE) [with ERRTYPE = cudaError] "
     said = str(bound_module.device_error(CARD, "ifqa-small", RuntimeError(f"{index}{kinds}{LOST} ; line=129 ; expr=x")))
-    assert said.startswith(f"device cuda:0: ifqa-small cannot be run ({LOST.partition(' ; host')[0]}); see")
+    assert said.startswith(f"device cuda:0: ifqa-small cannot be run ({LOST.partition(' ; host')[0]}); check")
