@@ -298,8 +298,8 @@ class _WorkerRun:
 class _Relay:
     """Reports the progress of sources that are read on a cluster to the parent.
 
-    It never reports that a source is being opened: the readers open the sources, so if this process dies, no source is
-    the cause.
+    It never reports that a source is being opened, because the readers open the sources: if this process dies, the
+    cause cannot be a source.
     """
 
     def __init__(self, channel: Channel, state: RunState) -> None:

@@ -8,7 +8,7 @@ from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 EXTRA_MEASURE = MeasureSpec(
     name="live",
     label="Live",
-    hint="a person, not a screen or a print",
+    hint="a person, not a picture on a screen or on paper",
     purpose="Is it a person in front of the camera, or a picture of a person on a screen or on paper?",
     source="live",
     output="value",

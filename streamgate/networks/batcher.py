@@ -88,7 +88,7 @@ class Batcher:
         limit: int = 64,
         observe: Observer | None = None,
     ) -> Batcher:
-        """A batcher over open networks; `threshold` is the detector's.
+        """A batcher for open networks; `threshold` is the minimum score of a detected face.
 
         On the CPU, each item is a separate run, and up to `workers` runs of a role execute at once (default: one per
         core, at most 8, because each holds its own activations); on a GPU, batches are filled from all clients.

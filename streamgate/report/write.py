@@ -30,7 +30,7 @@ MAX_TRACKS = 700
 
 
 Pages = dict[str, Callable[[], str]]
-"""Functions that create the text of each page, by name relative to OUT, with `/`."""
+"""The functions that create the pages, by file name relative to OUT, with `/` as the separator."""
 
 
 def write_report(out: Path, manifest: Manifest, names: Mapping[str, str] | None = None) -> list[str]:
