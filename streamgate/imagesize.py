@@ -1,7 +1,7 @@
-"""The size that a picture file declares, read before anything is decoded.
+"""Reads the size that a picture file declares, before anything is decoded.
 
-A few bytes can declare any number of pixels, and decoders trust them. Formats that are unknown here are not passed to a
-decoder at all: OpenCV detects formats by content and supports many more than are needed.
+A few bytes can declare any number of pixels, and decoders trust them. A file of an unknown format is never passed to a
+decoder: OpenCV detects formats by content and supports many more than are needed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import struct
 from collections.abc import Callable, Iterator
 
 _MAX_PARTS = 10_000
-"""Maximum number of segments, boxes or directory entries to examine: a damaged file may have endless empty ones."""
+"""Maximum number of segments, boxes or directory entries to examine, because a damaged file may contain an endless
+sequence of empty ones."""
 _PNM = re.compile(rb"P[1-6](?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})\s")
 _PAM = re.compile(rb"P7\n(?:[^\n]*\n){0,20}?WIDTH +(\d{1,9})\n(?:[^\n]*\n){0,20}?HEIGHT +(\d{1,9})\n")
 
@@ -19,8 +20,8 @@ _PAM = re.compile(rb"P7\n(?:[^\n]*\n){0,20}?WIDTH +(\d{1,9})\n(?:[^\n]*\n){0,20}
 def image_size(data: bytes) -> tuple[int, int] | None:
     """The declared width and height in pixels of the picture file `data`, which may be truncated.
 
-    For a file with several pictures, the size of the largest one. None if the format is unknown or the data ends before
-    the size. Known formats: JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF, HEIC, PBM/PGM/PPM/PAM.
+    If the file has several pictures, returns the size of the largest one. Returns None if the format is unknown or
+    `data` ends before the size. Known formats: JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF, HEIC, PBM/PGM/PPM/PAM.
     """
     for magic, read in _FORMATS:
         if magic.match(data):
@@ -131,14 +132,14 @@ def _avif(data: bytes) -> tuple[int, int] | None:
         if kind == b"ispe":
             found.append(_pair(">II", data, body + 4))
         elif kind == b"tkhd":
-            # Version 1 has longer times; width and height are 16.16 fixed point.
+            # In version 1 the time fields are longer. Width and height are 16.16 fixed-point numbers.
             width, height = _pair(">II", data, body + (88 if data[body] == 1 else 76))
             found.append((width >> 16, height >> 16))
     return max(found, key=_area, default=None)
 
 
 def _boxes(data: bytes, start: int, end: int, inside: tuple[bytes, ...]) -> Iterator[tuple[bytes, int]]:
-    """Kind of each box and the position of its content; boxes of the kinds `inside` are descended into."""
+    """Yield the kind of each box and the position of its content; also enters boxes of the kinds `inside`."""
     open_spans = [(start, end)]
     for _ in range(_MAX_PARTS):
         if not open_spans:

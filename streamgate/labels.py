@@ -32,13 +32,13 @@ class FaceKey:
 
 
 def grade_of(text: str) -> int | None:
-    """GOOD, USABLE or BAD for a word or its first letter (m, for mild flaw, is usable); None for any other text."""
+    """GOOD, USABLE or BAD for a word or its first letter ("m", mild flaw, means usable); None for any other text."""
     word = text.strip().lower()
     return WORDS.get(word, _SHORT.get(word))
 
 
 def face_key(row: dict[str, str]) -> FaceKey | None:
-    """The face named by a row with the columns of `labels.csv`; None if a number is not valid."""
+    """The face that a row with the columns of `labels.csv` refers to; None if a number is not valid."""
     try:
         pts, track = float(row["pts_seconds"]), int(row["track_id"])
     except ValueError:
@@ -47,15 +47,15 @@ def face_key(row: dict[str, str]) -> FaceKey | None:
 
 
 def read_labels(path: Path) -> tuple[dict[FaceKey, int], list[str]]:
-    """Grades by face, and a message for each row that was left out.
+    """Grades by face, and a message for each row that was ignored.
 
-    A face with two different labels is left out. Raises SourceError if the file is not a table of labels.
+    A face with two different labels is ignored. Raises SourceError if the file is not a table of labels.
     """
     table = read_table(path)
     if missing := [name for name in COLUMNS if name not in table.columns]:
         raise SourceError(
             f"{display(path)} is not a table of labels: it has no column {', '.join(missing)}; {table.listed}. "
-            "`streamgate label OUT` writes such a table"
+            "Give a file that `streamgate label OUT` wrote"
         )
     found: dict[FaceKey, int] = {}
     contradicted: set[FaceKey] = set()

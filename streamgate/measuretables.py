@@ -29,20 +29,20 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """A table of the configuration: immutable, without unknown keys and NaN."""
+    """A table of the configuration; it is immutable and does not accept unknown keys or NaN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class MeasureConfig(Section):
-    """The table of a measure. Its spec adds the keys of its limits (`min`, `max`) and mapping (`x0`, `w`)."""
+    """The table of a measure. The measure's spec adds keys for its limits (`min`, `max`) and mapping (`x0`, `w`)."""
 
     use: bool
-    """Whether it belongs to the run's set: `quality` exists only if all measures of the set are ok."""
+    """Whether the measure belongs to the run's set: `quality` exists only if all measures of the set are ok."""
     weight: Weight
 
     def limit(self, key: str) -> float:
-        """The limit `min` or `max`, if the measure has it."""
+        """The limit `min` or `max`, which the measure must have."""
         return float(getattr(self, key))
 
     @property
@@ -53,9 +53,9 @@ class MeasureConfig(Section):
 
 
 class DefinedMeasureConfig(MeasureConfig):
-    """The table of a measure that a preset defines by an ONNX file or a metric of pyiqa; see `CropCard`.
+    """The table of a measure that a preset defines by an ONNX file or a pyiqa metric; see `CropCard`.
 
-    Without `x0` and `w` its raw values are recorded, but it does not affect gate and quality.
+    Without `x0` and `w` the raw values of the measure are recorded, but they affect neither gate nor quality.
     """
 
     use: bool = True
@@ -82,13 +82,13 @@ class DefinedMeasureConfig(MeasureConfig):
     @model_validator(mode="after")
     def _fits(self) -> DefinedMeasureConfig:
         if bool(self.onnx) == bool(self.pyiqa):
-            raise ValueError("give one of the two, onnx or pyiqa")
+            raise ValueError("set either onnx or pyiqa, not both")
         if (self.x0 is None) != (self.w is None):
-            raise ValueError("give x0 and w, or neither")
+            raise ValueError("set both x0 and w, or neither")
         if (self.crop == "points") != (len(self.points) == 3):
-            raise ValueError("crop = points takes three points: left eye, right eye, middle of the mouth")
+            raise ValueError("crop = points requires three points: left eye, right eye, middle of the mouth")
         if self.crop == "points" and self.points[0] == self.points[1]:
-            raise ValueError("the points of both eyes are the same")
+            raise ValueError("the points of the two eyes must differ")
         return self
 
     def spec(self, name: str) -> MeasureSpec:
@@ -115,7 +115,7 @@ class DefinedMeasureConfig(MeasureConfig):
 
 
 class MeasuresConfig(Section):
-    """A table for each known measure, and for each that a preset defines."""
+    """The tables of all known measures and of the measures that a preset defines."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -146,7 +146,7 @@ class MeasuresConfig(Section):
 
     @property
     def specs(self) -> tuple[MeasureSpec, ...]:
-        """Specs of all measures, in the order of records: known ones, and those that the preset defines."""
+        """Specs of the known measures and of those that the preset defines, in the order of records."""
         return with_defined(table.spec(name) for name, table in (self.model_extra or {}).items())
 
     @property
@@ -156,20 +156,20 @@ class MeasuresConfig(Section):
 
     @property
     def recorded(self) -> tuple[str, ...]:
-        """Names of the measures in records: all built-in ones, and others that are used."""
+        """Names of the measures in records: all built-in measures, and other measures that are used."""
         ours = {spec.name for spec in built_in_measures()}
         return tuple(name for name in self.names if name in ours or self[name].use)
 
     @model_serializer(mode="wrap")
     def _without_idle_plugins(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave plugins that are installed but not used out of the configuration of a run."""
+        """Omit measures of other packages that are not used from the stored configuration of a run."""
         recorded = self.recorded
         found = {name: table for name, table in handler(self).items() if name in recorded}
         return found | {name: self[name].model_dump(mode="json") for name in self.model_extra or () if name in recorded}
 
 
 def _defaults(spec: MeasureSpec) -> dict[str, Any]:
-    """The table of a measure with the values of its spec."""
+    """The defaults of a measure's table, from its spec."""
     limits = {limit.key: limit.value for limit in spec.limits}
     mapping = {"x0": spec.mapping.x0, "w": spec.mapping.w} if isinstance(spec.mapping, Sigmoid) else {}
     return {"use": spec.use, **limits, "weight": spec.weight, **mapping}
@@ -195,12 +195,12 @@ else:
 
 
 def measure_defaults() -> dict[str, dict[str, Any]]:
-    """The tables of all known measures, with the values of their specs."""
+    """The tables of all known measures, with their defaults."""
     return {spec.name: _defaults(spec) for spec in known_measures()}
 
 
 def is_definition(table: Any) -> bool:
-    """Whether a table defines a measure."""
+    """Whether a table defines a new measure."""
     return isinstance(table, Mapping) and bool(table.get("onnx") or table.get("pyiqa"))
 
 

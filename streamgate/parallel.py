@@ -16,7 +16,7 @@ def in_order(
 ) -> Iterator[tuple[Item, Result]]:
     """Yield (item, function(item)) in the order of `items`, with at most four items per worker in progress.
 
-    An exception from `function` is raised here when its item is due.
+    If `function` raises an exception for an item, it is raised instead of yielding that item.
     """
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="streamgate-many") as pool:
@@ -35,9 +35,9 @@ def in_order(
 
 
 class lazy_property(Generic[Result]):
-    """A property that is computed when it is first read, for objects used by one thread at a time.
+    """A property that is computed when it is first read, for objects that only one thread uses at a time.
 
-    Before Python 3.12 `functools.cached_property` holds one lock for all objects of the class while it computes, so
+    Before Python 3.12, `functools.cached_property` holds one lock for all objects of a class while it computes, so that
     independent streams would wait for each other.
     """
 
@@ -57,6 +57,6 @@ class lazy_property(Generic[Result]):
     def __get__(self, instance: object | None, owner: type) -> Result | lazy_property[Result]:
         if instance is None:
             return self
-        # From now on the attribute of the instance takes precedence.
+        # From now on, reading the attribute finds this value in the instance and does not call `__get__`.
         value = instance.__dict__[self._name] = self._compute(instance)
         return value

@@ -16,10 +16,10 @@ from streamgate.store.layout import not_local
 
 
 class _LocalPath(click.Path):
-    """A local file or folder, not empty; with `or_address` also an address in an object store, as text."""
+    """A non-empty path of a local file or folder; with `or_address` also an address in an object store, as text."""
 
     def __init__(self, *, or_address: bool = False, path_type: type | None = None) -> None:
-        # The command reports unreadable files itself, with the right exit code.
+        # Click does not check for unreadable files, because the command reports them with the right exit code.
         super().__init__(readable=False, path_type=path_type)
         self._or_address = or_address
 
@@ -34,7 +34,7 @@ class _LocalPath(click.Path):
 
 
 def timecode(text: str) -> float:
-    """The seconds of a time in a video: seconds, M:S or H:M:S, such as 90, 1:30 or 1:02:03.5."""
+    """Convert a time in a video, such as 90, 1:30 or 1:02:03.5 (seconds, M:S or H:M:S), to seconds."""
     parts = text.split(":")
     numbers = [part for part in parts if re.fullmatch(r"[0-9]{1,7}", part)]
     if len(parts) > 3 or len(numbers) < len(parts) - 1 or not re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,9})?", parts[-1]):
@@ -43,16 +43,16 @@ def timecode(text: str) -> float:
 
 
 def job_count(text: str) -> int:
-    """A number of sources from 1 to 64, or auto, which becomes 0."""
+    """Convert a number of jobs, 1 to 64, to an integer; "auto" becomes 0."""
     if text == "auto":
         return 0
     if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= 64:
-        raise click.BadParameter(f"{text!r} is not a number from 1 to 64, nor auto")
+        raise click.BadParameter(f"{text!r} is neither a number from 1 to 64 nor auto")
     return int(text)
 
 
 TEXT_PATH = click.Path(readable=False)
-"""A path or pattern as it was typed; shells complete it like a path."""
+"""A path or pattern, kept as it was typed; shells complete it like a path."""
 PATH = _LocalPath(path_type=Path)
 PATH_OR_ADDRESS = _LocalPath(or_address=True, path_type=Path)
 LOCAL_TEXT = _LocalPath()
@@ -89,7 +89,8 @@ _settings = section("Settings and networks")
 models_option = _settings(
     "--models", default=DEFAULT_MODELS, show_default=True, metavar="SET[,SET]",
     shell_complete=complete_models,
-    help="Weights to use: embedded, open, standard, imported, or a folder. Several are searched in turn for each role.",
+    help="Weights to use: embedded, open, standard, imported, or a folder. If several are given, the first one that "
+    "has a network for a role is used for that role.",
 )  # fmt: skip
 preset_option = _settings(
     "--preset", default="studio", show_default=True, metavar="NAME|FILE", shell_complete=complete_presets,
@@ -97,7 +98,7 @@ preset_option = _settings(
 )  # fmt: skip
 set_option = _settings(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
-    help="Any key of the preset, for example measures.yaw.max=20. Repeatable.",
+    help="Change any key of the preset, for example measures.yaw.max=20. Repeatable.",
 )  # fmt: skip
 device_option = _settings(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", shell_complete=complete_devices,
@@ -107,10 +108,10 @@ device_option = _settings(
 _faces = section("Which faces are kept")
 
 min_size_option = _faces(
-    "--min-size", type=float, metavar="PX", help="Smallest face: the shorter side of its box in source pixels."
+    "--min-size", type=float, metavar="PX", help="Minimum face size: the shorter side of its box in source pixels."
 )
 max_yaw_option = _faces(
-    "--max-yaw", type=float, metavar="DEG", help="Largest angle by which a kept face may be turned sideways."
+    "--max-yaw", type=float, metavar="DEG", help="Maximum angle by which a kept face may be turned sideways."
 )
 
 _events = section("Events")

@@ -1,7 +1,8 @@
 """The parent process of `streamgate run`.
 
-It starts the worker that does all the work (`streamgate.commands.worker`), shows its progress, and starts another one
-if it dies. It imports nothing heavy, so it needs little memory and is unlikely to crash itself.
+The parent starts the worker that does all the work (`streamgate.commands.worker`), shows its progress, and starts
+another worker if the first one dies. The parent imports nothing heavy, so it needs little memory and is unlikely to
+crash itself.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 FAILED = ("failed", "crashed")
 _DEATHS = 2
-"""A source is given up after the worker has died this many times while reading it."""
+"""A source is skipped after the worker has died this many times while reading it."""
 
 
 def run_with_worker(request: RunRequest) -> int:
@@ -37,7 +38,7 @@ def run_with_worker(request: RunRequest) -> int:
 
 
 class _Run:
-    """One run, from the parent's side."""
+    """The parent's part of one run."""
 
     def __init__(self, request: RunRequest) -> None:
         self._request = request
@@ -72,7 +73,7 @@ class _Run:
                 if not found.errors:
                     raise SourceError(
                         f"nothing to read in {', '.join(self._request.inputs)}: give video files, or folders that "
-                        "contain some"
+                        "contain video files"
                     )
                 return SourceError.exit_code
             results = self._state.all_results()
@@ -99,9 +100,9 @@ class _Run:
         return self._worker
 
     def _follow(self, worker: Worker, display: RunDisplay) -> WorkerEnded:
-        """Receive messages from the worker, and from those that replace it; returns how the last one ended.
+        """Receive messages from the worker and its replacements; returns how the last worker ended.
 
-        Raises StreamgateError if a worker could not continue, SinkError when standard output is closed.
+        Raises StreamgateError if a worker could not continue, SinkError if standard output is closed.
         """
         monitor = RunMonitor(self._request, self._state, display, worker.files)
         while True:
@@ -112,7 +113,7 @@ class _Run:
                         if message.error is not None:
                             raise message.error
                         return message
-                    message(monitor)  # a call of one of its methods
+                    message(monitor)  # calls one of the monitor's methods
                 display.refresh()
             except EOFError:
                 how = worker.wait()
@@ -126,7 +127,7 @@ class _Run:
     def _after_death(self, how: str, monitor: RunMonitor) -> None:
         """Update the state after a worker died before it had finished; `how` describes how it died.
 
-        Raises StreamgateError if another worker would not get further.
+        Raises StreamgateError if a new worker would not get any further.
         """
         state = self._state
         if self._stopping:
@@ -178,7 +179,7 @@ class _Run:
         return result is not None and result.status == "done"
 
     def _close(self, display: RunDisplay) -> None:
-        """End the worker; if it had committed sources, another worker writes the run-wide files."""
+        """End the worker; if it had committed sources, a new worker writes the run-wide files."""
         worker = self._worker
         if worker is not None:
             worker.kill()

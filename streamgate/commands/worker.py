@@ -1,4 +1,4 @@
-"""The worker process of `streamgate run`, which does everything that touches footage and networks."""
+"""The worker process of `streamgate run`, which does all work on footage and networks."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class _WorkerRun:
 
     def run(self) -> None:
         if self._request.log_level == "debug":
-            # FFmpeg's own messages about damaged files; it writes them to standard error itself.
+            # Enables FFmpeg's own messages about damaged files, which FFmpeg writes to standard error.
             av.logging.set_level(av.logging.WARNING)
             av.logging.restore_default_callback()
             os.environ["STREAMGATE_DEBUG"] = "1"
@@ -104,7 +104,7 @@ class _WorkerRun:
         self._channel.send(WorkerEnded(None, self._stop.is_set(), missing))
 
     def _engine(self, config: Config) -> Engine | Cluster:
-        """What reads the sources: networks in this process, or readers on a Ray cluster."""
+        """Open what reads the sources: networks in this process, or readers on a Ray cluster."""
         request = self._request
         if request.ray is None:
             return Engine(config, models=request.models, device=request.device)
@@ -135,7 +135,7 @@ class _WorkerRun:
         return config
 
     def _find(self) -> list[SourceSpec]:
-        """The sources, the same for every worker of a run."""
+        """Find the sources; every worker of a run gets the same list."""
         if self._state.found is not None:
             return list(pickle.loads(self._state.found.specs))
         request = self._request
@@ -165,7 +165,7 @@ class _WorkerRun:
     def _report_gate(self, engine: Engine | Cluster) -> None:
         if self._state.info is not None:
             self._noted.update(engine.notes)
-            return  # an earlier worker has reported it
+            return  # an earlier worker has reported all of this
         self._report_notes(engine)
         for one in engine.run_info().weights:
             self._channel.send(
@@ -176,14 +176,14 @@ class _WorkerRun:
             self._channel.send(partial(RunMonitor.note, text=f"measures left out: {names}"))
 
     def _report_notes(self, engine: Engine | Cluster) -> None:
-        """Report new notes: during a run the GPU may have been switched to another mode."""
+        """Report notes that are new: on a GPU, networks may have changed to a slower mode during the run."""
         for note in engine.notes:
             if note not in self._noted:
                 self._noted.add(note)
                 self._channel.send(partial(RunMonitor.note, text=note))
 
     def _decoder(self, engine: Engine) -> str:
-        # CPU and GPU decoders differ in single bits: "auto" is the CPU, where results are the same on every machine.
+        # CPU and GPU decoders differ in the last bits. "auto" is the CPU, so results are the same on every machine.
         return decoder_name(engine.device.index) if self._request.decode == "cuda" else CPU
 
     def _disk(self, info: RunInfo, config: Config) -> DiskSink:
@@ -217,7 +217,7 @@ class _WorkerRun:
         )
 
     def _skip_done(self, disk: DiskSink, specs: Sequence[SourceSpec]) -> None:
-        """Take over the results of sources committed by an earlier run, or by a worker that died right after."""
+        """Take over the results of sources that an earlier run, or a worker that died afterwards, committed."""
         state = self._state
         for index in sorted(state.committed):
             if (result := disk.done(state.ids[index])) is not None:
@@ -241,7 +241,7 @@ class _WorkerRun:
         self._channel.send(partial(RunMonitor.finished, index=index, result=result))
 
     def _read(self, engine: Engine, sink: Sink, specs: Sequence[SourceSpec]) -> None:
-        """Read the sources without a result: those under suspicion of crashing the worker come last, one by one."""
+        """Read the sources without a result; those that may have crashed a worker are read last, one by one."""
         left = [index for index in range(len(specs)) if index not in self._state.results]
         together = [index for index in left if index not in self._state.last]
         alone = [index for index in left if index in self._state.last]
@@ -298,7 +298,8 @@ class _WorkerRun:
 class _Relay:
     """Reports the progress of sources that are read on a cluster to the parent.
 
-    It never reports a source as being opened: if this process dies, no source is to blame.
+    It never reports that a source is being opened, because the readers open the sources: if this process dies, the
+    cause cannot be a source.
     """
 
     def __init__(self, channel: Channel, state: RunState) -> None:
@@ -335,7 +336,7 @@ class _Reporter(Progress):
     def opening(self, index: int) -> None:
         self._here.index = self._indexes[index]
         self._here.reported = 0.0
-        # A source may crash this process, so it is reported before it is opened.
+        # Opening a source may crash this process, so it is reported first.
         self._channel.send(partial(RunMonitor.opening, index=self._here.index))
 
     def started(self, source: Source) -> None:
@@ -358,7 +359,7 @@ class _Reporter(Progress):
 
 
 def _size(spec: SourceSpec) -> int:
-    """Size of its files in bytes, at least 1: an estimate of its share of the run."""
+    """Size of the source's files in bytes, at least 1: an estimate of its share of the run."""
     try:
         return 1 + sum(path.stat().st_size for path in spec.paths)
     except OSError:
@@ -374,7 +375,7 @@ def _apart(persons: int) -> str:
 
 
 def _ids(specs: Sequence[SourceSpec], wanted: frozenset[str]) -> dict[int, str]:
-    """Source ids by index, of the specs that have a wanted id; unreadable sources are left out."""
+    """The ids of the sources whose id is in `wanted`, by index in `specs`; unreadable sources are left out."""
 
     names = {source_id.rpartition("-")[0] for source_id in wanted}
 

@@ -1,4 +1,7 @@
-"""Samples evenly spaced faces of each track with pictures from the footage: their labels show what should have won."""
+"""Samples evenly spaced faces of each track, with pictures from the footage.
+
+Their labels show which faces should have been kept.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +26,17 @@ from streamgate.tuning.footage import at_their_times
 SIDE = 256
 QUALITY = 85
 MOST = 4000
-"""Maximum number of faces on all pages; a picture uses about 15 kB of memory."""
+"""Maximum number of faces on all pages together; the picture of each uses about 15 kB of memory."""
 Spaced = dict[tuple[str, int], list[Record]]
 
 
 def sampled_faces(
     folder: RunFolder, each: int, folders: Sequence[Path], report: Callable[[str], None]
 ) -> tuple[Spaced, list[str]]:
-    """At most `each` faces of each track, with a small picture, and messages about sources without such faces.
+    """At most `each` faces of each track, each with a small picture, and messages about sources that have none.
 
-    `folders`: folders in which to search for moved footage. `report` is called with each source that is read. Raises
-    ResultsError.
+    `folders` are searched for footage that was moved. `report` is called with the id of each source before it is read.
+    Raises ResultsError.
     """
     found: Spaced = {}
     problems: list[str] = []
@@ -44,8 +47,8 @@ def sampled_faces(
         chosen = _chosen(folder, source_id, each)
         if count >= MOST:
             problems.append(
-                f"{source_id} and later sources have no evenly spaced faces, since {MOST} are shown already; use a "
-                "smaller --each"
+                f"no evenly spaced faces are shown for {source_id} and later sources, because {MOST} are already "
+                "shown; use a smaller --each"
             )
             break
         try:
@@ -76,7 +79,7 @@ def _chosen(folder: RunFolder, source_id: str, each: int) -> list[Candidate]:
         times = np.array([face.pts_seconds for face in faces])
         wanted = np.linspace(times[0], times[-1], each + 2)[1:-1]
         indexes = sorted({int(np.abs(times - at).argmin()) for at in wanted})
-        # Kept faces are on the page already.
+        # Kept faces are already on the page.
         chosen += [faces[index] for index in indexes if (faces[index].track_id, faces[index].pts_seconds) not in kept]
     return chosen
 
@@ -84,7 +87,7 @@ def _chosen(folder: RunFolder, source_id: str, each: int) -> list[Candidate]:
 def _pictured(
     finder: FootageFinder, folder: RunFolder, source_id: str, chosen: Sequence[Candidate]
 ) -> Mapping[int, list[Record]]:
-    """The faces as records for the page, by track, in order of time."""
+    """Records of the faces for the page, by track, in order of time."""
     found: dict[int, list[Record]] = defaultdict(list)
     if not chosen:
         return found

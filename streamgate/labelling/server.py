@@ -1,4 +1,4 @@
-"""HTTP server for the pages and the labels, for this machine only."""
+"""HTTP server for the pages and the labels; it accepts connections from this machine only."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _TIMEOUT_S = 30.0
 
 
 def stored_labels(path: Path) -> dict[FaceKey, int]:
-    """The labels in a CSV file; empty if it does not exist. Raises SourceError if it is not a table of labels."""
+    """The labels in the CSV file `path`; empty if there is no such file. Raises SourceError for an invalid file."""
     labels, problems = read_labels(path) if path.exists() else ({}, [])
     if problems:
-        # Writing the file would drop the rows that could not be read.
+        # Saving a label rewrites the file, which would drop the rows that could not be read.
         raise SourceError(f"{path}: {problems[0]}; correct the file, or choose another with --labels")
     return labels
 
@@ -36,8 +36,8 @@ def stored_labels(path: Path) -> dict[FaceKey, int]:
 class LabelServer(ThreadingHTTPServer):
     """Serves the pages of `content` and accepts labels. `port` 0 selects any free port.
 
-    `labels` are those in the file `target`, which is rewritten with each change. Raises OSError if the port cannot be
-    used.
+    `labels` are the labels in the file `target`, which is rewritten at each change. Raises OSError if the port cannot
+    be used.
     """
 
     daemon_threads = True
@@ -57,7 +57,7 @@ class LabelServer(ThreadingHTTPServer):
         return f"http://{HOST}:{self.server_port}/"
 
     def set_label(self, key: FaceKey, grade: int | None) -> None:
-        """Change one label and write the file. Raises SinkError, in which case nothing has changed."""
+        """Change one label and write the file. Raises SinkError if that fails; then the labels are unchanged."""
         with self._writing:
             labels = {one: value for one, value in self.labels.items() if one != key}
             if grade is not None:
@@ -96,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
                 kind = {"png": "image/png", "webp": "image/webp"}.get(name.rpartition(".")[2], "image/jpeg")
                 self._answer(self.server.content.folder.content(name), kind)
             except (OSError, ValueError):
-                self._refuse(HTTPStatus.NOT_FOUND, "the picture no longer exists")
+                self._refuse(HTTPStatus.NOT_FOUND, "the picture was removed from the output folder")
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
 
@@ -104,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._is_ours():
             return
         if urlsplit(self.path).path != "/labels":
-            self._refuse(HTTPStatus.NOT_FOUND, "labels go to /labels")
+            self._refuse(HTTPStatus.NOT_FOUND, "send labels to /labels")
             return
         # Forms on other sites cannot send this type without a CORS preflight request.
         if self.headers.get("Content-Type", "").partition(";")[0] != "application/json":
@@ -112,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         length = self.headers.get("Content-Length", "")
         if not length.isdigit() or int(length) > _MAX_BYTES:
-            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a label has at most {_MAX_BYTES} bytes")
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"send at most {_MAX_BYTES} bytes")
             return
         try:
             key, grade = _label_of(json.loads(self.rfile.read(int(length))))
@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.BAD_REQUEST, f"not a label ({one_line(str(error), 100)})")
             return
         if key.source_id not in self.server.content.folder.source_ids:
-            self._refuse(HTTPStatus.BAD_REQUEST, "there is no such source in these results")
+            self._refuse(HTTPStatus.BAD_REQUEST, "the results contain no source with this source_id")
             return
         try:
             self.server.set_label(key, grade)
@@ -159,13 +159,13 @@ class _Handler(BaseHTTPRequestHandler):
 def _label_of(given: Mapping[str, Any]) -> tuple[FaceKey, int | None]:
     source_id, track_id, pts, label = (given[name] for name in ("source_id", "track_id", "pts_seconds", "label"))
     if type(source_id) is not str or type(track_id) is not int or type(pts) not in (int, float):
-        raise ValueError("source_id, track_id and pts_seconds name a face")
+        raise ValueError("source_id must be a string, track_id an integer, and pts_seconds a number")
     if not 0 <= pts < 1e12 or not 0 <= track_id < 2**53:
-        raise ValueError("track_id and pts_seconds name a face")
+        raise ValueError("track_id or pts_seconds is out of range")
     return FaceKey(source_id, track_id, round(float(pts), 6)), None if label is None else WORDS[label]
 
 
 def _page_key(key: FaceKey) -> str:
-    """The page's key of a face: [source_id, track_id, pts_seconds] as JavaScript writes it."""
+    """The key that the page uses for a face: [source_id, track_id, pts_seconds] as JavaScript's JSON."""
     pts = int(key.pts_seconds) if key.pts_seconds.is_integer() else key.pts_seconds
     return json.dumps([key.source_id, key.track_id, pts], separators=(",", ":"), ensure_ascii=False)

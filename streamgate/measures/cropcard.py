@@ -1,4 +1,4 @@
-"""The input of an external measure: which crop of a face it takes, and how its network encodes input and output."""
+"""Describes the crop of a face that a measure takes, and the input and output of the network that rates the crop."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CHEAP: tuple[Engine, ...] = ("niqe", "brisque")
 
 @dataclass(frozen=True, slots=True)
 class CropCard:
-    """A measure that takes one crop of a face and returns one number, and optionally a map.
+    """Describes a measure that takes one crop of a face and returns one number, and optionally a map.
 
     Attributes:
-        engine: what computes it.
+        engine: what computes the measure.
         file: the ONNX file, the catalog name of pulled weights, or the name of the pyiqa metric.
-        crop: "ffhq" and "arcface" are the aligned squares; "loose" is a square around the box with a margin; "box" is
-            the box itself with a margin, moved into the picture and stretched to a square; "points" places eyes and
-            mouth at given points.
+        crop: "ffhq" and "arcface" are the aligned squares; "loose" is a square around the face's box with a margin;
+            "box" is the box itself with a margin, shifted so that it is inside the picture, and stretched to a square;
+            "points" aligns the face so that eyes and mouth are at given points.
         size: side of the crop in pixels.
         margin: added on each side: for "loose" as a share of the box's longer side, for "box" as a share of the
             corresponding side.
@@ -45,5 +45,5 @@ class CropCard:
     map: str = ""
 
     def meaning(self) -> dict[str, object]:
-        """Everything that affects values, for `calibration_id`. Of a file only the name counts, not its location."""
+        """Everything that affects values, for `calibration_id`; this includes the name of the file, not its folder."""
         return {**asdict(self), "file": PurePath(self.file).name}

@@ -1,4 +1,4 @@
-"""edge: is the square to be kept completely inside the frame?"""
+"""edge: is the kept square completely inside the frame?"""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 
 def share_inside(corners: Array, shown: Array) -> float:
-    """Share of a square (its corners (4, 2), in order) that is inside the box `shown` [x1, y1, x2, y2], 0..1."""
-    import cv2  # loaded with the first face, not with every configuration
+    """Share, 0..1, of the square with these corners (4, 2), in order, that is inside `shown` [x1, y1, x2, y2]."""
+    import cv2  # imported here so that reading a configuration does not load OpenCV
 
     x1, y1, x2, y2 = (float(value) for value in shown)
     if not (x2 > x1 and y2 > y1):
@@ -33,7 +33,8 @@ MEASURE = MeasureSpec(
     name="edge",
     label="In frame",
     hint="share of the kept square inside the picture",
-    purpose="Is the kept picture completely inside the frame? Share of its FFHQ square; black bars count as outside.",
+    purpose="Is the kept picture completely inside the frame? Measured as the share of its FFHQ square that is inside; "
+    "black bars count as outside.",
     read=_read,
     evidence=("inside",),
     unit="share",

@@ -10,14 +10,14 @@ from streamgate.measures.faceview import FaceView, quantile
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 FULL = 90.0
-"""Minimum number of luma levels between the dark and the bright parts of a face with good contrast. Each stop less of
-light reduces them by a quarter."""
+"""Minimum number of luma levels between the dark and the bright parts of a face with good contrast. Each stop of
+underexposure reduces this number by a quarter."""
 NOISE_WEIGHT = 6.0
-"""Levels subtracted from the contrast for noise with a standard deviation of 1."""
+"""Luma levels that are subtracted from the contrast for each unit of the noise's standard deviation."""
 BURNT, BURNT_WEIGHT = 250, 1.5
-"""Luma from which a pixel counts as burnt out, and the factor by which the share of such pixels is subtracted."""
+"""Minimum luma of a pixel that counts as burnt out; weight of the share of such pixels."""
 MIDDLE = 128.0
-"""Mean luma that separates "dark" from "bright" where the exposure is bad."""
+"""Mean luma below which a face with bad exposure is "dark"; otherwise it is "bright"."""
 
 
 def exposure_of(luma: Array, small: Array, noise: float) -> float:
@@ -25,15 +25,14 @@ def exposure_of(luma: Array, small: Array, noise: float) -> float:
 
     Args:
         luma: luma of the face, uint8 (h, w).
-        small: the same, scaled down.
+        small: `luma` scaled down.
         noise: standard deviation of the noise of `small`.
 
-    Computed from the span between the 5th and the 95th percentile, less the noise, and from the share of burnt pixels.
-    Absolute levels do not count, because they depend on how much light the skin reflects. The span is the same for dark
-    and for pale skin (median 147 for people with dark skin, 145 with pale skin), and falls equally with each stop less
-    of light.
+    Computed from the span between the 5th and the 95th percentile, minus the noise, and from the share of burnt-out
+    pixels. Absolute levels do not count, because they depend on how much light the skin reflects. The span is about the
+    same for dark skin (median 147) and pale skin (median 145), and each stop of underexposure reduces it equally.
     """
-    import cv2  # loaded with the first face, not with every configuration
+    import cv2  # imported here so that reading a configuration does not load OpenCV
 
     burnt = cv2.countNonZero(cv2.inRange(luma, BURNT, 255)) / luma.size
     span = quantile(small, 0.95) - quantile(small, 0.05)
@@ -42,7 +41,7 @@ def exposure_of(luma: Array, small: Array, noise: float) -> float:
 
 
 def _read(view: FaceView) -> Mapping[str, float] | None:
-    import cv2  # loaded with the first face, not with every configuration
+    import cv2  # imported here so that reading a configuration does not load OpenCV
 
     luma = view.core
     if min(luma.shape) < 8:
@@ -57,8 +56,9 @@ def _side(evidence: Evidence) -> str:
 MEASURE = MeasureSpec(
     name="exposure",
     label="Exposure",
-    hint="contrast, less noise and burnt-out pixels",
-    purpose="Is there enough light on the face, and not too much? Its contrast, less noise and burnt-out pixels.",
+    hint="contrast minus noise and burnt-out pixels",
+    purpose="Is there enough light on the face, and not too much? Measured as its contrast minus noise and burnt-out "
+    "pixels.",
     read=_read,
     evidence=("exposure", "mean_luma"),
     unit="share",

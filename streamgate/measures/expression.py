@@ -1,4 +1,4 @@
-"""expression: neutral or a slight smile, or a grimace?"""
+"""expression: is it neutral or a slight smile, or a grimace?"""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ STRAIN = "strain"
 
 
 def _read(output: Any) -> Mapping[str, float]:
-    """Raised and lowered brows, squinting eyes, a raised upper lip, stretched and rounded lips, less the part that a
-    smile contributes: blendshapes, each about 0..1.
+    """A weighted sum of blendshapes, each about 0..1, minus the part that a smile contributes.
 
-    Also returns the strain that makes a grimace. A mouth in mid-word adds to it; a natural smile, however broad, does
-    not. Fitted on labelled faces and on smiling portraits.
+    The blendshapes are raised and lowered brows, squinting eyes, a raised upper lip, and stretched and rounded lips.
+    Also returns the strain, by which grimaces are detected: a mouth in mid-word increases it, a natural smile does not,
+    however broad it is. The factors were fitted on labelled faces and on smiling portraits.
     """
     smile = output.both("mouthSmile")
     moved = float(
@@ -39,7 +39,8 @@ MEASURE = MeasureSpec(
     name="expression",
     label="Expression",
     hint="neutral or a slight smile",
-    purpose="Is the face at rest, or a grimace? Brows, squinting, and lips that are raised, stretched or rounded.",
+    purpose="Is the face at rest, or does it grimace? Measured by brows, squinting, and raised, stretched or rounded "
+    "lips.",
     source="expression",
     output="signals",
     read=_read,

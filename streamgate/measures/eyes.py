@@ -1,4 +1,4 @@
-"""eyes: open or closed."""
+"""eyes: are both eyes open?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEASURE = MeasureSpec(
     name="eyes",
     label="Eyes",
     hint="open",
-    purpose="Are both eyes open? The less open one, compared with how far this person's eyes usually open.",
+    purpose="Are both eyes open? Compares the less open eye with how far this person's eyes are usually open.",
     source="expression",
     output="signals",
     read=_read,

@@ -13,25 +13,25 @@ from streamgate.parallel import lazy_property
 INTER_EYE = 60.0
 """Pixels between the eyes of `FaceView.small`."""
 _NOISE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-"""Insensitive to edges; gain 6 for white noise (Immerkaer, 1996)."""
+"""A filter that responds to noise but not to edges; its gain for white noise is 6 (Immerkaer, 1996)."""
 _MAD = 0.6745
-"""Median absolute value of normal noise with a standard deviation of 1."""
+"""Median absolute value of normally distributed noise with a standard deviation of 1."""
 
 
 class FaceView:
     """One face in one picture. Values that several measures need are computed once.
 
     Attributes:
-        picture: holds the face's pixels; `luma(box)` and `warp(matrix, size)` take source coordinates.
-        face: its box and landmarks.
+        picture: the picture that contains the face; `luma(box)` and `warp(matrix, size)` take source coordinates.
+        face: box and landmarks of the face.
         shown: the part of the source frame inside black bars, [x1, y1, x2, y2].
-        square: corners (4, 2) of the picture that would be kept of the face; None where its landmarks define none.
+        square: corners (4, 2) of the square that would be kept of the face; None if its landmarks define no square.
     """
 
     def __init__(
         self, picture: Picture, face: Face, shown: Array | None = None, square: Array | None = None
     ) -> None:
-        """`shown` is the whole frame when None."""
+        """If `shown` is None, it is the whole frame."""
         self.picture = picture
         self.face = face
         self.square = square
@@ -39,7 +39,7 @@ class FaceView:
 
     @lazy_property
     def core(self) -> Array:
-        """Luma of `face_core`, uint8 (h, w); fewer than 8 pixels per side where almost nothing is visible."""
+        """Luma of `face_core`, uint8 (h, w); h or w is below 8 if almost nothing of the face is in the picture."""
         return self.picture.luma(face_core(self.face))
 
     @lazy_property
@@ -56,8 +56,8 @@ class FaceView:
 def face_core(face: Face) -> Array:
     """The square that contains eyes, nose and mouth and little else, [x1, y1, x2, y2] in source pixels.
 
-    Half its side is 1.15 times the larger of the eye distance and 0.9 times the eye-to-mouth distance, so that the size
-    does not shrink when the head turns.
+    Half its side is 1.15 times the larger of two lengths: the eye distance, and 0.9 times the distance from eyes to
+    mouth. So the square does not shrink when the head turns.
     """
     eyes = face.eye_centre
     mouth = face.mouth_centre
@@ -71,7 +71,7 @@ def at_one_size(luma: Array, inter_eye: float) -> Array:
 
     Smaller faces are not scaled up.
     """
-    import cv2  # loaded with the first face, not with every configuration
+    import cv2  # imported here so that reading a configuration does not load OpenCV
 
     scale = INTER_EYE / max(inter_eye, 1.0)
     if scale >= 1.0:
@@ -81,14 +81,14 @@ def at_one_size(luma: Array, inter_eye: float) -> Array:
 
 
 def noise_of(luma: Array) -> float:
-    """Standard deviation of the noise of luma uint8 (h, w); edges do not count."""
-    import cv2  # loaded with the first face, not with every configuration
+    """Standard deviation of the noise of luma uint8 (h, w); edges do not affect it."""
+    import cv2  # imported here so that reading a configuration does not load OpenCV
 
     return quantile(np.abs(cv2.filter2D(luma, cv2.CV_16S, _NOISE)), 0.5) / (6 * _MAD)
 
 
 def quantile(levels: Array, share: float) -> float:
-    """`np.quantile` for small non-negative integers; counting takes a tenth of the time of sorting."""
+    """`np.quantile` for small non-negative integers; counts them, which takes a tenth of the time of sorting."""
     up_to = np.cumsum(np.bincount(levels.ravel()))
     position = share * (levels.size - 1)
     low, high = np.searchsorted(up_to, (math.floor(position), math.ceil(position)), side="right").tolist()
@@ -96,10 +96,10 @@ def quantile(levels: Array, share: float) -> float:
 
 
 def scale_of(face: Face) -> float:
-    """Eye distance as if the head faced the camera, in source pixels, at least 1.
+    """An estimate of the eye distance that the face would have in frontal view, in source pixels, at least 1.
 
-    On a turned head the distance between the eyes shrinks, their distance to the mouth does not; on a frontal face the
-    two are about equal. Used for scaling only; the `size` measure is the plain eye distance.
+    When the head turns, the distance between the eyes shrinks, but their distance from the mouth does not; on a frontal
+    face both are about equal. Used for scaling only; the `size` measure is the plain eye distance.
     """
     eyes = face.eye_centre
     mouth = face.mouth_centre

@@ -1,4 +1,4 @@
-"""gaze: towards the camera?"""
+"""gaze: do the eyes look into the camera?"""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 EYES_TURN = 30.0
 """Degrees by which the eyes turn in their sockets for a `look` blendshape of 1."""
 LEVEL = -4.0
-"""Degrees above the camera's axis that the network returns for eyes that look into the camera."""
+"""The vertical angle, in degrees, that the network returns for eyes that look into the camera."""
 PARALLEL, CROSSED = 1.2, 4.0
-"""Degrees of convergence that the network returns for parallel eyes, and the factor by which any further convergence
-counts more than a look to the side. For crossed eyes the network returns 3 to 6 degrees.
+"""Convergence in degrees that the network returns for parallel eyes, and the weight of any convergence beyond that,
+where a look to the side has weight 1. For crossed eyes the network returns 3 to 6 degrees.
 """
 
 
 def _read(output: Any) -> Mapping[str, float]:
-    """Degrees between the direction of gaze and the camera, head and eyes together; crossed eyes add to it.
+    """Degrees between the direction of gaze (head and eyes together) and the camera; crossed eyes increase it.
 
     Also returns the head's yaw and pitch, from which `yaw` and `pitch` are estimated.
     """
@@ -36,7 +36,8 @@ MEASURE = MeasureSpec(
     name="gaze",
     label="Gaze",
     hint="towards the camera",
-    purpose="Do the eyes look into the camera? Degrees by which they look past it, head and eyes together.",
+    purpose="Do the eyes look into the camera? Measured as the angle between the direction of gaze (head and eyes "
+    "together) and the camera.",
     source="expression",
     output="signals",
     read=_read,

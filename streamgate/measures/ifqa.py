@@ -1,4 +1,4 @@
-"""ifqa: does it look like a clean, real face? (docs/design.md 4.2)"""
+"""ifqa: does it look like a clean photograph of a real face? (docs/design.md 4.2)"""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ def _read(output: Any) -> float:
 MEASURE = MeasureSpec(
     name="ifqa",
     label="IFQA",
-    hint="how much it looks like a clean photograph",
-    purpose="Does it look like a clean photograph of a real face? The mean of a discriminator's realness map.",
+    hint="similarity to a clean photograph",
+    purpose="Does it look like a clean photograph of a real face? Measured as the mean of a discriminator's realness "
+    "map.",
     source="ifqa",
     output="score",
     read=_read,

@@ -1,4 +1,4 @@
-"""mouth: closed, or in the middle of a word?"""
+"""mouth: is it closed, or in the middle of a word?"""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 
 def opening(output: Any) -> float:
-    """The gap between the lips divided by the distance between the eyes, plus half the opening of the jaw (0..1), minus
-    a tenth of a smile (0..1): teeth shown by a smile do not mean that the person is speaking.
+    """How far the mouth is open.
+
+    The sum of the gap between the lips, divided by the distance between the eyes, and half the opening of the jaw
+    (0..1), minus a tenth of the smile (0..1), because a smile that shows teeth does not mean that the person is
+    speaking.
     """
     at = output.signals
     return float(at["lipGap"] + 0.5 * at["jawOpen"] - 0.1 * output.both("mouthSmile"))
@@ -19,7 +22,8 @@ MEASURE = MeasureSpec(
     name="mouth",
     label="Mouth",
     hint="closed",
-    purpose="Is the mouth closed, or caught in mid-word? The gap between the lips and the opening of the jaw.",
+    purpose="Is the mouth closed, or caught in mid-word? Measured by the gap between the lips and the opening of the "
+    "jaw.",
     source="expression",
     output="signals",
     read=opening,

@@ -14,8 +14,9 @@ def _read(output: Any) -> float | None:
 MEASURE = MeasureSpec(
     name="occlusion",
     label="Uncovered",
-    hint="share that is not covered",
-    purpose="Is something in front of the face (a mask, a hand, a microphone, text)? Its visible share.",
+    hint="share of the face that is not covered",
+    purpose="Is something in front of the face (a mask, a hand, a microphone, text)? Measured as the share of the face "
+    "that is visible.",
     source="expression",
     output="visible",
     read=_read,

@@ -1,4 +1,4 @@
-"""real: is it a photographed face, or one that is drawn, rendered or sculpted?"""
+"""real: is it the face of a real person, or is it drawn, rendered or sculpted?"""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ MEASURE = MeasureSpec(
     name="real",
     label="Real",
     hint="photographed, not drawn",
-    purpose="Is it a photographed face? A drawing, a painting, a render, a puppet or a statue is not.",
+    purpose="Is it the face of a real person, not of a drawing, a painting, a render, a puppet or a statue?",
     source="expression",
     output="real",
     read=_read,
     mapping=Sigmoid(0.5, 0.1),
-    # What a track shows is real or not as a whole: the median is far more certain than one face.
+    # All faces of a track are real, or none is, and their median is far more reliable than a single value.
     reference=ReferenceSpec("real_usual", population=None, lowest=0.0, percentile=50.0),
     limits=(Limit("min", 50.0, {"unreal": "not a real face"}),),
-    # It only filters: how sure the network is does not tell which of two real faces is the better picture.
+    # Used only as a limit: the network's confidence does not tell which of two pictures of real faces is better.
     weight=0.0,
     frontal=True,
     order=105,

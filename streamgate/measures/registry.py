@@ -1,4 +1,4 @@
-"""The registry of measures: every module of this package with a `MEASURE`, those of other packages and of a preset."""
+"""The registry of measures: those of this package, of other packages, and of a preset."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Any
 from streamgate.measures.spec import LAST, MeasureSpec
 
 GROUP = "streamgate.measures"
-"""Entry point group; each of its entries names a `MeasureSpec`."""
+"""Entry point group; each of its entries refers to a `MeasureSpec`."""
 
 
 @cache
 def known_measures() -> tuple[MeasureSpec, ...]:
-    """Built-in and installed measures, in the order of records and pages.
+    """Built-in measures and those of other installed packages, in the order of records and pages.
 
-    `MeasuresConfig.specs` adds those that a preset defines. A measure of another package does nothing until a
+    `MeasuresConfig.specs` adds the measures that a preset defines. A measure of another package has no effect unless a
     configuration sets `use = true` for it, so installing a package does not change results. A measure that cannot be
     loaded is left out with a warning.
     """
@@ -31,7 +31,7 @@ def known_measures() -> tuple[MeasureSpec, ...]:
         try:
             spec = _installed(entry)
             _check_new(spec, found.values())
-        except Exception as error:  # a foreign module may raise anything on import
+        except Exception as error:  # importing the module of another package may raise anything
             what = f"measure {entry.name} ({entry.value}) cannot be loaded and is left out"
             warnings.warn(f"{what}: {type(error).__name__}: {error}", stacklevel=2)
         else:
@@ -41,14 +41,14 @@ def known_measures() -> tuple[MeasureSpec, ...]:
 
 @cache
 def built_in_measures() -> tuple[MeasureSpec, ...]:
-    """The measures that every record lists."""
+    """The measures of this package that every record lists."""
     return _in_order(_modules("MEASURE"))
 
 
 def with_defined(defined: Iterable[MeasureSpec]) -> tuple[MeasureSpec, ...]:
-    """The known measures and those that a preset defines, in the order of records and pages.
+    """The known measures and the given ones, which a preset defines, in the order of records and pages.
 
-    Raises ValueError where a name or a reason belongs to another measure.
+    Raises ValueError if the name or a reason of a given measure already belongs to another measure.
     """
     found = list(known_measures())
     for spec in defined:
@@ -58,7 +58,7 @@ def with_defined(defined: Iterable[MeasureSpec]) -> tuple[MeasureSpec, ...]:
 
 
 def position_of(name: str) -> tuple[int, str]:
-    """Sort key that puts names of measures in the order of records; an unknown name belongs to a preset."""
+    """Sort key that puts names of measures in the order of records; unknown names, those of a preset, come last."""
     return _positions().get(name, LAST), name
 
 
@@ -68,7 +68,10 @@ def _positions() -> dict[str, int]:
 
 
 def _modules(name: str) -> list[MeasureSpec]:
-    """The objects called `name` in this package's modules: MEASURE, or EXTRA_MEASURE if recorded only where used."""
+    """The measures that modules of this package define under `name`.
+
+    The name is MEASURE, or EXTRA_MEASURE for measures that are only recorded if they are used.
+    """
     package = import_module(__name__.rpartition(".")[0])
     modules = [import_module(f"{package.__name__}.{item.name}") for item in pkgutil.iter_modules(package.__path__)]
     return [getattr(module, name) for module in modules if hasattr(module, name)]
@@ -94,7 +97,7 @@ def _installed(entry: EntryPoint) -> MeasureSpec:
 
 
 def _guarded(name: str, function: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
-    """Wrap a foreign function: if it raises, the measure has status `error` for that face and the run continues."""
+    """Wrap a function of another package so that it returns NaN instead of raising; the status is then `error`."""
     if function is None:
         return None
 

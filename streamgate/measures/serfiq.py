@@ -1,8 +1,8 @@
 """SER-FIQ: is it a robust, recognisable face? (Terhorst et al., CVPR 2020; docs/design.md 4.1)
 
-Stochastic embeddings under dropout before the last affine layer are close together for a good face. d is
-their mean pairwise distance after L2 normalisation. This module has both the sampled form and its closed-form estimate.
-The recognizer's graph computes the closed form itself; `closed_form_spread` is the reference implementation.
+With dropout before the last affine layer, the embeddings of a good face are close together. d is their mean pairwise
+distance after L2 normalisation. This module computes d from samples and estimates it in closed form. The recognizer's
+graph computes the closed form itself; `closed_form_spread` is the reference implementation.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ def raw_from_spread(d: float) -> float:
 
 
 def official(raw: float, alpha: float = 130.0, r: float = 0.88) -> float:
-    """The authors' quality in 0..1: 1 / (1 + exp(-alpha (raw - r))); defaults are for ArcFace-R100."""
+    """The quality as its authors define it, 0..1: 1 / (1 + exp(-alpha (raw - r))); defaults are for ArcFace-R100."""
     return _sigmoid(alpha * (raw - r))
 
 
 def closed_form_spread(weight: Array, features: Array, bias: Array, drop_rate: float) -> float:
     """d without sampling, for the last layer `weight` (D, K) x + `bias` (D,) and x = `features` (K,).
 
-    Dropping unit k adds variance x_k^2 p/(1-p) along the k-th column; its part along the embedding itself
-    vanishes under normalisation. Not defined (NaN) when the embedding is zero.
+    Dropout of unit k with probability p adds the variance x_k^2 p/(1-p) along the k-th column of `weight`. The part of
+    this variance along the embedding vanishes under normalisation. Returns NaN if the embedding is zero.
     """
     weight, features = np.asarray(weight, np.float64), np.asarray(features, np.float64)
     embedding = weight @ features + np.asarray(bias, np.float64)
@@ -44,15 +44,15 @@ def closed_form_spread(weight: Array, features: Array, bias: Array, drop_rate: f
         return math.nan
     across = (weight * weight).sum(axis=0) - (weight.T @ embedding) ** 2 / power
     trace = drop_rate / (1.0 - drop_rate) * float(np.sum(features**2 * across))
-    # Rounding can push a trace that is zero in exact arithmetic just below zero.
+    # If the exact trace is zero, rounding can make it slightly negative.
     trace = max(trace, 0.0)
     return math.sqrt(2.0 * trace / (power + trace))
 
 
 def sampled_spread(embeddings: Array) -> float:
-    """d of stochastic embeddings (T, D), T >= 2: the mean over the T(T-1)/2 pairs of different rows.
+    """d of stochastic embeddings (T, D), T >= 2: the mean distance of the T(T-1)/2 pairs of different rows.
 
-    Computed in float64: distances of near neighbours are lost in float32 products. NaN when a row is zero.
+    Computed in float64, because float32 products lose the distances of near neighbours. NaN if a row is zero.
 
     Raises:
         ValueError: fewer than two rows.
@@ -67,10 +67,10 @@ def sampled_spread(embeddings: Array) -> float:
     unit = embeddings / lengths
     columns = np.ascontiguousarray(unit.T)
     total = 0.0
-    # Only pairs above the diagonal, a block of rows at a time: T = 2000 needs no T x T array.
+    # Computes only the pairs above the diagonal, one block of rows at a time, so that no T x T array is needed.
     for start in range(0, count, _BLOCK):
         halves = unit[start : start + _BLOCK] @ columns[:, start:]
-        # Half the squared distance, minus the rounding error that would keep equal rows apart.
+        # Half the squared distance; _NOISE is subtracted so that the distance of equal rows is zero despite rounding.
         np.subtract(1.0 - _NOISE, halves, out=halves)
         np.maximum(halves, 0.0, out=halves)
         halves[np.tril_indices(len(halves))] = 0.0
@@ -83,14 +83,14 @@ def sample_embeddings(
 ) -> Array:
     """`count` stochastic embeddings (count, D), float32, by inverted dropout on `features` (K,).
 
-    Each unit is dropped in `drop_rate` of the passes, as closely as `count` allows, and the passes are drawn
-    independently for each unit (Latin hypercube sampling). Most of the noise of plain dropout comes from how often a
-    unit happens to be dropped; with 100 passes, two seeds differ only a quarter as much as with plain dropout. Masks
-    depend on `seed` and on the features themselves, so no two faces share them, and a face's value depends neither on
-    its batch nor on what was scored before it.
+    Each unit is dropped in a share `drop_rate` of the passes, as closely as `count` allows. These passes are drawn
+    independently for each unit (Latin hypercube sampling). Most of the noise of plain dropout comes from how often each
+    unit happens to be dropped. With 100 passes, the results of two seeds differ a quarter as much as with plain
+    dropout. The masks depend on `seed` and on the features, so no two faces share them, and the value of a face
+    depends neither on its batch nor on the faces that were scored before it.
 
-    Passes with evenly distributed drops differ a little more from each other than independent ones; a shrink factor
-    corrects this, so that their mean squared distance equals the expectation of plain dropout.
+    Because the drops are evenly distributed, the embeddings differ slightly more from each other than with independent
+    drops. A shrink factor corrects this, so that their mean squared distance equals the expectation of plain dropout.
     """
     features = np.asarray(features, np.float32)
     rng = np.random.default_rng([seed, zlib.crc32(features.tobytes())])
@@ -116,7 +116,7 @@ def _read(output: Any) -> float:
 
 
 def _raw(evidence: Evidence) -> float | None:
-    """0..1; 1 for a face whose embedding does not move under dropout."""
+    """The raw value, 0..1; 1 for a face whose embedding does not change under dropout."""
     spread = evidence.values.get("spread")
     return None if spread is None else raw_from_spread(spread)
 
@@ -124,8 +124,8 @@ def _raw(evidence: Evidence) -> float | None:
 MEASURE = MeasureSpec(
     name="serfiq",
     label="SER-FIQ",
-    hint="how surely a recognizer knows this face",
-    purpose="Is it a robust, recognisable face? How little dropout moves the recognizer's embedding.",
+    hint="how reliably the face can be recognised",
+    purpose="Is it a robust, recognisable face? Measured by how little dropout changes the recognizer's embedding.",
     source="recognizer",
     output="spread",
     read=_read,

@@ -1,4 +1,4 @@
-"""sharpness: detail that blur removes and grain does not add."""
+"""sharpness: is the face in focus and free of motion blur?"""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from streamgate.measures.faceview import FaceView
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 SIGMA = 1.0
-"""Of the Gaussian before the Laplacian, in pixels of `FaceView.small`: it preserves the edges of lids, irises and lips
-and removes most of the grain."""
+"""Standard deviation of the Gaussian before the Laplacian, in pixels of `FaceView.small`. This Gaussian preserves the
+edges of lids, irises and lips and removes most of the grain."""
 _NOISE_GAIN = 0.111
-"""Variance of white noise of variance 1 after both filters."""
+"""Variance of white noise with variance 1 after the Gaussian and the Laplacian."""
 
 
 def sharpness_of(luma: Array, grain: float) -> float:
-    """Variance of the Laplacian of Gaussian divided by the variance, both less the contribution of the noise.
+    """Variance of the Laplacian of Gaussian divided by the variance of the luma, both without the noise's part.
 
     Args:
-        luma: uint8 (h, w) with 60 px between the eyes (fewer where the face is smaller).
-        grain: standard deviation of its noise.
+        luma: uint8 (h, w) with 60 px between the eyes (less if the face is smaller).
+        grain: standard deviation of the noise of `luma`.
     """
-    import cv2  # loaded with the first face, not with every configuration
+    import cv2  # imported here so that reading a configuration does not load OpenCV
 
     pixels = luma.astype(np.float32)
     variance = float(cv2.meanStdDev(pixels)[1][0, 0]) ** 2 - grain**2
@@ -43,10 +43,10 @@ _NOTHING_REAL = 0.008
 
 
 def _at(limit: float, evidence: Evidence, width: int, height: int) -> float:
-    """Twice the limit where IFQA finds nothing clean.
+    """The limit, doubled if no part of the face looks clean to IFQA.
 
-    A soft face then has no detail at all, because it was enlarged or is far out of focus. A soft clean portrait and a
-    sharp one with grain both pass.
+    A face that is soft and nowhere clean has no detail at all, because it was enlarged or is far out of focus. A clean
+    soft portrait and a sharp portrait with grain both pass.
     """
     score = evidence.values.get("ifqa")
     return limit * (2 if score is not None and score < _NOTHING_REAL else 1)
@@ -55,8 +55,9 @@ def _at(limit: float, evidence: Evidence, width: int, height: int) -> float:
 MEASURE = MeasureSpec(
     name="sharpness",
     label="Sharpness",
-    hint="fine detail against contrast",
-    purpose="Is the face in focus and free of motion blur? Fine edges against the contrast of its luma, without grain.",
+    hint="fine detail relative to contrast",
+    purpose="Is the face in focus and free of motion blur? Measured as the strength of fine edges relative to the "
+    "contrast, without grain.",
     read=_read,
     mapping=Sigmoid(0.0105, 0.0035),
     limits=(Limit("min", 13.0, {"blurred": "blurred"}, at=_at),),

@@ -9,12 +9,12 @@ from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 
 def shorter_side(box: Array) -> float:
-    """The shorter side of a face's box [x1, y1, x2, y2], in pixels; the minimum size is a limit on it."""
+    """The shorter side of a face's box [x1, y1, x2, y2], in pixels, to which the minimum size applies."""
     return float(min(box[2] - box[0], box[3] - box[1]))
 
 
 def smallest_px(limit: float, width: int, height: int) -> float:
-    """The limit in pixels for an upright frame of `width` x `height`; below 1 it is a share of its shorter side."""
+    """The limit in pixels for an upright frame; a `limit` below 1 is a share of the frame's shorter side."""
     return limit * min(width, height) if limit < 1 else limit
 
 
@@ -34,8 +34,8 @@ MEASURE = MeasureSpec(
     name="size",
     label="Size",
     hint="distance between the eyes in the picture",
-    purpose="Does the face have enough pixels? Distance between the eyes; the limit is on the shorter side of its box, "
-    "below 1 as a share of the frame's shorter side, else in pixels.",
+    purpose="Does the face have enough pixels? Measured as the distance between the eyes. The limit is the minimum "
+    "shorter side of the face's box: below 1 a share of the frame's shorter side, otherwise pixels.",
     read=_read,
     evidence=("inter_eye",),
     unit="pixels",

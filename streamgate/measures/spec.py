@@ -1,4 +1,4 @@
-"""The definition of a measure: `MeasureSpec` and its parts."""
+"""`MeasureSpec`, which defines a measure, and its parts."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from streamgate.faces import Evidence, Face
 from streamgate.measures.cropcard import CropCard
 
 Direction = Literal["higher", "lower", "near zero"]
-"""Which raw values are good."""
+"""Which raw values are better."""
 Unit = Literal["", "degrees", "pixels", "share"]
-"""How a raw value is displayed: three decimals, +3.2°, 71 px, 93 %."""
+"""The unit of a raw value, by which it is displayed: as three decimals, +3.2°, 71 px, or 93 %."""
 LAST = 1000
 """The `order` of a measure that does not set one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sigmoid:
-    """scalar = 100 / (1 + exp(-(raw - x0) / w)), docs/design.md 4; with a negative `w` it decreases as raw grows."""
+    """The mapping scalar = 100 / (1 + exp(-(raw - x0) / w)) of docs/design.md 4; decreasing if `w` is negative."""
 
     x0: float
     w: float
 
     def scalar(self, raw: float) -> float:
-        """0..100; extreme values saturate instead of overflowing."""
+        """The scalar, 0..100, of a raw value; extreme values saturate instead of overflowing."""
         return 100.0 / (1.0 + math.exp(min(700.0, max(-700.0, -(raw - self.x0) / self.w))))
 
 
@@ -35,17 +35,19 @@ class Limit:
     """A limit of the gate.
 
     Attributes:
-        key: "min" or "max": its name in the measure's configuration table, and its direction.
-        value: its default.
-        reasons: why a face beyond it is rejected, name -> text; records list reasons in the order of the measures.
-        of: the value to compare: the measure's "scalar", its "raw" (the absolute value where values near zero are
-            good), or the result of a function of the face and its evidence (None: not known yet).
-        bounds: the range that a user may set, inclusive.
+        key: "min" or "max", which is the limit's direction and its name in the measure's configuration table.
+        value: the default of the limit.
+        reasons: the reasons for which a face beyond the limit is rejected, name -> text; records list reasons in the
+            order of the measures.
+        of: the value to compare with the limit: the measure's "scalar", its "raw" value (the absolute value if values
+            near zero are better), or the result of a function of the face and its evidence (None: not known yet).
+        bounds: the range of limits that a user may set, inclusive.
         positive: whether the limit must be greater than 0.
-        choose: picks one of several reasons from the evidence.
-        span: distance from a "max" to the worst possible value; near misses are ordered by the excess as a share of it.
+        choose: selects one of several reasons by the evidence.
+        span: distance from a "max" to the worst possible value; near misses are ordered by their distance from the
+            limit as a share of this span.
         at: computes the limit from the configured value, the face's evidence, and the frame's width and height in
-            pixels; None where the limit is fixed.
+            pixels; None if the limit is the configured value.
     """
 
     key: Literal["min", "max"]
@@ -59,7 +61,7 @@ class Limit:
     at: Callable[[float, Evidence, int, int], float] | None = None
 
     def excess(self, value: float, limit: float) -> float | None:
-        """How far `value` is beyond `limit` as a share of the possible range, 0..1; None when it is within."""
+        """How far `value` is beyond `limit` as a share of the possible range, 0..1; None if it is within the limit."""
         if self.key == "min":
             return None if value >= limit else 1.0 - value / limit if limit > 0 else 1.0
         return None if value <= limit else min(1.0, (value - limit) / self.span)
@@ -70,12 +72,12 @@ class ReferenceSpec:
     """The value that is usual for the person of a track; scalars are computed from raw / reference.
 
     Attributes:
-        evidence: the name in a face's `Evidence.values` of the reference that the face was judged with.
-        population: the reference where there is no track, or the track has too few faces; None: the face's own value is
-            judged there, and elsewhere the reference instead of it.
-        lowest: lower bound of a track's reference, so that eyes that never open are not taken for narrow ones.
-        percentile: of the raw values of the track's evenly spaced faces.
-        faces: the minimum number of such faces.
+        evidence: the name under which a face's `Evidence.values` has the reference that was used for the face.
+        population: the reference if there is no track, or the track has too few faces. If None, scalars are computed
+            from the face's own raw value in these two cases, and from the reference alone in all other cases.
+        lowest: lower bound of a track's reference, so that eyes that never open do not count as narrow eyes.
+        percentile: the percentile of the raw values of the track's evenly spaced faces that is the reference.
+        faces: the minimum number of evenly spaced faces in the track.
     """
 
     evidence: str
@@ -87,41 +89,45 @@ class ReferenceSpec:
 
 @dataclass(frozen=True, slots=True)
 class MeasureSpec:
-    """One measure: what it needs, how it is computed, how the gate and the fusion use it, and its texts.
+    """One measure: what it needs, how it is computed, how the gate and the quality use it, and its texts.
 
-    How a value is made: `read` extracts values from the pixels or from a network's output into the face's
-    `Evidence.values`, where records keep them; `raw` computes the raw value from the evidence; the mapping computes the
-    scalar.
+    The value of a measure is computed in three steps. `read` extracts values from the pixels or from a network's output
+    and stores them in the face's `Evidence.values`, which records include. `raw` computes the raw value from the
+    evidence. The mapping computes the scalar from the raw value.
 
     Attributes:
-        name: in records, configuration and columns: an identifier in lower case.
-        label, hint: its name on page and report, and a description of a few words.
-        purpose: what it is for, in one sentence; `streamgate measures` prints it.
-        source: where its evidence comes from: "pixels", or the role of the network ("recognizer", "pose",
-            "expression", "ifqa").
-        read: for "pixels" a function of a `FaceView`, else of the role's output for one face. It returns the value of
-            `evidence[0]`, a mapping of values by name where there are several, or None where there is nothing to
-            measure. A value that is not finite gives the measure the status `error`, and so does None for "pixels".
-        evidence: names of those values; by default the measure's own name.
-        output: for a network, the output that its graph must have.
-        raw: computes the raw value, None where its evidence is missing; by default the value of `evidence[0]`.
-        unit, better: of the raw value.
-        mapping: from the raw value to the scalar. A `Sigmoid` gives defaults that users may change; a function is
-            fixed; with None the mapping is on the weights' card, and without one the measure is `uncalibrated`.
-        version: incremented whenever the meaning of a raw value or a fixed mapping changes. Qualities from before and
-            after are not comparable, and their `calibration_id` differs.
-        limits: of the gate.
-        weight: in the weighted geometric mean `quality`.
-        use: whether it belongs to a run's set by default.
-        frontal: it was trained on frontal faces: with `--poses all` its reasons do not count on turned heads; those of
-            the expression network's measures never do.
-        at_rest: it requires a face at rest: it belongs to the set only with `keep.expression` = neutral.
-        reference: scalars are computed from the raw value divided by the usual value of the track's person, at most 1.
-        guess: estimates the raw value before its network has run, for choosing which faces to score; None where there
-            is nothing to estimate it from.
-        of_source: it describes the source's picture, so it cannot be computed from a ready-made crop.
-        card: for a measure with its own crop, which runs after all others; `source` is then the measure's name.
-        order: position among the measures in records and on pages; ties are sorted by name.
+        name: the name in records, configuration and columns; an identifier in lower case.
+        label, hint: the name that pages and the report show, and a description of a few words.
+        purpose: what the measure is for, in a sentence or two; `streamgate measures` prints it.
+        source: where the evidence comes from: "pixels", or the role of a network ("recognizer", "pose", "expression",
+            "ifqa").
+        read: if the source is "pixels", a function of a `FaceView`, otherwise of the role's output for one face. It
+            returns the value of `evidence[0]`, a mapping of values by name if there are several, or None if there is
+            nothing to measure. The measure has the status `error` if a value is not finite, or if the source is
+            "pixels" and the result is None.
+        evidence: names of the values that `read` returns; by default the name of the measure.
+        output: if the source is a network, the output that its graph must have.
+        raw: computes the raw value, or None if its evidence is missing; by default the value of `evidence[0]`.
+        unit, better: the unit of the raw value, and which raw values are better.
+        mapping: the mapping from the raw value to the scalar. A `Sigmoid` is a default that users may change; a
+            function is fixed. If None, the card of the weights has the mapping; if the card has no mapping either, the
+            measure is `uncalibrated`.
+        version: incremented whenever the meaning of a raw value or a fixed mapping changes. Qualities of different
+            versions are not comparable, and their `calibration_id` differs.
+        limits: limits of the gate.
+        weight: weight in the weighted geometric mean `quality`.
+        use: whether the measure belongs to a run's set by default.
+        frontal: the measure's network was trained on frontal faces. With `--poses all` the measure rejects no turned
+            heads; the expression network's measures reject no turned heads in any case.
+        at_rest: the measure requires a face at rest; it belongs to the set only with `keep.expression` = neutral.
+        reference: if not None, scalars are computed from the raw value divided by the usual value of the track's
+            person, at most 1.
+        guess: estimates the raw value before its network has run, in order to choose which faces to score; None if
+            there is no estimate.
+        of_source: the measure describes the source's picture, so it cannot be computed from a ready-made crop.
+        card: describes the crop of a measure that takes its own; such a measure runs after all others, and its `source`
+            is its name.
+        order: position among the measures in records and on pages; measures with the same order are sorted by name.
     """
 
     name: str
@@ -162,11 +168,11 @@ class MeasureSpec:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Why it may reject a face, name -> text, in order."""
+        """The reasons for which the measure may reject a face, name -> text, in order."""
         return {name: text for limit in self.limits for name, text in limit.reasons.items()}
 
     def compared(self, raw: float, evidence: Evidence) -> float:
-        """The input of the mapping: the raw value, or its share of the reference, at most 1."""
+        """The input of the mapping: the raw value, or, with a reference, the raw value as a share of it, at most 1."""
         if self.reference is None:
             return raw
         usual = evidence.values.get(self.reference.evidence, self.reference.population)
@@ -177,9 +183,9 @@ class MeasureSpec:
         return min(1.0, raw / usual) if usual > 0 else 1.0
 
     def upward(self, value: float) -> float:
-        """A raw value oriented so that larger is better: itself, its negative, or its negative absolute value."""
+        """A raw value converted so that larger is better: unchanged, negated, or as the negated absolute value."""
         return value if self.better == "higher" else -value if self.better == "lower" else -abs(value)
 
     def raw_of(self, evidence: Evidence) -> float | None:
-        """The raw value, None where its evidence is missing."""
+        """The raw value, or None if its evidence is missing."""
         return evidence.values.get(self.evidence[0]) if self.raw is None else self.raw(evidence)

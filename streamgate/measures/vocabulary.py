@@ -1,4 +1,4 @@
-"""Texts for measures and reasons, the same in table, report and page."""
+"""Texts for measures and reasons, which the table, the report and the page share."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def vocabulary(specs: Iterable[MeasureSpec]) -> dict[str, Any]:
 
 
 def vocabulary_module(specs: Iterable[MeasureSpec]) -> str:
-    """The same as a JavaScript module that the pages import as `vocabulary.js`."""
+    """The vocabulary as a JavaScript module, which the pages import as `vocabulary.js`."""
     found = vocabulary(specs)
     return "".join(
         f"export const {name.upper()} = {json.dumps(found[name], ensure_ascii=True)};\n" for name in found

@@ -13,8 +13,8 @@ from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 def yaw_proxy(face: Face) -> float:
     """Head yaw estimated from five landmarks, degrees, > 0 when the nose moves to larger x.
 
-    The nose tip is about 0.55 eye distances in front of the plane of the eyes; along the face's own horizontal axis it
-    moves by 0.55 tan(yaw) times the (foreshortened) eye distance.
+    The tip of the nose is about 0.55 eye distances in front of the plane of the eyes, so it moves along the face's
+    horizontal axis by 0.55 tan(yaw) times the (foreshortened) eye distance.
     """
     eyes = face.landmarks[1] - face.landmarks[0]
     distance = float(np.hypot(*eyes))

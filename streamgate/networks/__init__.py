@@ -1,6 +1,6 @@
-"""Inference: from pictures to values, for the roles detector, recognizer, pose, expression and ifqa (design.md 2).
+"""Inference: runs the networks of the roles detector, recognizer, pose, expression and ifqa (docs/design.md 2).
 
-`Networks.open` finds the weights and provides one adapter per role; `Batcher` shares them among many tracks and
+`Networks.open` finds the weights and provides one adapter per role; `Batcher` shares the adapters among many tracks and
 sources; `alignment` computes the crop transforms.
 """
 

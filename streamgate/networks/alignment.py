@@ -1,4 +1,4 @@
-"""Crop transforms: similarity to the ArcFace template, the FFHQ square, boxes as matrices (docs/design.md 5).
+"""Transforms from source pictures to crops: ArcFace, FFHQ, expression and box crops (docs/design.md 5).
 
 Every matrix is float64 (2, 3) and maps source pixels to result pixels, with pixel centres at integers, as expected by
 `Picture.warp` and `cv2.warpAffine`. Landmarks are (5, 2) in the order of docs/design.md 5.
@@ -13,7 +13,7 @@ from streamgate.frames import Array
 ARCFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
-"""ArcFace's five landmarks in its 112 x 112 picture."""
+"""Positions of the five landmarks in ArcFace's 112 x 112 crop."""
 ARCFACE_TEMPLATE.flags.writeable = False
 
 ARCFACE_SIDE = 112
@@ -21,18 +21,18 @@ ARCFACE_SIDE = 112
 EXPRESSION_SIZE = (144, 128)
 """Height and width of the expression network's input."""
 EXPRESSION_EYE_DISTANCE = 52
-"""Pixels between the eyes in it for a frontal head."""
+"""Pixels between the eyes of a frontal head in the expression network's input."""
 EXPRESSION_EYE_ROW = 35.5
-"""Row of the eye line in it; this leaves room for the brows above and for the chin of an open mouth below."""
+"""Row of the eyes in the expression network's input, which leaves room for the brows above and an open mouth below."""
 _NOSE_DEPTH = 1.7
-"""Factor for the nose's shift along the eye line, by which the eye distance of a turned head is corrected."""
+"""Weight of the nose's shift along the eye line when the eye distance of a turned head is corrected."""
 
 
 def umeyama(source: Array, target: Array) -> Array:
     """The similarity transform (rotation, uniform scale, shift; no mirroring) that best maps `source` to `target`.
 
-    Least squares over points (K, 2), K >= 2 (Umeyama 1991). In the plane it has a closed form: with points as
-    complex numbers about their means, the factor is sum(conj(s) t) / sum(|s|^2).
+    It is the least-squares solution for points (K, 2), K >= 2 (Umeyama 1991). In the plane it has a closed form: if
+    points are complex numbers relative to their means, rotation and scale are sum(conj(s) t) / sum(|s|^2).
 
     Raises:
         ValueError: all source points are the same.
@@ -52,7 +52,7 @@ def umeyama(source: Array, target: Array) -> Array:
 def arcface_matrix(landmarks: Array, size: int = ARCFACE_SIDE) -> Array:
     """The matrix from landmarks to the ArcFace crop of `size` x `size` pixels."""
     scale = size / ARCFACE_SIDE
-    # Pixel centres: the centre of the first pixel moves from 0 to scale/2 - 1/2.
+    # Coordinates refer to pixel centres: scaling moves the centre of the first pixel from 0 to scale/2 - 1/2.
     return umeyama(landmarks, (ARCFACE_TEMPLATE + 0.5) * scale - 0.5)
 
 
@@ -79,15 +79,16 @@ def ffhq_matrix(landmarks: Array, size: int) -> Array:
     centre, x = _ffhq_axes(landmarks)
     gain = size / (2.0 * float(x @ x))
     linear = gain * np.array([x, _rot90(x)])
-    # Corners are the outer edges of the corner pixels, hence the half pixel.
+    # The square's corners are the outer corners of the crop's corner pixels, hence the half pixel.
     return np.column_stack([linear, np.full(2, size / 2.0 - 0.5) - linear @ centre])
 
 
 def expression_matrix(landmarks: Array) -> Array:
     """The matrix from landmarks to the expression network's crop; position and rotation depend only on the eyes.
 
-    The scale is based on the eye distance of the same head in frontal view: sqrt(e^2 + (1.7 n)^2), where e is the
-    distance in the picture and n the distance of the nose from the midpoint of the eyes along the eye line.
+    The scale is based on an estimate of the eye distance of the same head in frontal view: sqrt(e^2 + (1.7 n)^2), where
+    e is the eye distance in the picture, and n is the distance, along the eye line, of the nose from the midpoint of
+    the eyes.
 
     Raises:
         ValueError: the eyes coincide.
@@ -115,7 +116,7 @@ def box_matrix(box: Array, size: int) -> Array:
 
 
 def _ffhq_axes(landmarks: Array) -> tuple[Array, Array]:
-    """Centre of the FFHQ square and the vector from it to the middle of its right side (docs/design.md 5)."""
+    """Centre of the FFHQ square, and the vector from the centre to the middle of the right side (docs/design.md 5)."""
     points = np.asarray(landmarks, np.float64)
     eyes, mouth = (points[0] + points[1]) / 2, (points[3] + points[4]) / 2
     across, down = points[1] - points[0], mouth - eyes

@@ -1,7 +1,7 @@
 """One queue per role, shared by all tracks and sources, so that a GPU gets full batches.
 
-Results do not depend on the other items of a batch: `Session.run_pictures` guarantees this on the CPU, and to within
-1e-3 on a GPU. Queues are bounded: `submit` blocks while its role's queue is full.
+Results do not depend on the other items of a batch: `Session.run_pictures` guarantees this exactly on the CPU, and to
+within 1e-3 on a GPU. Queues are bounded: `submit` blocks while the role's queue is full.
 """
 
 from __future__ import annotations
@@ -26,23 +26,26 @@ from streamgate.networks.recognizer import RecognizerOutput
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """One item for a network: `role` is one of `weights.ROLES` or a measure with its own crop, `crop` RGB uint8 of the
-    size that it expects."""
+    """One item for a network.
+
+    `role` is one of `weights.ROLES`, or the name of a measure with its own crop; `crop` is RGB uint8 of the size that
+    the network expects.
+    """
 
     role: str
     crop: Array
 
 
 Runner = Callable[[Sequence[Array]], Sequence[Any]]
-"""Results in the order of the arrays, one each."""
+"""A function that returns one result for each array, in the same order."""
 Observer = Callable[[str, int, float], None]
-"""Called after each run with role, number of items and seconds."""
+"""A function that is called after each run with the role, the number of items and the seconds it took."""
 
 
 FILL_S = 0.005
-"""Longest time in seconds that an incomplete batch waits on a GPU while another batch of its role is running."""
+"""Maximum time in seconds that an incomplete batch waits on a GPU while another batch of its role is running."""
 _GPU_WORKERS = 2
-"""Threads per role on a GPU: one prepares and reads batches while the other's batch is on the device."""
+"""Threads per role on a GPU: one prepares a batch, or reads its results, while the batch of the other one runs."""
 _GPU_BATCHES_WAITING = 4
 _CLOSED = "the networks are closed: a Gate cannot be used after close() or its with block"
 
@@ -50,8 +53,9 @@ _CLOSED = "the networks are closed: a Gate cannot be used after close() or its w
 class Batcher:
     """Runs submitted pictures on worker threads and returns results as futures.
 
-    Results: "detector" list[Face]; "recognizer" RecognizerOutput, "expression" ExpressionOutput and "ifqa" IfqaOutput
-    of one face, without the N axis; "pose" float32 (3,) degrees. Use as a context manager.
+    The result of "detector" is a list[Face]; of "recognizer", "expression" and "ifqa" a RecognizerOutput,
+    ExpressionOutput or IfqaOutput of one face, without the N axis; of "pose" float32 (3,) in degrees. Use the batcher
+    as a context manager.
     """
 
     def __init__(
@@ -63,9 +67,10 @@ class Batcher:
         observe: Observer | None = None,
         fill_s: float = 0.0,
     ):
-        """Start `workers` threads per role; at most `max_batch` items per run, `limit` waiting per role and client.
+        """Start `workers` threads per role; a run has at most `max_batch` items.
 
-        With `fill_s` an incomplete batch waits up to that many seconds for more items while another one is running.
+        At most `limit` items wait per role and client. If `fill_s` is not 0, an incomplete batch waits up to that many
+        seconds for more items while another batch of its role is running.
         """
         self._inline = max_batch == 1
         sizes = {role: max_batch if isinstance(max_batch, int) else max_batch[role] for role in runners}
@@ -83,7 +88,7 @@ class Batcher:
         limit: int = 64,
         observe: Observer | None = None,
     ) -> Batcher:
-        """A batcher over open networks; `threshold` is the detector's.
+        """A batcher for open networks; `threshold` is the minimum score of a detected face.
 
         On the CPU, each item is a separate run, and up to `workers` runs of a role execute at once (default: one per
         core, at most 8, because each holds its own activations); on a GPU, batches are filled from all clients.
@@ -98,10 +103,10 @@ class Batcher:
     def submit(self, role: str, picture: Array, client: str = "") -> Future[Any]:
         """Queue one picture; the future returns its result or raises the exception of its run.
 
-        Clients are served round-robin: one with many requests (a crowd) does not starve the others.
+        Clients are served round-robin, so that a client with many requests (a crowd) does not starve the others.
 
         Raises:
-            KeyError: there is no such role (expression or ifqa without weights).
+            KeyError: the role has no network (expression or ifqa without weights).
             RuntimeError: the batcher is closed.
         """
         return self._queues[role].submit(picture, client)
@@ -109,9 +114,10 @@ class Batcher:
     def infer(self, requests: Sequence[InferenceRequest], client: str = "") -> list[Any]:
         """Results in the order of `requests`.
 
-        On a GPU, all are queued before waiting for the first. On the CPU, the calling thread runs the first one itself,
-        and then each one that no worker has started yet: handing a run to another thread and back takes the
-        interpreter lock three times, and in a busy service waiting for it takes longer than the run.
+        On a GPU, all requests are queued before the first result is awaited. On the CPU, the calling thread runs the
+        first request itself, and then each request that no worker has started yet: handing a run to another thread and
+        back acquires the interpreter lock three times, and in a busy service waiting for the lock takes longer than
+        the run.
         """
         if not self._inline:
             futures = [self.submit(request.role, request.crop, client) for request in requests]
@@ -127,7 +133,7 @@ class Batcher:
         return results
 
     def close(self) -> None:
-        """Finish what is queued, then stop the threads; a second call does nothing."""
+        """Finish the queued requests, then stop the threads; a second call does nothing."""
         for lane in self._queues.values():
             lane.close()
         for lane in self._queues.values():
@@ -143,7 +149,7 @@ class Batcher:
 
 
 def runners(networks: Networks, threshold: float) -> dict[str, Runner]:
-    """What the batcher runs for each role that has weights."""
+    """The functions that the batcher runs, for each role that has weights."""
 
     def recognize(crops: Sequence[Array]) -> list[RecognizerOutput]:
         out = networks.recognizer.run(np.stack(crops))
@@ -190,7 +196,7 @@ class _RoleQueue:
         self._fill_s = fill_s
         self._running = 0
         self._slots = Semaphore(workers)
-        # By client; the one that was served last is at the end.
+        # Waiting requests by client; the client that was served last is at the end.
         self._waiting: OrderedDict[str, deque[tuple[Array, Future[Any]]]] = OrderedDict()
         self._changed = Condition()
         self._closed = False
@@ -211,7 +217,10 @@ class _RoleQueue:
         return future
 
     def run(self, picture: Array) -> Any:
-        """Run one picture in the calling thread, in one of the role's slots: each run holds its own activations."""
+        """Run one picture in the calling thread.
+
+        Slots limit the number of runs at the same time, because each run holds its own activations.
+        """
         if self._closed:
             raise RuntimeError(_CLOSED)
         with self._slots:
@@ -235,13 +244,13 @@ class _RoleQueue:
                 if not self._waiting:
                     if self._closed:
                         return
-                    continue  # another worker took it
+                    continue  # another worker has taken the requests
                 taken: list[tuple[Array, Future[Any]]] = []
                 while self._waiting and len(taken) < self._max_batch:
                     taken.append(self._next())
                 self._running += 1
                 self._changed.notify_all()
-            # A future cancelled while it waited is dropped here; from now on it can no longer be cancelled.
+            # Requests that were cancelled while they waited are dropped; the others can no longer be cancelled.
             taken = [(picture, future) for picture, future in taken if future.set_running_or_notify_cancel()]
             if taken:
                 self._answer(taken)
@@ -265,7 +274,7 @@ class _RoleQueue:
         try:
             with self._slots:
                 results = self._run([picture for picture, _ in taken])
-        except BaseException as error:  # passed to the waiting callers; this thread must continue
+        except BaseException as error:  # passed to the callers, because this thread must continue
             for _, future in taken:
                 future.set_exception(error)
             return

@@ -1,12 +1,13 @@
-"""Score normalisation by a cohort: how similar a face is to many other people, which says nothing about its identity.
+"""Score normalisation by a cohort: corrects similarities of faces that resemble many other people.
 
-Toddlers, the most extreme group, resemble each other more than adults do in a network trained on few of them: a cosine
-that not one in a million pairs of adults reaches is common among them. So each face is first compared with a cohort,
-the mean embeddings of small groups of people that come with the recognizer. A face that is closer to the cohort than an
-ordinary adult must also be closer to another face before both count as one person. (This is adaptive symmetric score
-normalisation, Matejka et al., Interspeech 2017, in one direction only: it never raises a similarity. It uses the mean
-of the cohort's cosines and not their spread, because the spread is small for adults and raised the similarity of their
-rarest impostors.)
+A network that was trained on few toddlers gives them embeddings that are close together: cosines that fewer than one in
+a million pairs of different adults reach are common among different toddlers. So each face is first compared with a
+cohort, the mean embeddings of small groups of people, which comes with the recognizer. The closer a face is to the
+cohort, compared with an ordinary adult, the closer it must be to another face before both count as one person.
+
+This is adaptive symmetric score normalisation (Matejka et al., Interspeech 2017) in one direction only: it never raises
+a similarity. It uses the mean of the cohort's cosines, but not their spread: the spread is small for adults, and
+dividing by it raised the similarity of the most similar pairs of different adults.
 """
 
 from __future__ import annotations
@@ -41,21 +42,24 @@ class Cohort:
         """Read the cohort from a file next to a recognizer's weights.
 
         Raises:
-            WeightsError: the file is missing, changed, or does not match its card.
+            WeightsError: the file is missing, was changed, or does not match its card.
         """
         if not file.path.is_file() or sha256_of(file.path) != file.sha256:
             raise WeightsError(f"{file.path} is missing or changed; reinstall streamgate")
         with np.load(file.path, allow_pickle=False) as arrays:
             centroids = np.asarray(arrays["centroids"], np.float32)
         if centroids.ndim != 2 or len(centroids) < file.nearest:
-            raise WeightsError(f"{file.path}: has centroids {centroids.shape}, but its card requires {file.nearest}")
+            raise WeightsError(
+                f"{file.path} has centroids of shape {centroids.shape}, but its card requires at least {file.nearest} "
+                "centroids; reinstall streamgate"
+            )
         return cls(centroids, file.nearest, file.usual)
 
     def add_offset(self, template: Template) -> Template:
-        """`template` with the offset that normalises its similarities."""
+        """Return `template` with the offset that normalises its similarities."""
         return replace(template, offset=self.offset(template.vector))
 
     def offset(self, vector: Array) -> float:
-        """How much closer than usual a face is to its nearest centroids, at least 0; `vector` unit float32 (D,)."""
+        """How much closer than usual a face is to its nearest centroids, at least 0; `vector`: float32 (D,), unit."""
         cosines = np.sort(self.centroids.astype(np.float64) @ vector.astype(np.float64))
         return max(0.0, float(cosines[-self.nearest :].mean()) - self.usual)

@@ -24,7 +24,7 @@ from streamgate.weights.parameters import identity_of, parameters_of
 from streamgate.weights.store import Weights, pulled
 
 OUTPUT = "value"
-"""Name of the single output of such a measure."""
+"""Name of the single output of a measure that takes its own crop."""
 MAX_BYTES = 2 << 30
 
 
@@ -37,14 +37,14 @@ class CropOutput:
 
 
 Rate = Callable[[Array], tuple[Array, Array | None]]
-"""Crops RGB uint8 (N, S, S, 3) -> values (N,) and maps (N, h, w) or None."""
+"""A function of crops RGB uint8 (N, S, S, 3); returns values (N,) and maps (N, h, w), or None instead of maps."""
 
 
 class CropMeasure:
     """An opened measure that rates crops. Thread-safe if its engine is.
 
     `sha256` is the hash of its file or parameters; `record` is its entry for `summary.json`; `notes` are remarks for
-    the user about how it runs on a GPU, and may grow.
+    the user about how it runs on a GPU; later runs may add more.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class CropMeasure:
         }  # fmt: skip
 
     def run(self, crops: Sequence[Array]) -> list[CropOutput]:
-        """Rate crops; if that fails, the values are NaN and a warning is issued.
+        """Rate crops; if that fails, issues a warning and returns NaN for each crop.
 
         Raises DeviceError if a GPU fails.
         """
@@ -77,7 +77,7 @@ class CropMeasure:
             return [CropOutput(float(value), None if maps is None else maps[row]) for row, value in enumerate(values)]
         except DeviceError:
             raise
-        except Exception as error:  # an error of a third-party network or library affects only these faces
+        except Exception as error:  # an error in a third-party network or library affects only these faces
             words = one_line(f"{type(error).__name__}: {error}")
             warnings.warn(f"measure {self.name} failed on a face ({words})", stacklevel=2)
             return [CropOutput(float("nan")) for _ in crops]
@@ -101,7 +101,10 @@ def open_measure(spec: MeasureSpec, device: Device, threads: int) -> CropMeasure
     try:
         single = niqe(*parameters) if card.engine == "niqe" else brisque(*parameters)
     except (ValueError, KeyError, OSError) as error:
-        raise WeightsError(f"{spec.name}: its parameters cannot be read ({one_line(str(error))})") from None
+        raise WeightsError(
+            f"measure {spec.name}: its parameters cannot be read ({one_line(str(error))}); run `streamgate models pull "
+            "measures`"
+        ) from None
     return CropMeasure(spec.name, card, lambda crops: (np.array([single(one) for one in crops]), None),
                        identity_of(card.engine))  # fmt: skip
 
@@ -111,7 +114,7 @@ def _of_onnx(name: str, card: CropCard, device: Device, threads: int) -> CropMea
     what = f"measure {name}: {display(path)}"
     try:
         if not path.is_file() or path.stat().st_size > MAX_BYTES:
-            raise WeightsError(f"{what}: no such file, or larger than 2 GiB; check measures.{name}.onnx")
+            raise WeightsError(f"{what} does not exist or is larger than 2 GiB; check measures.{name}.onnx")
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise WeightsError(f"{what} cannot be read ({error.strerror})") from None
@@ -124,17 +127,17 @@ def _of_graph(name: str, card: CropCard, weights: Weights, device: Device, threa
     session = RowSession(weights, device, threads)
     (shape, dtype), *others = session.inputs
     if others:
-        raise WeightsError(f"{what} has {1 + len(others)} inputs; a measure must have one, a batch of crops")
+        raise WeightsError(f"{what} has {1 + len(others)} inputs; export it with one input, a batch of crops")
     known = [size if isinstance(size, int) else None for size in shape]
     if len(known) != 4 or dtype not in ("tensor(float)", "tensor(uint8)", "tensor(float16)"):
-        raise WeightsError(f"{what} takes {dtype} of shape {list(shape)}; a measure must take a batch of pictures")
+        raise WeightsError(f"{what} takes {dtype} of shape {list(shape)}; export it for a batch of pictures")
     channels_last = known[3] in (1, 3) and known[1] not in (1, 3)
     channels = known[3] if channels_last else known[1]
     sides = known[1:3] if channels_last else known[2:]
     if channels not in (None, 1 if card.colour == "grey" else 3):
         raise WeightsError(f"{what} takes {channels} channels; set measures.{name}.colour to match")
     if known[0] not in (None, 1):
-        raise WeightsError(f"{what} takes batches of {known[0]}; export it with a dynamic batch size, or a size of 1")
+        raise WeightsError(f"{what} takes batches of {known[0]}; export it with a dynamic batch size, or with size 1")
     if any(side not in (None, card.size) for side in sides):
         raise WeightsError(f"{what} takes pictures of {sides[0]}x{sides[1]}; set measures.{name}.size to match")
     for output in (card.output, card.map):
@@ -148,14 +151,14 @@ def _of_graph(name: str, card: CropCard, weights: Weights, device: Device, threa
 
     two = np.full((1 if known[0] == 1 else 2, card.size, card.size, 3), 128, np.uint8)
     try:
-        # Checked on a whole batch, because a graph with one value per batch would pass `run_rows`.
+        # Checked with a batch of several crops, because `run_rows` could not detect a graph with one value per batch.
         _numbers(session.run(_batch(two, card, channels_last, dtype))[output], output, len(two))
         rate(two)
     except DeviceError:
         raise
     except Exception as error:
         reason = one_line((str(error).splitlines() or [""])[0])
-        raise WeightsError(f"{what} does not rate a crop of {card.size} pixels ({reason})") from None
+        raise WeightsError(f"{what} fails on a crop of {card.size} pixels ({reason})") from None
     return CropMeasure(name, card, rate, weights.sha256, weights.licence, session.notes)
 
 
@@ -206,13 +209,13 @@ def _of_pyiqa(spec: MeasureSpec, card: CropCard, device: Device) -> CropMeasure:
                 f"device {device.name}: measure {spec.name} needs torch with CUDA, but torch {torch.__version__} "
                 "finds no CUDA device; install the build for your CUDA from pytorch.org, or use --device cpu"
             )
-        # Disabled as for the other networks: TF32 changes values by 1e-2.
+        # TF32 is disabled, as for the other networks, because it changes values by 1e-2.
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
         metric: Any = pyiqa.create_metric(card.file, device=torch.device(where))
     except Exception as error:
         raise WeightsError(f"measure {spec.name}: pyiqa cannot create the metric {one_line(card.file)!r} "
-                           f"({one_line(str(error))})") from None  # fmt: skip
+                           f"({one_line(str(error))}); check measures.{spec.name}.pyiqa") from None  # fmt: skip
     if getattr(metric, "metric_mode", "NR") != "NR":
         raise WeightsError(
             f"measure {spec.name}: {one_line(card.file)} needs a reference picture; use a no-reference metric"
@@ -221,7 +224,8 @@ def _of_pyiqa(spec: MeasureSpec, card: CropCard, device: Device) -> CropMeasure:
     if falls != (spec.better == "lower"):
         right = "lower" if falls else "higher"
         raise WeightsError(
-            f'measure {spec.name}: {right} values of {one_line(card.file)} are better; set better = "{right}"'
+            f'measure {spec.name}: {right} values of {one_line(card.file)} are better; set '
+            f'measures.{spec.name}.better = "{right}"'
         )
 
     def values_of(crops: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Face detection: one interface to detectors of all supported output layouts."""
+"""Face detection: one interface for detectors with any of the supported output layouts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from streamgate.networks.priors import suppress
 from streamgate.networks.sessions import Session
 
 STRIDE = 32
-"""Input sides must be multiples of the coarsest stride; pictures are padded at the right and bottom."""
+"""The coarsest stride. Pictures are padded at the right and bottom to sides that are multiples of it."""
 
 NMS_OVERLAP = 0.4
 MAX_CANDIDATES = 2000
-"""Maximum number of decoded locations above the threshold, best first; a crowd of 300 faces has about that many."""
+"""Maximum number of locations that are decoded, those with the best scores; a crowd of 300 faces needs about as many.
+"""
 
 _PAD = (123, 117, 104)
 """The networks' mean colour, so that padding looks like the zeros that their convolutions pad with."""
@@ -36,9 +37,9 @@ class Detector:
     def detect(self, pictures: Sequence[Array], threshold: float = 0.5) -> list[list[Face]]:
         """Faces of each picture, best score first, in pixels of that picture.
 
-        Pictures are RGB uint8 (h, w, 3) of any size and are not scaled. Faces from about 10 to 500 pixels are found, so
-        pass a thumbnail at a scale where the smallest face of interest has 16 pixels. Boxes may extend beyond the
-        picture. Pictures of the same padded size share a run on a GPU.
+        Pictures are RGB uint8 (h, w, 3) of any size and are not scaled. Faces of about 10 to 500 pixels are found, so
+        pass a thumbnail in which the smallest face of interest has 16 pixels. Boxes may extend beyond the picture. On a
+        GPU, pictures of the same padded size share a run.
         """
         shapes = [_padded_shape(picture) for picture in pictures]
         found: list[list[Face]] = [[] for _ in pictures]
@@ -51,7 +52,7 @@ class Detector:
         return found
 
     def _faces(self, outputs: Outputs, shape: Shape, threshold: float) -> list[Face]:
-        """Decode one picture's values; `shape` is that of the padded picture."""
+        """Decode the outputs for one picture; `shape` is the shape of the padded picture."""
         scores = self._layout.scores(outputs)
         above = np.flatnonzero(scores >= threshold)
         if len(above) > MAX_CANDIDATES:

@@ -1,4 +1,4 @@
-"""Loading ONNX Runtime, and the device that networks run on."""
+"""Loads ONNX Runtime and chooses the device that networks run on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OLDER = "pip uninstall onnxruntime-gpu, then pip install 'streamgate[gpu-cu12]'
 _CAPABILITY = (75, 76)
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
 _LOWEST = {13: (7, 5)}
-"""Lowest compute capability that a CUDA generation supports: 7.5 is Turing."""
+"""Lowest compute capability that a CUDA generation supports; 7.5 is Turing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,12 @@ class Device:
 
     @property
     def memory(self) -> tuple[str, int]:
-        """ONNX Runtime's name for its memory: type and index."""
+        """The device's memory as ONNX Runtime names it: type and index."""
         return ("cpu", 0) if self.index is None else ("cuda", self.index)
 
     @property
     def provider(self) -> str:
-        """Name of the execution provider of ONNX Runtime that runs on it."""
+        """Name of ONNX Runtime's execution provider for the device."""
         return "CPUExecutionProvider" if self.index is None else "CUDAExecutionProvider"
 
     def providers(self, *, graphs: bool = False) -> list[Any]:
@@ -65,16 +65,16 @@ class Device:
             "device_id": self.index,
             # TF32 changes values by 1e-2.
             "use_tf32": 0,
-            # Deterministic: selects the same kernel for a shape every time.
+            # Always selects the same kernel for a shape, so results are deterministic.
             "cudnn_conv_algo_search": "HEURISTIC",
-            # Leaves memory for decoders and other programs.
+            # Allocates only what is needed, which leaves memory for decoders and other programs.
             "arena_extend_strategy": "kSameAsRequested",
             "enable_cuda_graph": int(graphs),
         }
         return [(self.provider, settings), "CPUExecutionProvider"]
 
     def call(self, work: Callable[[], Result]) -> Result:
-        """Run `work` in the single thread of this process that uses the device; returns or raises what it does.
+        """Run `work` in the single thread of this process that uses the device; returns its result or raises its error.
 
         ONNX Runtime captures CUDA graphs per thread, and during a capture no other thread may allocate or copy.
         """
@@ -97,8 +97,8 @@ class Device:
 def load_onnxruntime() -> Any:
     """Import `onnxruntime` with telemetry disabled.
 
-    Since 1.32 it sends data about the machine and the models to its vendor unless the environment variable is set
-    before the first import; the call also stops telemetry that an earlier import by other code may have started.
+    ONNX Runtime 1.32 and later send data about the machine and the models to the vendor unless an environment variable
+    is set before the first import. In case other code has already imported it, a call also stops the telemetry.
 
     Raises:
         StreamgateError: ONNX Runtime is not installed, or the installation is broken; says what to install.
@@ -109,7 +109,7 @@ def load_onnxruntime() -> Any:
 
         onnxruntime.disable_telemetry_events()
     except (ImportError, AttributeError) as error:
-        # Two packages share the same folder: removing one of them leaves an empty module.
+        # Two packages install into the same folder, and uninstalling one of them leaves an empty module.
         raise StreamgateError(
             "ONNX Runtime is not installed, or broken by two of its packages in one environment: pip uninstall "
             "onnxruntime onnxruntime-gpu, then pip install 'streamgate[cpu]' (or 'streamgate[gpu]' with CUDA)"
@@ -118,7 +118,7 @@ def load_onnxruntime() -> Any:
 
 
 def choose_device(wanted: str) -> Device:
-    """The device for "auto", "cpu", "cuda" or "cuda:N"; "auto" uses the first GPU if everything that it needs loads.
+    """The device for "auto", "cpu", "cuda" or "cuda:N"; "auto" is the first GPU if its driver and libraries work.
 
     Raises:
         UsageError: `wanted` has another value.
@@ -137,12 +137,12 @@ def choose_device(wanted: str) -> Device:
         return Device(f"cuda:{index}", reason, bound=True)
     if kind == "cuda":
         raise DeviceError(f"device {wanted!r} is not available: {missing}; or use --device cpu")
-    # Installation hints are only for users who requested a GPU.
+    # The installation hint after the semicolon is only for users who requested a GPU.
     return Device(CPU, f"no GPU: {missing.partition(';')[0]}")
 
 
 def _missing_for_cuda(index: int) -> str | None:
-    """What prevents CUDA device `index` from working, with a remedy if there is one; None if nothing is known to."""
+    """What prevents the use of CUDA device `index`, with a remedy if there is one; None if no problem was found."""
     ort = load_onnxruntime()
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         return f"the installed ONNX Runtime has no CUDA; {_GPU_PACKAGES}"
@@ -152,10 +152,11 @@ def _missing_for_cuda(index: int) -> str | None:
 def preload_cuda(ort: Any) -> str | None:
     """Load the CUDA and cuDNN libraries that the `gpu` extras install; returns what is missing, or None.
 
-    ONNX Runtime does not search where pip installs them: without this every session would run on the CPU.
+    ONNX Runtime does not search the folders where pip installs them, so without this call every session would run on
+    the CPU.
     """
     printed = io.StringIO()
-    # It reports failures by printing.
+    # `preload_dlls` prints its failures instead of raising an exception.
     with redirect_stdout(printed), redirect_stderr(printed):
         try:
             ort.preload_dlls()
@@ -166,7 +167,7 @@ def preload_cuda(ort: Any) -> str | None:
     try:
         ctypes.CDLL(_CUDNN)
     except OSError:
-        # `preload_dlls` does not report it, and without it no convolution runs.
+        # `preload_dlls` does not report a missing cuDNN, without which convolutions cannot run.
         names.append(_CUDNN)
     if names:
         return f"libraries of CUDA {ort.cuda_version} cannot be loaded ({', '.join(names)}); {_GPU_PACKAGES}"
@@ -174,23 +175,23 @@ def preload_cuda(ort: Any) -> str | None:
 
 
 def _driver_fault(index: int, cuda: str) -> str | None:
-    """Ask the NVIDIA driver (libcuda) whether device `index` exists and supports programs for `cuda` ("13.0").
+    """Ask the NVIDIA driver (libcuda) whether device `index` exists and supports CUDA version `cuda`, such as "13.0".
 
-    Returns what is wrong, or None.
+    Returns a description of the problem, or None.
     """
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return "there is no NVIDIA driver (libcuda.so.1 cannot be loaded); install the driver of the card"
     if code := driver.cuInit(0):
-        return f"the NVIDIA driver cannot be initialized (cuInit returns error {code}); see `nvidia-smi`"
+        return f"the NVIDIA driver cannot be initialized (cuInit returns error {code}); check it with `nvidia-smi`"
     count, card, known, *capability = (ctypes.c_int(0) for _ in range(5))
     driver.cuDeviceGetCount(ctypes.byref(count))
     if index >= count.value:
-        return f"the NVIDIA driver has {count.value} device(s), numbered from 0"
+        return f"the NVIDIA driver reports {count.value} device(s), numbered from 0"
     wanted = int(cuda.partition(".")[0] or 0)
     driver.cuDriverGetVersion(ctypes.byref(known))
-    # A driver runs programs of its own CUDA generation and of earlier ones.
+    # A driver supports programs of its own CUDA generation and of earlier generations.
     if known.value // 1000 < wanted:
         has = f"{known.value // 1000}.{known.value % 1000 // 10}"
         return (
@@ -209,8 +210,9 @@ def _driver_fault(index: int, cuda: str) -> str | None:
 def page_lock(buffer: Array, index: int) -> str | None:
     """Page-lock a buffer, so that CUDA device `index` can copy from it directly; returns None, or why it failed.
 
-    ONNX Runtime's Python packages have no allocator for such memory: `OrtValue` only accepts the allocator of a device
-    that was registered as a plugin, and in these packages CUDA is not. Call it in the device's thread.
+    ONNX Runtime's Python packages cannot allocate page-locked memory: `OrtValue` only accepts allocators of devices
+    that were registered as plugins, and in these packages CUDA is not a plugin. Call this function in the device's
+    thread.
     """
     major = (load_onnxruntime().cuda_version or "").partition(".")[0]
     try:
@@ -218,7 +220,7 @@ def page_lock(buffer: Array, index: int) -> str | None:
     except OSError:
         return f"libcudart.so.{major} cannot be loaded"
     address, size = ctypes.c_void_p(buffer.ctypes.data), ctypes.c_size_t(buffer.nbytes)
-    portable = 1  # for every context of the process
+    portable = 1  # the memory is page-locked for all CUDA contexts of the process
     if code := runtime.cudaSetDevice(index) or runtime.cudaHostRegister(address, size, portable):
         return f"CUDA returns error {code}"
     weakref.finalize(buffer, _unlock, runtime, address, index).atexit = False
@@ -226,7 +228,7 @@ def page_lock(buffer: Array, index: int) -> str | None:
 
 
 def _unlock(runtime: Any, address: Any, index: int) -> None:
-    # This may run in any thread: without this call CUDA would allocate memory on the first card.
+    # This may run in any thread; if the device were not set, CUDA would allocate memory on the first card.
     runtime.cudaSetDevice(index)
     runtime.cudaHostUnregister(address)
 

@@ -1,4 +1,4 @@
-"""Facial expression: mouth, eyes, brows, directions of head and gaze; whether the face is covered, and real."""
+"""Facial expression: mouth, eyes, brows, the directions of head and gaze, and whether the face is covered and real."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ _LIDS = (
     (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),
 )
 _LANDMARKS = (*_LIDS, (1,), (61,), (291,))
-"""Mesh points whose mean is a landmark: eyes, nose, corners of the mouth; left and right as seen in the picture."""
+"""For each landmark (eyes, nose, corners of the mouth, left before right as seen in the picture) the points of the mesh
+whose mean it is."""
 _OFFSETS = EXPRESSION_EYE_DISTANCE * np.array(
     [[-0.01, -0.02], [0.01, -0.02], [0.0, -0.06], [-0.01, -0.01], [0.01, -0.01]]
 )
-"""Mean offset from there to the detector's landmarks, in pixels of the crop."""
+"""Mean offset from these means of mesh points to the detector's landmarks, in pixels of the crop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ class ExpressionOutput:
     """Result for one face.
 
     Attributes:
-        yaw, pitch: degrees, as seen in its upright picture.
-        signals: the signals by name.
+        yaw, pitch: degrees, relative to the crop, in which the face is upright.
+        signals: values of the card's signals, by name; see `NEEDED`.
         landmarks: the five landmarks, float64 (5, 2), in pixels of the crop.
         visible: share of the face that is not covered, 0..1; None if the graph has no such output.
         real: 0..1, below 0.5 for a face that is drawn, rendered or sculpted; None if the graph has no such output.
@@ -58,10 +59,10 @@ class ExpressionOutput:
 
 
 class ExpressionNetwork:
-    """Expressions of faces aligned by their eyes. Thread-safe."""
+    """Runs the expression network on faces that are aligned by their eyes. Thread-safe."""
 
     def __init__(self, session: Session) -> None:
-        """Raises WeightsError if the card's `output.signals` or `output.points` lacks a required entry."""
+        """Raises WeightsError if `output.signals` or `output.points` on the card lacks an entry that is needed."""
         session.need_outputs("pose", "signals", "points")
         self._session = session
         self._names = tuple(str(name) for name in session.weights.output.get("signals", ()))
@@ -82,7 +83,7 @@ class ExpressionNetwork:
         signals, pose, points = outputs["signals"], outputs["pose"], outputs["points"]
         if signals.shape[1] != len(self._names):
             name = self._session.weights.name
-            raise WeightsError(f"{name}: outputs {signals.shape[1]} signals, but its card lists {len(self._names)}")
+            raise WeightsError(f"{name}: returns {signals.shape[1]} signals, but its card lists {len(self._names)}")
         optional = [outputs[name].tolist() if name in outputs else [None] * len(crops) for name in ("visible", "real")]
         return [
             ExpressionOutput(

@@ -1,6 +1,6 @@
-"""Preparing graphs for a GPU: pixels are normalised inside the graph, which may run in half precision.
+"""Prepares graphs for a GPU: normalises pixels inside the graph, and optionally converts the graph to half precision.
 
-Needs the package onnx, which the `gpu` extras install. Not used on the CPU.
+Requires the package onnx, which the `gpu` extras install. Not used on the CPU.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from streamgate.weights.catalog import InputSpec
 
 PRECISIONS = ("fp32", "fp16")
 HEAD_FROM = "features"
-"""Output of recognizers that is the input of SER-FIQ's head, which always stays in fp32."""
+"""Output of recognizers that is the input of SER-FIQ's part of the graph, which always remains in fp32."""
 
 _FULL_PRECISION = (
     "LayerNormalization", "Pow", "ReduceMean", "ReduceMin", "ReduceSum", "Sigmoid", "Softmax", "Sqrt",
 )  # fmt: skip
-"""Operators that sum over many values or compute final values; they stay in fp32, at no cost because they are few and
-small."""
+"""Operators that sum over many values or compute final values. They remain in fp32, which costs no time because they
+are few and small."""
 
 
 def prepare(content: bytes, spec: InputSpec, precision: str) -> bytes:
-    """Convert the graph to input uint8 (N, H, W, 3) RGB and to `precision`.
+    """Convert the graph so that its input is RGB uint8 (N, H, W, 3), and to `precision`.
 
     Outputs are float32 in both precisions. With "fp32" they are bit-identical to those of the original graph with
     `sessions.as_input`.
@@ -38,8 +38,8 @@ def prepare(content: bytes, spec: InputSpec, precision: str) -> bytes:
         import onnx
     except ImportError as error:
         raise StreamgateError(
-            "a GPU needs the package onnx to prepare the networks for it: pip install onnx (the extras gpu and "
-            "gpu-cu12 bring it)"
+            "the package onnx, which prepares the networks for a GPU, is not installed: pip install onnx (the extras "
+            "gpu and gpu-cu12 include it)"
         ) from error
     model = onnx.load_model_from_string(content)
     if spec.dtype != "uint8":
@@ -83,7 +83,7 @@ def _take_pixels(model: Any, spec: InputSpec) -> None:
 
 
 def _halved(model: Any) -> Any:
-    """The graph in half precision, except for the parts that must stay in fp32."""
+    """The graph in half precision, except for the parts that must remain in fp32."""
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
     _widen_constants(model.graph)
@@ -100,7 +100,7 @@ def _halved(model: Any) -> Any:
 
 
 def _widen_constants(graph: Any) -> None:
-    """Turn constants into float32 initializers: the conversion leaves those that only fp32 nodes use unchanged."""
+    """Replace constants by float32 initializers, because the conversion keeps initializers of fp32 nodes unchanged."""
     from onnx import TensorProto, numpy_helper
 
     stored = {one.name: one for one in graph.initializer}
@@ -127,7 +127,7 @@ def _widen_constants(graph: Any) -> None:
 def _head(graph: Any) -> list[str]:
     """Names of the nodes that depend on the output `HEAD_FROM`."""
     behind, names = {HEAD_FROM}, []
-    for node in graph.node:  # topologically sorted, as ONNX requires
+    for node in graph.node:  # in topological order, which ONNX requires
         if behind.intersection(node.input):
             behind.update(node.output)
             names.append(node.name)
@@ -135,9 +135,10 @@ def _head(graph: Any) -> list[str]:
 
 
 def _join_full_precision(graph: Any) -> None:
-    """Remove the round trip through fp16 that the conversion inserts between two fp32 nodes.
+    """Remove the casts to fp16 and back that the conversion inserts between two fp32 nodes.
 
-    Before ONNX Runtime 1.32 it also adds duplicate casts of the same name, one per node that needs it; keep only one.
+    Before ONNX Runtime 1.32, the conversion also adds one cast per node that uses a value, all with the same name; only
+    one of them is kept.
     """
     from onnx import TensorProto
 

@@ -12,9 +12,9 @@ CROP_SIDE = 256
 
 @dataclass(frozen=True, slots=True)
 class IfqaOutput:
-    """Rows for N faces: `score` float32 (N,) and `map` float32 (N, 256, 256), both 0..1, higher is better.
+    """Results for N faces: `score` float32 (N,) and `map` float32 (N, 256, 256), both 0..1, higher is better.
 
-    The batcher returns one face, without the N axis.
+    From the batcher, it is the result for one face, without the N axis.
     """
 
     score: Array
@@ -26,7 +26,7 @@ class IfqaOutput:
 
 
 class IfqaNetwork:
-    """Realness of FFHQ-aligned crops. Thread-safe."""
+    """Runs the IFQA network on FFHQ-aligned crops. Thread-safe."""
 
     def __init__(self, session: Session) -> None:
         session.need_outputs("score", "map")

@@ -1,6 +1,6 @@
-"""Running a graph with inputs and outputs in device memory, in batches of a fixed size.
+"""Runs a graph with inputs and outputs in device memory, in batches of a fixed size.
 
-This is the code path for GPUs. A `Device` with `bound` takes it on the CPU too; only the provider differs.
+This is the code path for GPUs. A CPU `Device` with `bound` uses it as well; only the provider differs.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ BATCH = 32
 _BATCHES = {"detector": 8, "ifqa": 16}
 """Batch sizes for roles with large pictures."""
 SHAPES = 8
-"""Picture shapes for which buffers are kept; for a detector they vary with the sources."""
+"""Number of picture shapes for which buffers are kept; a detector's pictures differ in shape from source to source."""
 HOST_BUFFERS = 2
-"""Host buffers per shape: one is filled while the other is copied."""
+"""Number of host buffers per shape: one is filled while the other is copied to the device."""
 _SMALLEST = 64
-"""Side of the picture that is used to test a graph for pictures of any size."""
+"""Side of the test picture for a graph that takes pictures of any size."""
 _MEMORY_FULL = ("failed to allocate", "out of memory", "alloc_failed", "allocation_failed", "bad allocation")
-"""Messages of ONNX Runtime, CUDA, cuDNN and cuBLAS when memory is full."""
+"""Parts of the messages of ONNX Runtime, CUDA, cuDNN and cuBLAS when memory is full."""
 _FAULT = re.compile(r"\b(CUDA|CUDNN|CUBLAS|CURAND|CUFFT)( failure|_STATUS| error)", re.IGNORECASE)
-"""The beginning of their messages when the device fails."""
+"""Matches the part of an error message that describes a failure of the device."""
 
 _DEVICE_OPERATORS = frozenset(
     {
@@ -54,15 +54,15 @@ def batch_of(roles: Sequence[str]) -> int:
 
 
 class BoundGraph:
-    """A graph that takes pictures uint8 (N, H, W, 3), on a device. Thread-safe.
+    """Runs a graph that takes pictures uint8 (N, H, W, 3) on a device. Thread-safe.
 
-    Each run has the same number of rows; the last row is repeated to fill it. So the same kernels are always used, and
-    the other rows of a batch affect a result only by rounding. When memory is full the batch size is halved, and a note
-    is added.
+    Each run has the same number of rows; if there are fewer, the last row is repeated. So the same kernels are always
+    used, and the other rows of a batch affect a result only by rounding. If memory is full, the batch size is halved,
+    and a note is added.
 
     Args:
         open_session: opens the graph with the given providers and batch size; may raise any error of ONNX Runtime.
-        device: where to run it.
+        device: where to run the graph.
         name: name of the network for messages.
         batch: rows per run.
         graphs: capture runs as CUDA graphs on a GPU; requires that all pictures have the same size.
@@ -81,7 +81,7 @@ class BoundGraph:
         self.batch = batch
         """Rows per run; reduced when memory was full."""
         self.notes: list[str] = []
-        """Remarks for the user about anything that is not optimal, one line each."""
+        """Remarks for the user about anything that makes the graph slower, one line each."""
         self._buffers: OrderedDict[tuple[int, ...], _Buffers] = OrderedDict()
         self._mutex = Lock()
         self._graphs = graphs and device.index is not None
@@ -91,7 +91,7 @@ class BoundGraph:
         """All outputs by name for N >= 1 pictures, float32 (N, ...).
 
         Raises:
-            DeviceError: the device failed, or has not enough memory for a single row.
+            DeviceError: the device failed, or does not have enough memory for a single row.
         """
         parts: list[list[Array]] = []
         done = 0
@@ -114,7 +114,7 @@ class BoundGraph:
         except Exception as error:  # onnxruntime raises its own, unrelated exception types
             if not is_full(error) or size == 1:
                 raise device_error(self._device, self._name, error) from error
-        # Outside the handler: the error's traceback keeps alive the buffers whose memory is needed here.
+        # After the except block, because the error's traceback holds the buffers whose memory is needed here.
         self._halve(size, call)
         return None
 
@@ -132,9 +132,9 @@ class BoundGraph:
         if isinstance(rows, int):
             self.batch = rows
         if self._graphs and not all(isinstance(size, int) for size in sizes):
-            # A CUDA graph has a fixed shape: each new shape would be captured while decoders use the device.
+            # A CUDA graph has a fixed shape, so each new shape would be captured while decoders use the device.
             self._reopen()
-        # Fail early, and capture graphs before anything else uses the device.
+        # A test run reports errors early, and captures CUDA graphs before anything else uses the device.
         picture = np.zeros((1, *(size if isinstance(size, int) else _SMALLEST for size in sizes)), np.uint8)
         failed = self._failure_of(picture)
         if failed is not None and self._graphs:
@@ -146,7 +146,7 @@ class BoundGraph:
         self.notes += notes_on(self._session, self._device, self._name)
 
     def _failure_of(self, picture: Array) -> DeviceError | None:
-        """Run it until CUDA graphs are captured; returns the error if that fails."""
+        """Run `picture` until CUDA graphs are captured; returns the error if that fails."""
         try:
             # The second run captures the graph.
             for _ in range(2):
@@ -168,7 +168,7 @@ class BoundGraph:
         return None
 
     def _not_opened(self, error: Exception) -> WeightsError | DeviceError:
-        """The error for a session that cannot be opened; a try on the CPU shows whether graph or device is at fault."""
+        """The error for a session that cannot be opened; if it opens on the CPU, the cause is the device."""
         if self._device.index is None or self._opened(["CPUExecutionProvider"]) is not None:
             return WeightsError(f"{self._name}: cannot be run ({_reason(error)})")
         return device_error(self._device, self._name, error)
@@ -194,7 +194,7 @@ class BoundGraph:
     def _halve(self, size: int, call: _Call) -> None:
         with self._mutex:
             if self.batch != size:
-                return  # another thread did it
+                return  # another thread has already halved the batch size
             self.batch = size // 2
             call(self._reopen)
             self.notes.append(
@@ -203,8 +203,8 @@ class BoundGraph:
             )
 
     def _reopen(self) -> None:
-        """Open the session again, without CUDA graphs: a later capture would disturb other users of the device."""
-        # First release the old buffers, even if another thread still waits to use them.
+        """Open the session again without CUDA graphs, because capturing them now would disturb work on the device."""
+        # The old buffers are released first, even if another thread still waits to use them.
         for buffers in self._buffers.values():
             buffers.release()
         self._buffers.clear()
@@ -225,7 +225,7 @@ class _Buffers:
         self._io: Any = None
         self._results: list[Any] = []
         self.fault: str | None = None
-        """Why the host memory is not page-locked; None if it is, or does not have to be."""
+        """Why the host memory could not be page-locked; None if it is page-locked, or need not be."""
 
     def run(self, rows: Array, call: _Call) -> _Outputs:
         """Outputs of the rows; None if the memory was released in the meantime."""
@@ -249,10 +249,10 @@ class _Buffers:
 
     def _allocate(self) -> None:
         if self._session is None or self._given is not None:
-            return  # released, or allocated for another thread
+            return  # the buffers were released, or another thread has allocated them
         given = self._ort.OrtValue.ortvalue_from_shape_and_type(self._shape, np.uint8, *self._device.memory)
         for _ in range(HOST_BUFFERS):
-            # Separate whole pages, as page-locking requires.
+            # `mmap` provides whole pages of its own, which page-locking requires.
             host = np.frombuffer(mmap.mmap(-1, prod(self._shape)), np.uint8).reshape(self._shape)
             if self._device.index is not None:
                 self.fault = page_lock(host, self._device.index) or self.fault
@@ -264,10 +264,10 @@ class _Buffers:
     def _on_device(self, host: Array, count: int) -> _Outputs:
         if self._session is None:
             return None
-        # The copy is complete when this returns.
+        # When this call returns, the copy is complete.
         self._given.update_inplace(host)
         if not self._results:
-            # The first run determines the output shapes; their memory is then kept, as a captured graph requires.
+            # The first run determines the output shapes. Their memory is then reused, as a captured graph requires.
             names = [one.name for one in self._session.get_outputs()]
             for name in names:
                 self._io.bind_output(name, *self._device.memory)
@@ -281,13 +281,13 @@ class _Buffers:
 
     def _options(self, *, capture: bool) -> Any:
         options = self._ort.RunOptions()
-        # -1: neither capture nor replay; 0 is reserved by ONNX Runtime.
+        # -1 means neither capture nor replay; 0 is reserved by ONNX Runtime.
         options.add_run_config_entry("gpu_graph_id", "1" if capture else "-1")
         return options
 
 
 def _call_directly(work: Callable[[], _Outputs]) -> _Outputs:
-    """For callers that are already in the device's thread."""
+    """Run `work` directly, for callers that are already in the device's thread."""
     return work()
 
 
@@ -298,44 +298,44 @@ def is_full(error: BaseException) -> bool:
 
 
 def is_fault(error: BaseException) -> bool:
-    """Whether the device or its memory failed, rather than a graph or its input."""
+    """Whether the error comes from the device or its memory, rather than from a graph or its input."""
     return is_full(error) or _FAULT.search(str(error)) is not None
 
 
 def device_error(device: Device, name: str, error: BaseException) -> DeviceError:
     """The error for a network that the device cannot run."""
-    remedy = "see `nvidia-smi` and the system log, or use --device cpu"
+    remedy = "check `nvidia-smi` and the system log, or use --device cpu"
     if is_full(error):
         remedy = "its memory is full: stop other programs on it, or use fewer --jobs"
     return DeviceError(f"device {device.name}: {name} cannot be run ({_reason(error)}); {remedy}")
 
 
 def notes_on(session: Any, device: Device, name: str) -> list[str]:
-    """A note on operators that ONNX Runtime runs on the CPU although a GPU was requested, which it does silently."""
+    """A note on operators that ONNX Runtime silently runs on the CPU although a GPU was requested, if there are any."""
     if device.index is None:
         return []
     found: set[str] = set()
-    # It is only a note: if ONNX Runtime cannot report this, the network still runs.
+    # If ONNX Runtime cannot report this, there is no note, but the network still runs.
     with suppress(Exception):
         for part in session.get_provider_graph_assignment_info():
             if part.ep_name != device.provider:
                 found.update(node.op_type for node in part.get_nodes())
     if not (operators := ", ".join(sorted(found & _DEVICE_OPERATORS))):
         return []
-    return [f"{name}: {device.name} has no kernels for {operators}; they run on the CPU, so it is slower"]
+    return [f"{name}: {device.name} has no kernels for {operators}; these operators run on the CPU, which is slower"]
 
 
 def _reason(error: BaseException) -> str:
     said = str(error)
     if (fault := _FAULT.search(said)) is not None:
-        # What precedes it is a long location in their source, what follows are similar details.
+        # The text before it is a long location in ONNX Runtime's source, and the text after it has no useful details.
         said = said[fault.start() :].partition(" ; hostname=")[0]
     said = (said.splitlines() or [""])[0]
     return one_line(said[max(0, said.find("[ONNXRuntimeError]")) :]) or type(error).__name__
 
 
 def _without_traceback(error: _Error) -> _Error:
-    """The error without tracebacks, which would keep buffers and sessions, and so device memory, alive."""
+    """Remove the tracebacks from the error, because they would hold buffers and sessions, and so device memory."""
     one: BaseException | None = error
     while one is not None:
         one.__traceback__ = None

@@ -1,4 +1,4 @@
-"""Output layouts of detectors from various projects: output names, and the meaning of the values."""
+"""Output layouts of detectors from several projects: names of the outputs, and the meaning of their values."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Layout:
 
     Attributes:
         outputs: output names, in the order of the published files.
-        values: number of values per anchor, by output; an output is (P,) or (P, values).
-        anchors: number of anchors for an input shape, by output.
-        scores: probability of a face at each anchor, (P,).
-        decode: boxes (K, 4) and landmarks (K, 5, 2), in pixels of the input, at K chosen anchors.
+        values: returns the number of values per anchor of an output, which is (P,) or (P, values).
+        anchors: returns the number of anchors of an output for an input shape.
+        scores: returns the probability of a face at each anchor, (P,).
+        decode: returns boxes (K, 4) and landmarks (K, 5, 2), in pixels of the input, at K chosen anchors.
     """
 
     outputs: tuple[str, ...]
@@ -68,7 +68,8 @@ def _retinaface(outputs: Outputs, shape: Shape, chosen: Array) -> tuple[Array, A
 
 
 def _scrfd(outputs: Outputs, shape: Shape, chosen: Array) -> tuple[Array, Array]:
-    """Distances from the cell's corner to the four sides, and landmark offsets, in strides; two anchors per cell."""
+    """Decode SCRFD's outputs: distances from the cell's corner to the box's four sides and to the landmarks, in
+    strides; two anchors per cell."""
     corners, strides = (array[chosen] for array in _corners(shape, 2))
     sides = _joined(outputs, "bbox", 4)[chosen] * strides
     points = _joined(outputs, "kps", 10)[chosen].reshape(-1, 5, 2) * strides[:, None]
@@ -76,7 +77,8 @@ def _scrfd(outputs: Outputs, shape: Shape, chosen: Array) -> tuple[Array, Array]
 
 
 def _yunet(outputs: Outputs, shape: Shape, chosen: Array) -> tuple[Array, Array]:
-    """Offset of the centre and logarithm of the sides, in strides; one anchor per cell."""
+    """Decode YuNet's outputs: offset of the box's centre and logarithm of its sides, in strides; one anchor per cell.
+    """
     corners, strides = (array[chosen] for array in _corners(shape, 1))
     box = _joined(outputs, "bbox", 4)[chosen]
     middle, half = corners + box[:, :2] * strides, np.exp(box[:, 2:]) * strides / 2
@@ -105,4 +107,4 @@ LAYOUTS: Mapping[str, Layout] = {
         _cells, _yunet_scores, _yunet,
     ),
 }  # fmt: skip
-"""Layouts by their name on a card: RetinaFace (used by the embedded detector), InsightFace's SCRFD, YuNet."""
+"""Layouts by their name on a card: RetinaFace (used by the embedded detector), InsightFace's SCRFD, and YuNet."""

@@ -1,4 +1,4 @@
-"""NIQE and BRISQUE: how natural the texture of a picture is, from statistics of its normalised luma."""
+"""NIQE and BRISQUE: measure how natural the texture of a picture is by statistics of its normalised luma."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ _SIDE = 96
 
 @cache
 def _shapes() -> tuple[Array, Array, Array, Array]:
-    """Shapes of a generalised Gaussian, and for each: squared mean magnitude over variance, and two more ratios."""
+    """Shapes of a generalised Gaussian, and for each shape its squared mean magnitude over its variance and two more
+    ratios."""
     shapes = np.arange(0.2, 10.001, 0.001)
     one, two, three = (np.vectorize(math.gamma)(number / shapes) for number in (1, 2, 3))
     return shapes, two**2 / (one * three), two / one, np.sqrt(one / three)
 
 
 def _fitted(values: Array) -> tuple[Array, Array, Array, Array, Array]:
-    """Fit an asymmetric generalised Gaussian by moments, per row of (n, m).
+    """Fit an asymmetric generalised Gaussian by moments to each row of `values` (n, m).
 
     Returns shape, left and right deviation, and the ratios gamma(2/s)/gamma(1/s) and sqrt(gamma(1/s)/gamma(3/s)).
     """
@@ -42,10 +43,11 @@ def _fitted(values: Array) -> tuple[Array, Array, Array, Array, Array]:
 
 
 def niqe(parameters: bytes) -> Callable[[Array], float]:
-    """Distance of a picture's statistics from those of undistorted photographs; 0 means no difference.
+    """A function that returns the distance of a picture's statistics from those of undistorted photographs.
 
-    `parameters`: the bytes of a NumPy archive with mu_pris_param, cov_pris_param and gaussian_window. Raises ValueError
-    for other content. Returns a function of RGB uint8 (H, W, 3), at least 192 pixels on each side.
+    The function takes RGB uint8 (H, W, 3) with at least 192 pixels on each side; 0 means no difference. `parameters`
+    are the bytes of a NumPy archive with mu_pris_param, cov_pris_param and gaussian_window. Raises ValueError for other
+    content.
     """
     with np.load(io.BytesIO(parameters), allow_pickle=False) as stored:
         usual, covariance = stored["mu_pris_param"].ravel(), stored["cov_pris_param"]
@@ -54,7 +56,7 @@ def niqe(parameters: bytes) -> Callable[[Array], float]:
         raise ValueError("not NIQE parameters")
 
     def rate(picture: Array) -> float:
-        # BT.601 luma in 16..235, which the parameters were fitted on.
+        # The parameters were fitted to BT.601 luma in the range 16..235.
         luma = np.round(16 + picture.astype(np.float64) / 255 @ np.array([65.481, 128.553, 24.966]))
         luma = luma[: luma.shape[0] // _SIDE * _SIDE, : luma.shape[1] // _SIDE * _SIDE]
         features = []
@@ -98,10 +100,10 @@ def _halved(luma: Array) -> Array:
 
 
 def brisque(model: bytes, ranges: bytes) -> Callable[[Array], float]:
-    """Distortion of a picture, about 0 (none) to 100, with the support vectors published by OpenCV.
+    """A function that returns the distortion of a picture RGB uint8 (H, W, 3), about 0 (none) to 100.
 
-    `model`, `ranges`: OpenCV's brisque_model_live.yml and brisque_range_live.yml. Raises ValueError for other content.
-    Returns a function of RGB uint8 (H, W, 3).
+    `model` and `ranges` are the content of OpenCV's brisque_model_live.yml and brisque_range_live.yml. Raises
+    ValueError for other content.
     """
     storage, bounds = (
         cv2.FileStorage(text.decode(), cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY) for text in (model, ranges)

@@ -23,15 +23,21 @@ from streamgate.weights.catalog import Calibration
 from streamgate.weights.store import Weights, resolve
 
 _OWN_MEASURE = {"recognizer": "serfiq", "ifqa": "ifqa"}
-"""The measure that a role's main calibration belongs to; those of further outputs are named on the card."""
+"""The measure to which a role's main calibration belongs; the card names the measures of further outputs."""
 
 
 class Networks:
-    """The adapters of a run: `detector`, `recognizer`, `pose`; `expression` and `ifqa` are None without weights.
+    """The networks of a run, as adapters; use it as a context manager.
 
-    `device` is where they run; `bound`: it is a GPU, or is used like one. `crop_measures` are the measures that use
-    their own crop, by name. `shared_pose`: recognizer and pose are the same graph, so running the recognizer also
-    yields the pose. Adapters are thread-safe and may be shared by any number of sources. Use as a context manager.
+    The adapters are thread-safe and may be shared by any number of sources.
+
+    Attributes:
+        detector, recognizer, pose: the adapters of these roles.
+        expression, ifqa: the adapters of these roles; None without weights.
+        crop_measures: the measures that take their own crop, by name.
+        device: where the networks run.
+        bound: whether the device is a GPU, or is used like a GPU.
+        shared_pose: whether recognizer and pose are the same graph, so that a run of the recognizer includes the pose.
     """
 
     def __init__(
@@ -59,7 +65,7 @@ class Networks:
         self.shared_pose = by_role["pose"] is by_role["recognizer"]
         self.expression = ExpressionNetwork(by_role["expression"]) if "expression" in by_role else None
         self.ifqa = IfqaNetwork(by_role["ifqa"]) if "ifqa" in by_role else None
-        # Opened last: while the others capture CUDA graphs nothing else may use the GPU.
+        # Opened last, because nothing else may use the GPU while the other networks capture CUDA graphs.
         self.crop_measures: dict[str, CropMeasure] = {
             spec.name: open_measure(spec, self.device, threads) for spec in own
         }
@@ -79,9 +85,9 @@ class Networks:
     ) -> Networks:
         """Find weights (see `streamgate.weights.resolve`) and open them.
 
-        `own` are the measures in use that have a card. `threads` is the number of threads inside one run on the CPU; 1
-        costs the fewest core-ms, 2 gives lower latency. `precision` is "fp32" or "fp16" by role, fp32 by default; fp16
-        is for GPUs.
+        `own` are the measures in use that have a card. `threads` is the number of threads of one run on the CPU: 1
+        needs the least CPU time, 2 gives lower latency. `precision` is "fp32" (the default) or "fp16" by role; fp16 is
+        for GPUs.
 
         Raises:
             UsageError: fp16 on the CPU, or different precisions for two roles that share one file.
@@ -122,7 +128,7 @@ class Networks:
 
     @property
     def notes(self) -> list[str]:
-        """Remarks for the user about how the networks run, one line each; may grow while they run."""
+        """Remarks for the user about how the networks run, one line each; later runs may add more."""
         running: list[Session | CropMeasure] = [*self._sessions.values(), *self.crop_measures.values()]
         return list(dict.fromkeys(note for one in running for note in one.notes))
 
@@ -138,17 +144,17 @@ class Networks:
 
     @property
     def identity_threshold(self) -> float | None:
-        """Similarity from which two faces count as one person; None if it is not known for the recognizer."""
+        """Minimum similarity of two faces of one person; None if the recognizer's card has none."""
         found = self._weights.get("recognizer")
         return found.identity_threshold if found else None
 
     @property
     def cohort(self) -> Cohort | None:
-        """The cohort that normalises similarities of embeddings; None if they are plain cosines."""
+        """The cohort that normalises similarities of embeddings; None if similarities are plain cosines."""
         return self._cohort
 
     def close(self) -> None:
-        """Release the sessions; adapters that are held elsewhere keep working."""
+        """Release the weights; adapters that are still referenced elsewhere continue to work."""
         self._weights = {}
 
     def __enter__(self) -> Networks:
@@ -171,7 +177,7 @@ def _precisions(weights: Mapping[str, Weights], wanted: Mapping[str, str], devic
         for other, its in found.items():
             if its != precision and weights[other].path == weights[role].path:
                 raise UsageError(
-                    f"precision.{role} and precision.{other}: one file ({weights[role].name}) fills both roles; set "
-                    "both to the same value"
+                    f"precision.{role} and precision.{other} differ, but one file ({weights[role].name}) fills both "
+                    "roles; set both to the same value"
                 )
     return found

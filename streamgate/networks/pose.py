@@ -1,4 +1,4 @@
-"""Head pose: yaw, pitch and roll with the signs of docs/design.md 5."""
+"""Head pose: yaw, pitch and roll, with the signs that docs/design.md 5 defines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def crop_box(box: Array) -> Array:
 def upright(angles: Array, matrix: Array) -> Array:
     """Convert angles (3,) measured in a crop to the source picture; `matrix` (2, 3) maps source to crop.
 
-    Alignment rotated the picture, which changed the head's roll by atan2(b, a) of its linear part [[a, -b], [b, a]].
+    Alignment rotated the picture by atan2(b, a), where [[a, -b], [b, a]] is the linear part of `matrix`, and so changed
+    the head's roll.
     """
     turned = math.degrees(math.atan2(float(matrix[1, 0]), float(matrix[0, 0])))
     return np.asarray(angles, np.float64) - np.array([0.0, 0.0, turned])
@@ -35,8 +36,8 @@ class PoseNetwork:
     """Head pose of face crops. Thread-safe.
 
     Attributes:
-        aligned: it takes ArcFace-aligned crops of 112 px, like a recognizer's graph, and returns angles relative to the
-            crop (convert them with `upright`); otherwise it takes `crop_box` regions of 64 px.
+        aligned: if true, the network takes ArcFace-aligned crops of 112 px, like a recognizer, and returns angles
+            relative to the crop (convert them with `upright`); otherwise it takes `crop_box` regions of 64 px.
     """
 
     def __init__(self, session: Session) -> None:
@@ -46,7 +47,7 @@ class PoseNetwork:
         self.aligned = "recognizer" in session.weights.roles
 
     def run(self, crops: Array) -> Array:
-        """Degrees, float32 (N, 3): yaw, pitch, roll; crops RGB uint8 (N, S, S, 3), S by `aligned`."""
+        """Yaw, pitch and roll in degrees, float32 (N, 3), of crops RGB uint8 (N, S, S, 3); `aligned` determines S."""
         crops = check_pictures(crops, ALIGNED_SIDE if self.aligned else CROP_SIDE)
         outputs = self._session.run_pictures(crops)
         return np.asarray(outputs["pose"] * self._signs)

@@ -1,7 +1,7 @@
-"""RetinaFace's prior boxes, and decoding of outputs relative to them, in pixels of the network's input.
+"""RetinaFace's prior boxes, and the decoding of outputs that are relative to them, in pixels of the network's input.
 
-Deng et al. 2020: two square priors in each cell at strides 8, 16 and 32; variances 0.1 (shifts) and 0.2
-(log sizes). Upstream divides by the picture's size and multiplies by it again; working in pixels avoids both.
+As in Deng et al. 2020, each cell at strides 8, 16 and 32 has two square priors; variances are 0.1 (shifts) and 0.2 (log
+sizes). The original code divides by the picture's size and multiplies by it again; computing in pixels avoids both.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ STRIDES = (8, 16, 32)
 SIDES = ((16, 32), (64, 128), (256, 512))
 SHIFT_VARIANCE, SIZE_VARIANCE = 0.1, 0.2
 VAST = 320.0
-"""Box height in pixels of the input above which the network no longer sees a face as a whole, so its boxes scatter."""
+"""Box height, in pixels of the input, above which the network does not see the whole face, so its boxes vary widely."""
 VAST_OVERLAP = 0.15
-"""Largest overlap of two real faces of that size in a picture."""
+"""Maximum intersection over union of two real faces of that size in a picture."""
 
 
 @lru_cache(maxsize=16)
@@ -40,7 +40,7 @@ def priors(height: int, width: int) -> Array:
 
 
 def decode(loc: Array, landmarks: Array, chosen: Array) -> tuple[Array, Array]:
-    """Boxes (K, 4) and landmarks (K, 5, 2) in input pixels from outputs (K, 4), (K, 10) and priors (K, 3)."""
+    """Boxes (K, 4) and landmarks (K, 5, 2), in input pixels, from the outputs (K, 4) and (K, 10) and priors (K, 3)."""
     centres, sides = chosen[:, :2], chosen[:, 2:]
     middle = centres + loc[:, :2] * SHIFT_VARIANCE * sides
     half = sides * np.exp(loc[:, 2:] * SIZE_VARIANCE) / 2
@@ -51,8 +51,8 @@ def decode(loc: Array, landmarks: Array, chosen: Array) -> tuple[Array, Array]:
 def suppress(boxes: Array, scores: Array, overlap: float) -> Array:
     """Greedy non-maximum suppression: the indices to keep, best score first; ties go to the earlier prior.
 
-    A box is removed if its intersection over union with a kept one exceeds `overlap`, or `VAST_OVERLAP` if that is less
-    and both are taller than `VAST`.
+    A box is removed if its intersection over union with a kept box exceeds `overlap`. If both boxes are taller than
+    `VAST`, the lower of `overlap` and `VAST_OVERLAP` applies.
     """
     order = np.argsort(-scores, kind="stable")
     x1, y1, x2, y2 = boxes[order].T.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Face recognition: the embedding, and SER-FIQ's spread as a measure of its robustness, in one run.
+"""Face recognition: computes the embedding, and SER-FIQ's spread as a measure of its robustness, in one run.
 
 The embedded recognizer also outputs head pose, the visible share of the face, and whether the eyes are open.
 """
@@ -21,18 +21,18 @@ EXTRAS = ("pose", "visible", "eyes")
 
 @dataclass(frozen=True, slots=True)
 class RecognizerOutput:
-    """Rows for N faces; the batcher returns one face, without the N axis.
+    """Results for N faces; from the batcher, the result for one face, without the N axis.
 
     Attributes:
         embedding: float32 (N, D), not normalised.
-        spread: float32 (N,), SER-FIQ's d in the closed form of docs/design.md 4.1; NaN where it is undefined (the
-            embedding is zero, or a value overflowed): the measure's status is then `error`.
-        features: float32 (N, K), input of the last affine layer, for the sampled form.
+        spread: float32 (N,), SER-FIQ's d in the closed form of docs/design.md 4.1; NaN if it is undefined (the
+            embedding is zero, or a value overflowed), in which case the measure's status is `error`.
+        features: float32 (N, K), input of the last affine layer, from which the sampled form is computed.
         pose: float32 (N, 3), yaw, pitch and roll in degrees relative to the aligned crop (`networks.pose`).
         visible: float32 (N,), share of the face that is not covered, 0..1.
         eyes: float32 (N,), probability that both eyes are open.
 
-    The last three are None if the graph has no such output.
+    `pose`, `visible` and `eyes` are None if the graph has no such output.
     """
 
     embedding: Array
@@ -49,7 +49,7 @@ class RecognizerOutput:
 
 
 class Recognizer:
-    """Embeddings of ArcFace-aligned crops. Thread-safe."""
+    """Runs the recognizer on ArcFace-aligned crops. Thread-safe."""
 
     def __init__(self, session: Session) -> None:
         session.need_outputs("embedding", "spread", "features")
@@ -65,16 +65,16 @@ class Recognizer:
         return RecognizerOutput(embedding, spread, outputs["features"], *(outputs.get(name) for name in EXTRAS))
 
     def last_affine(self) -> tuple[Array, Array]:
-        """The last layer A x + c with its batch norm folded in, from a file next to the ONNX file.
+        """The last layer A x + c, which includes the batch norm, from a file next to the ONNX file.
 
         A is float32 (D, K), c float32 (D,).
 
         Raises:
-            WeightsError: these weights have no such file, or it changed.
+            WeightsError: these weights have no such file, or it was changed.
         """
         weights = self._session.weights
         if weights.affine is None:
-            raise WeightsError(f"{weights.name}: has no stored last layer; use serfiq.method = 'closed'")
+            raise WeightsError(f"{weights.name}: its last layer is not stored in a file; set serfiq.method = 'closed'")
         if not weights.affine.is_file() or sha256_of(weights.affine) != weights.affine_sha256:
             raise WeightsError(f"{weights.name}: {weights.affine} is missing or changed; run `streamgate models pull`")
         with np.load(weights.affine, allow_pickle=False) as arrays:

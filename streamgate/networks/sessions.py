@@ -1,4 +1,4 @@
-"""Inference sessions of ONNX Runtime, which is imported when the first network is opened."""
+"""Inference sessions of ONNX Runtime, which is only imported when the first network is opened."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ BATCH_AXIS = "N"
 """Name of the first axis in the embedded graphs and in those that `streamgate.convert` makes."""
 
 BATCH_SIZES = (1, 2, 4, 8, 16)
-"""Batches of prepared rows on a GPU are padded to one of these sizes, to limit the number of shapes and kernels."""
+"""On a GPU, batches of prepared rows are padded to one of these sizes, to limit the number of shapes and kernels."""
 
 
 class RowSession:
-    """One unmodified ONNX file, verified against its hash, on one device, for rows prepared by the caller.
+    """Runs an unmodified ONNX file, verified against its hash, on one device, with rows prepared by the caller.
 
-    On the CPU, `run_rows` gives bit-identical results for a row whatever the other rows are, because each row is run
-    separately (measured: batches of 2 to 8 are no faster for detector and recognizer, and change the last bits of
-    spread and pose). On a GPU, rows are padded to fixed batch sizes. Thread-safe.
+    On the CPU, `run_rows` runs each row separately, so that the other rows do not change a row's result by a single
+    bit. (Batches of 2 to 8 rows are no faster for detector and recognizer, and change the last bits of spread and
+    pose.) On a GPU, rows are padded to fixed batch sizes. Thread-safe.
     """
 
     def __init__(self, weights: Weights, device: Device, threads: int = 1) -> None:
-        """Open `weights` on `device`, with `threads` threads inside one run (CPU).
+        """Open `weights` on `device`; on the CPU, one run uses `threads` threads.
 
         Raises:
-            WeightsError: the file is missing, changed, or not a model that can be run.
+            WeightsError: the file is missing, was changed, or is not a model that can be run.
             DeviceError: the session does not run on the requested GPU.
             StreamgateError: ONNX Runtime is not installed.
         """
@@ -44,7 +44,7 @@ class RowSession:
         self._device, self._name = device, weights.name
         self._largest = BATCH_SIZES[-1]
         self.notes: list[str] = []
-        """Remarks for the user about how it runs on a GPU, one line each; may grow."""
+        """Remarks for the user about how the network runs on a GPU, one line each; later runs may add more."""
         try:
             # With its own fallback ONNX Runtime would print to stdout and continue with other providers or settings.
             self._session = self._call(
@@ -64,7 +64,7 @@ class RowSession:
         if not self.inputs:
             raise WeightsError(f"{weights.name}: {weights.path} has no input")
         self._input = self._session.get_inputs()[0].name
-        # Some graphs mix the rows of a batch; their batch axis is fixed at 1.
+        # In some graphs the rows of a batch affect each other; their batch axis is fixed at 1.
         self._single = self.inputs[0][0][:1] == (1,)
         self.outputs = tuple(output.name for output in self._session.get_outputs())
 
@@ -89,7 +89,7 @@ class RowSession:
         return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
 
     def _run_padded(self, rows: Array) -> dict[str, Array] | None:
-        """Outputs of rows on a GPU; None if its memory was full, so that the caller runs fewer at once."""
+        """Outputs of rows on a GPU; None if its memory was full, in which case the caller tries fewer rows at once."""
         size = next(size for size in BATCH_SIZES if size >= len(rows))
         padding = np.repeat(rows[-1:], size - len(rows), axis=0)
         try:
@@ -106,7 +106,7 @@ class RowSession:
         return {name: output[: len(rows)] for name, output in outputs.items()}
 
     def _call(self, work: Callable[[], Any]) -> Any:
-        # A GPU is used from a single thread, the CPU from any.
+        # A GPU is used from a single thread, the CPU from any thread.
         if self._device.index is None:
             return work()
         try:
@@ -118,10 +118,11 @@ class RowSession:
 
 
 class Session:
-    """The ONNX file of a role on one device, verified against the hash in its receipt or card.
+    """Runs the ONNX file of a role, verified against the hash in its receipt or card, on one device.
 
-    On the CPU, `run_pictures` gives bit-identical results for a picture whatever the other pictures are (`RowSession`);
-    on a GPU, pictures are run in batches (`networks.io_binding`), with differences of at most 1e-3. Thread-safe.
+    On the CPU, the other pictures do not change a picture's result by a single bit (see `RowSession`). On a GPU,
+    pictures are run in batches (see `networks.io_binding`), and the other pictures change results by at most 1e-3.
+    Thread-safe.
     """
 
     def __init__(
@@ -132,14 +133,15 @@ class Session:
         precision: str = "fp32",
         batch: int | None = None,
     ) -> None:
-        """Open `weights` on `device` (see `choose_device` for names), with `threads` threads inside one run (CPU).
+        """Open `weights` on `device` (see `choose_device` for names); on the CPU, one run uses `threads` threads.
 
-        For GPUs: `precision` is one of `graphs.PRECISIONS`, `batch` the pictures per run (default: by its roles).
+        On a GPU, `precision` is one of `graphs.PRECISIONS`, and `batch` is the number of pictures per run, which by
+        default depends on the roles of the weights.
 
         Raises:
-            WeightsError: the file is missing, changed, or not a model that can be run.
-            DeviceError: CUDA was requested and the session does not run on it, or it fails.
-            StreamgateError: ONNX Runtime is not installed, or, for a GPU, the package onnx.
+            WeightsError: the file is missing, was changed, or is not a model that can be run.
+            DeviceError: CUDA was requested, but the session does not run on the GPU, or the GPU fails.
+            StreamgateError: ONNX Runtime is not installed, or the package onnx, which a GPU requires.
         """
         device = device if isinstance(device, Device) else choose_device(device)
         self.weights = weights
@@ -157,11 +159,11 @@ class Session:
 
     @property
     def notes(self) -> list[str]:
-        """Remarks for the user about how it runs, one line each; may grow."""
+        """Remarks for the user about how the network runs, one line each; later runs may add more."""
         return list(self._graph.notes)
 
     def run_pictures(self, pictures: Array) -> dict[str, Array]:
-        """All outputs by name for N >= 1 pictures RGB uint8 (N, H, W, 3); each is independent of the other pictures.
+        """All outputs by name for N >= 1 pictures RGB uint8 (N, H, W, 3).
 
         Raises:
             DeviceError: the GPU failed.
@@ -182,7 +184,10 @@ class Session:
 
 
 def check_pictures(pictures: Array, size: int | tuple[int, int]) -> Array:
-    """Return contiguous uint8 (N, H, W, 3); `size` is the side or (H, W). Raises ValueError for other input."""
+    """Return `pictures` as a contiguous array uint8 (N, H, W, 3); `size` is the side or (H, W).
+
+    Raises ValueError for other types and shapes.
+    """
     pictures = np.asarray(pictures)
     height, width = (size, size) if isinstance(size, int) else size
     if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[1:] != (height, width, 3):
@@ -204,18 +209,18 @@ def as_input(pictures: Array, spec: InputSpec) -> Array:
 
 def _bound(weights: Weights, device: Device, threads: int, precision: str, batch: int | None) -> BoundGraph:
     ort = load_onnxruntime()
-    # None of its warnings on a GPU concerns users; a provider that does not load is reported as an error.
+    # ONNX Runtime's warnings on a GPU do not concern users; `Device.check` reports a provider that does not load.
     ort.set_default_logger_severity(3)
     prepared = prepare(_verified_bytes(weights), weights.input, precision)
 
     def opening(providers: list[Any], rows: int) -> Any:
         options = _options(threads)
-        # Makes shapes constant, so that no operator that computes them runs on the CPU.
+        # A fixed batch size makes shapes constant, so that no operators have to compute shapes on the CPU.
         options.add_free_dimension_override_by_name(BATCH_AXIS, rows)
         # With its own fallback ONNX Runtime would print to stdout and continue on the CPU.
         return ort.InferenceSession(prepared, options, providers=providers, enable_fallback=False)
 
-    # Pictures for a detector have any size.
+    # Pictures for a detector may have any size, but a CUDA graph has a fixed shape.
     graphs = "detector" not in weights.roles
     return BoundGraph(opening, device, weights.name, batch or batch_of(weights.roles), graphs=graphs)
 
@@ -225,11 +230,11 @@ def _options(threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    # Waiting threads sleep instead of occupying a core that decoding could use.
+    # Waiting threads should sleep instead of occupying a core that decoding could use.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # The detector gets pictures of many sizes; a memory plan for each would add up.
+    # The detector takes pictures of many sizes, and one memory plan per size would use much memory.
     options.enable_mem_pattern = False
-    # For `io_binding.notes_on`.
+    # `io_binding.notes_on` reads this information.
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return options
 

@@ -1,8 +1,8 @@
 """The kept faces of a run by person: faces.jsonl with person ids, and persons.jsonl.
 
-Both are derived from the committed sources and the ledger, so a manual decision only rewrites them. With `keep.per` =
-person only the best few faces of all tracks of a person are listed; the pictures of the others are kept, since a
-decision can list them again.
+Both files are derived from the committed sources and the ledger, so a manual decision rewrites nothing else. If
+`keep.per` = person, only the best faces of each person, among all tracks of the person, are listed. The pictures of the
+other faces are not removed, because these faces may be listed after a later decision.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ FaceKey = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True)
 class PersonFace:
-    """A kept face with the values that order the faces of a person; qualities are 0..100, None for some fallbacks.
+    """A kept face with the values by which the faces of a person are sorted.
+
+    Qualities are 0..100, or None for some faces that were kept as a fallback.
     """
 
     key: FaceKey
@@ -44,7 +46,7 @@ class PersonFace:
 
     @property
     def order(self) -> tuple[float, float, str, float, int]:
-        """Sort key, best first; the later parts only break ties."""
+        """Sort key that puts the best faces first; its later parts only break ties."""
         return (-(self.quality_smoothed or 0.0), -(self.quality or 0.0), self.key[0], self.pts_seconds, self.key[1])
 
 
@@ -61,8 +63,8 @@ def write_people(out: Path, source_ids: Iterable[str], people: Ledger, keep: Kee
 
     Raises ResultsError, SinkError.
 
-    `keep` limits how many faces of a person are listed; without it, all are. Memory is linear in the kept faces, with a
-    few values for each, plus their embeddings if faces of a person are compared.
+    `keep` limits how many faces of a person are listed; without it, all faces are listed. Memory is linear in the
+    number of kept faces: a few values per face, and its embedding if the faces of a person are compared.
     """
     committed = sorted(set(source_ids))
     by_person = _by_person(out, committed, people, keep)
@@ -87,11 +89,13 @@ def read_people(out: Path, source_ids: Iterable[str], people: Ledger, keep: Keep
 
 
 def person_records(people: Ledger, faces: dict[str, list[PersonFace]]) -> Iterator[Record]:
-    """The records of persons.jsonl, by id; `faces` are those of each person, best first. Keys, in this order:
+    """The records of persons.jsonl, sorted by id; `faces` are the listed faces of each person, best first.
 
-        schema, person_id, name | null, merged [person_id] (into this one, by hand), sources, tracks, faces (in
-        faces.jsonl), seconds (of all tracks), image (of the best face) | null, members [{source_id, track_id,
-        first_pts, last_pts, faces}]
+    The keys are, in this order:
+
+        schema, person_id, name | null, merged [person_id] (merged into this person by the user), sources, tracks,
+        faces (number in faces.jsonl), seconds (of all tracks), image (of the best face) | null, members [{source_id,
+        track_id, first_pts, last_pts, faces}]
     """
     members: dict[str, list[Record]] = {}
     counts: dict[tuple[str, int], int] = {}
@@ -144,7 +148,8 @@ def _by_person(
 
 
 def _best(faces: Iterable[PersonFace], keep: KeepConfig) -> list[PersonFace]:
-    """The best `keep.top_k` of each pose bin that look different. Within a track they are already apart in time."""
+    """The best `keep.top_k` faces of each pose bin, without duplicates. Those of one track are already apart in time.
+    """
     chosen: list[PersonFace] = []
     for face in faces:
         beside = sum(other.pose_bin == face.pose_bin for other in chosen)
@@ -154,7 +159,7 @@ def _best(faces: Iterable[PersonFace], keep: KeepConfig) -> list[PersonFace]:
 
 
 def _faces(folder: RunFolder, source_id: str, people: Ledger, *, compared: bool) -> Iterator[PersonFace]:
-    """The kept faces of a source that belong to a person; with `compared`, including their embeddings."""
+    """The kept faces of a source that belong to a person, with their embeddings if `compared` is true."""
     _, embeddings = load_identity(folder.out, source_id) if compared else ({}, {})
     for record in folder.faces(source_id):
         person = people.person_of((source_id, record["track_id"]))

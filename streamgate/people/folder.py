@@ -1,4 +1,4 @@
-"""Listing and correcting the persons of a finished output folder."""
+"""Lists and corrects the persons of a finished output folder."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def correcting(out: Path) -> Iterator[Ledger]:
     """The ledger of `out` for recording decisions; until the block ends, no run can use the folder.
 
     A decision is durable when the ledger's method returns. When the block ends, faces.jsonl, persons.jsonl and the
-    number of persons in summary.json are updated; after a crash, the next decision or run does so.
+    number of persons in summary.json are updated; after a crash, the next decision or run updates them.
 
-    Raises UsageError when there are no persons and for invalid decisions; ResultsError, SinkError.
+    Raises UsageError if the folder has no persons or a decision is invalid; ResultsError, SinkError.
     """
     folder = _with_people(out)
     with Lock(out):
-        # Read again under the lock; if this fails, the decision is refused before it is recorded.
+        # The folder is read again under the lock; if that fails, no decision is recorded.
         folder = RunFolder(out)
         keep = keep_of(folder.manifest.run.get("config", {}))
         known_people(out, folder.source_ids)
@@ -50,9 +50,9 @@ def _with_people(out: Path) -> RunFolder:
     folder = RunFolder(out)
     if folder.manifest and not has_people(out):
         raise UsageError(
-            f"{display(out)}: its tracks were not merged into persons; run again with --overwrite and "
-            "identity.store=session or disk, and a recognizer whose identity threshold is known "
-            "(`streamgate models list`)"
+            f"{display(out)}: its tracks were not merged into persons; run again with --overwrite and --set "
+            "identity.store=session or disk, and with a recognizer that has an identity threshold "
+            "(see `streamgate models list`)"
         )
     return folder
 

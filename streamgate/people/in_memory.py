@@ -1,4 +1,4 @@
-"""Grouping of tracks in memory into persons, for the Python API."""
+"""Groups tracks in memory into persons, for the Python API."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streamgate.tracks import BestShot, TrackEnd
 
 
 def group_tracks(ended: Iterable[TrackEnd], threshold: float) -> dict[str, list[BestShot]]:
-    """The shots of each person, best first, with `person_id` set; tracks that keep nothing belong to no person.
+    """The kept faces of each person, best first, with `person_id` set; tracks that keep no face belong to no person.
 
     `threshold` is the minimum similarity of two tracks of one person.
     """

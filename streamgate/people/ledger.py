@@ -1,12 +1,12 @@
-"""The persons of an output folder: the groups that were found, and the user's decisions since then.
+"""The persons of an output folder: the groups of tracks that were found, and the user's decisions since then.
 
-There are two files in OUT/.streamgate. `persons.json` is rewritten by each derivation and has the group of each track;
-a group never changes its id or loses a track. `decisions.jsonl`, to which each decision appends a line, says which
-groups are one person, which tracks are another person, and the names of persons; a derivation only reads it.
+Two files in OUT/.streamgate store them. `persons.json` contains the group of each track and is rewritten by each
+derivation. `decisions.jsonl` contains the user's decisions: which groups are one person, which tracks belong to another
+person, and the names of persons. Each decision appends a line to it; a derivation only reads it.
 
-While a run is not complete its groups are provisional: the next derivation finds them again, so that a resumed run has
-the same result as an uninterrupted one. They are settled when the run is complete, and before the first decision,
-since that refers to the groups that the user has seen.
+Until a run is complete, its groups are provisional: each derivation finds all groups again, so that a resumed run has
+the same result as an uninterrupted run. When the run is complete, the groups are settled: a settled group keeps its id
+and its tracks. They are also settled before the first decision, because it refers to the groups that the user has seen.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ class Ledger:
 
     Attributes:
         out: the folder.
-        settled: existing groups do not change; only new tracks are assigned.
-        groups: track -> id of the group that it was found in or moved to by a decision.
-        persons: group -> id of the person that it is part of; a group that is missing here is its own person.
-        names: person -> name given by the user.
-        last: the highest number ever used in an id.
-        spans: first and last pts in seconds of the tracks that keep faces, by source and track, once they have been
-            read (`people.persons`).
-        unknown: number of earlier persons that new tracks could not be compared with, as their embeddings are gone.
+        settled: whether existing groups are fixed, so that only new tracks are assigned.
+        groups: track -> id of its group, which a derivation found or a decision set.
+        persons: group -> id of its person; a group that is missing here is a person by itself.
+        names: person -> name that the user gave.
+        last: the highest number that was ever used in an id.
+        spans: first and last pts in seconds of the tracks that keep faces, by source and track; empty until
+            `people.persons` has read them.
+        unknown: number of earlier persons that could not be compared with new tracks, because their embeddings were
+            removed.
     """
 
     out: Path
@@ -96,13 +97,13 @@ class Ledger:
         return None if group is None else self.persons.get(group, group)
 
     def tracks_of(self, person: str) -> list[TrackKey]:
-        """The tracks of a person, sorted; empty for an id that is not in use."""
+        """The tracks of a person, sorted; empty if no person has this id."""
         return sorted(track for track in self.groups if self.person_of(track) == person)
 
     def find(self, text: str) -> str:
-        """The id of the person that `text` refers to: an id, or a name, case-insensitive.
+        """The id of the person that `text` refers to by id or by name; names are case-insensitive.
 
-        Raises UsageError for an unknown person and for a name that several persons have.
+        Raises UsageError if there is no such person, or if several persons have the name.
         """
         if self.tracks_of(text):
             return text
@@ -114,36 +115,37 @@ class Ledger:
         if named:
             return named[0]
         into = self.persons.get(text)
-        hint = f"; it was merged into {into}" if into and into != text else "; `streamgate people OUT` lists them"
-        raise UsageError(f"there is no person {text!r} here{hint}")
+        was_merged = into is not None and into != text
+        hint = f"it was merged into {into}" if was_merged else "`streamgate people OUT` lists all persons"
+        raise UsageError(f"there is no person {text!r}; {hint}")
 
     def merged_into(self, person: str) -> list[str]:
-        """Ids that were merged into a person by decisions, sorted."""
+        """Ids of the persons that decisions merged into `person`, sorted."""
         return sorted(group for group, into in self.persons.items() if into == person and group != person)
 
     def merge(self, into: str, others: Iterable[str]) -> None:
-        """Permanently merge persons, given as for `find`; the result has the id and name of `into`.
+        """Permanently merge persons, given by id or name (see `find`); the result has the id and name of `into`.
 
         Raises UsageError, OSError.
         """
         into = self.find(into)
         gone = [person for person in dict.fromkeys(map(self.find, others)) if person != into]
         if not gone:
-            raise UsageError(f"merge needs at least two persons; only {into} was given")
+            raise UsageError(f"merge requires at least two different persons, but only {into} was given")
         self._decide({"op": "merge", "into": into, "persons": gone})
 
     def split(self, person: str, tracks: Iterable[TrackKey]) -> str:
-        """Permanently make some tracks of a person a new person; returns its id. Raises UsageError, OSError."""
+        """Permanently move some tracks of a person to a new person; returns its id. Raises UsageError, OSError."""
         person = self.find(person)
         own = set(self.tracks_of(person))
         moved = sorted(set(tracks))
         for source_id, track_id in moved:
             if (source_id, track_id) not in own:
                 raise UsageError(
-                    f"{source_id}/{track_id} is not a track of {person}; `streamgate people OUT` lists them"
+                    f"{source_id}/{track_id} is not a track of {person}; `streamgate people OUT` lists its tracks"
                 )
         if not moved or len(moved) == len(own):
-            raise UsageError(f"split needs some, but not all, of the {len(own)} track(s) of {person}")
+            raise UsageError(f"split requires some, but not all, of the {len(own)} track(s) of {person}")
         new = f"p{self.last + 1:04d}"
         self._decide({"op": "split", "from": person, "to": new, "tracks": [list(track) for track in moved]})
         return new
@@ -153,7 +155,7 @@ class Ledger:
         person = self.find(person)
         name = name.strip()
         if len(name) > MAX_NAME or not all(sign.isprintable() for sign in name):
-            raise UsageError(f"a name has at most {MAX_NAME} printable characters")
+            raise UsageError(f"the name must consist of at most {MAX_NAME} printable characters")
         self._decide({"op": "name", "person": person, "name": name})
 
     def _decide(self, decision: Mapping[str, Any]) -> None:
@@ -195,7 +197,7 @@ class Ledger:
 
 
 def remove_ledger(out: Path) -> None:
-    """Remove groups and decisions, when the results that they refer to are removed. Raises OSError."""
+    """Remove the groups and decisions of results that are being removed. Raises OSError."""
     files.remove_listed(out, [f"{STATE_DIR}/{name}" for name in (DECISIONS_NAME, GROUPS_NAME)])
 
 
@@ -205,7 +207,8 @@ def has_people(out: Path) -> bool:
 
 
 def track_of(text: str) -> TrackKey:
-    """The track given as `SOURCE_ID/3`, `SOURCE_ID/track_0003` or `SOURCE_ID/track_0003/1.png`. Raises UsageError."""
+    """Parse a track, such as `SOURCE_ID/3`, `SOURCE_ID/track_0003` or `SOURCE_ID/track_0003/1.png`. Raises UsageError.
+    """
     parts = text.strip("/").split("/")
     found = _TRACK.fullmatch(parts[1]) if len(parts) in (2, 3) else None
     if found is None or not parts[0]:
@@ -247,5 +250,5 @@ def _damaged(out: Path, name: str) -> ResultsError:
 def _unreadable(out: Path, name: str, what: str) -> ResultsError:
     lost = "decisions" if name == DECISIONS_NAME else "person ids"
     return ResultsError(
-        f"{display(out / STATE_DIR / name)} {what}; restore a copy of it, or remove it and lose the {lost} in it"
+        f"{display(out / STATE_DIR / name)} {what}; restore it from a backup, or remove it and lose the {lost} in it"
     )

@@ -1,13 +1,14 @@
-"""Complete-linkage clustering of track templates: which tracks show the same person.
+"""Complete-linkage clustering of track templates, which finds the tracks that show the same person.
 
-The similarity of two tracks is that of their templates (`Template.similarity`), that of two groups of tracks is that of
-their least similar pair. Groups are merged, most similar first, as long as the similarity reaches the threshold and no
-track of one was seen together with a track of the other, except for the same picture shown twice. So every pair of
-tracks in a group reaches the threshold: a chain of look-alikes never merges two persons.
+The similarity of two tracks is the similarity of their templates (`Template.similarity`). The similarity of two groups
+is the lowest similarity of a track of one group and a track of the other. The most similar groups are merged first, as
+long as their similarity reaches the threshold. Two groups are not merged if a track of one was seen at the same time as
+a track of the other, unless both tracks show the same picture. So all pairs of tracks in a group reach the threshold: a
+chain of people who look alike never merges two persons.
 
-Up to `BLOCK` new tracks this is exact. More are processed in blocks, in order: the tracks of a block are merged with
-each other and with existing groups, while existing groups are no longer merged with each other. Memory is linear in the
-tracks (one block against all), time is one matrix product per block.
+For up to `BLOCK` new tracks the result is exact. More tracks are processed in blocks: the tracks of a block are merged
+with each other and with existing groups, but existing groups are not merged with each other. Memory is linear in the
+number of tracks (one block is compared with all tracks), and each block requires one matrix product.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import numpy as np
 from streamgate.frames import Array
 
 BLOCK = 512
-"""New tracks that are compared with all others at once; with 20,000 known tracks this takes 40 MB."""
+"""Number of new tracks that are compared with all other tracks at once; with 20,000 known tracks this takes 40 MB."""
 
 TWICE = 0.93
-"""Similarity from which two tracks seen together count as one picture shown twice, plain or mirrored (0.96 to 0.99),
-for example on a video wall, and not as two persons."""
+"""Minimum similarity of two tracks seen at the same time that count as one picture shown twice, for example on a video
+wall, and not as two persons. The similarity of a picture and its copy, plain or mirrored, is 0.96 to 0.99."""
 
 _APART = -np.inf
 """Lower than every similarity."""
@@ -41,12 +42,12 @@ def link(
 
     Args:
         vectors: float32 (N, D), unit length; a row of zeros for a track that joins no group.
-        offsets: float32 (N,), `Template.offset` of each.
-        spans: float64 (N, 3), when each was seen: number of the source, pts in seconds of the first and last frame.
-        groups: N group numbers or None; given numbers do not change.
+        offsets: float32 (N,), `Template.offset` of each track.
+        spans: float64 (N, 3), when each track was seen: number of the source, pts in seconds of first and last frame.
+        groups: the group number or None of each of the N tracks; given numbers do not change.
         threshold: the minimum similarity of two tracks of one person.
-        persons: the person of each known group (beyond the end of the list, the group itself): a track joins no group
-            of a person that it was seen together with.
+        persons: the person of each known group; a group beyond the end of the list is a person by itself. A track
+            joins no group of a person that was seen at the same time as the track.
     """
     found = np.array([-1 if group is None else group for group in groups], np.intp)
     owners = list(persons) + list(range(len(persons), max([*found.tolist(), -1]) + 1))
@@ -54,7 +55,7 @@ def link(
     for start in range(0, len(new), BLOCK):
         block = new[start : start + BLOCK]
         joined = _link_block(vectors, offsets, spans, found, np.array(owners, np.intp), block, threshold)
-        # Numbered in the order of their first tracks, so that the numbers depend on nothing else.
+        # New groups are numbered in the order of their first tracks, so that the numbers are reproducible.
         numbers: dict[int, int] = {}
         for index, label in zip(block, joined, strict=True):
             if label >= 0:
@@ -70,11 +71,11 @@ def link(
 def _link_block(
     vectors: Array, offsets: Array, spans: Array, groups: Array, owners: Array, block: Array, threshold: float
 ) -> list[int]:
-    """For each track of the block the known group that it joins, or -1 - (a row of the block) for a new group."""
+    """For each track of the block: the known group that it joins, or -1 - (first row of its group) for a new group."""
     known = np.flatnonzero(groups >= 0)
     likeness = [_between(vectors[block], offsets[block], spans[block])]
     columns = np.zeros(0, np.intp)
-    # A track without a vector must not keep others out of its group.
+    # Tracks without a vector are left out; otherwise no other track could join their group.
     telling = known[vectors[known].any(axis=1)]
     if len(telling):
         telling = telling[np.argsort(groups[telling], kind="stable")]
@@ -90,7 +91,7 @@ def _link_block(
 
 
 def _between(rows: Array, offsets: Array, spans: Array) -> Array:
-    """Similarities of a block's tracks, (K, K); `_APART` for tracks seen together, unless they are the same picture."""
+    """Similarities of a block's tracks, (K, K); `_APART` for tracks seen at the same time in different pictures."""
     table = _similarities(rows, offsets, rows, offsets)
     source, first, last = spans.T
     together = source[:, None] == source
@@ -101,9 +102,10 @@ def _between(rows: Array, offsets: Array, spans: Array) -> Array:
 
 
 def _keep_apart(table: Array, owners: Array, spans: Array, known: Array, of_known: Array) -> None:
-    """Set `_APART` for persons that a track may not join: it was seen together with them in different pictures.
+    """Set `_APART` for persons that a track may not join, because both were seen at the same time.
 
-    `owners` are the persons of the table's columns, `of_known` those of the `known` spans.
+    The same picture shown twice does not count. `owners` are the persons of the table's columns; `of_known` are the
+    persons of the `known` spans.
     """
     for row, (source, first, last) in enumerate(spans):
         beside = (known[:, 0] == source) & (known[:, 1] <= last) & (known[:, 2] >= first)
@@ -112,7 +114,7 @@ def _keep_apart(table: Array, owners: Array, spans: Array, known: Array, of_know
 
 
 def _agglomerate(table: Array, count: int, columns: Array, threshold: float) -> list[int]:
-    """Merge rows of `table` (K, K + G) with each other and into its last G columns, most similar first.
+    """Merge rows of `table` (K, K + G) with each other and into the groups of its last G columns, most similar first.
 
     Ties go to the earlier row, then to the earlier column. The table is overwritten.
     """
@@ -127,7 +129,7 @@ def _agglomerate(table: Array, count: int, columns: Array, threshold: float) -> 
             group = int(columns[column - count])
             for one in joined[row]:
                 result[one] = group
-            # Tracks that join later have to be similar to this one as well.
+            # Tracks that join the group later have to be similar to this track as well.
             np.minimum(table[:, column], table[:, row], out=table[:, column])
             gone, changed = row, (row, column)
         else:
@@ -149,7 +151,7 @@ def _agglomerate(table: Array, count: int, columns: Array, threshold: float) -> 
 def _similarities(rows: Array, offsets: Array, others: Array, of_others: Array) -> Array:
     """`Template.similarity` of all pairs, float32 (K, M); `_APART` for rows of zeros.
 
-    Rounded to four places, since the last bits of a product differ from machine to machine.
+    The similarities are rounded to four decimals, because the last bits of a product differ from machine to machine.
     """
     table = rows @ others.T
     table -= (offsets[:, None] + of_others) / 2

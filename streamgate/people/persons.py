@@ -1,7 +1,7 @@
-"""Merges the tracks of all committed sources into persons, in one step that each derivation repeats.
+"""Merges the tracks of all committed sources into persons; each derivation repeats this.
 
-It depends only on the committed files, in the order of source ids and tracks, so the result does not depend on the
-number of jobs, the order of commits or interruptions. Tracks that keep no face belong to no person.
+The result depends only on the committed files, which are read in the order of source ids and tracks. So it does not
+depend on the number of jobs, the order of commits, or interruptions. Tracks that keep no face belong to no person.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from streamgate.tracks import Template
 def find_people(out: Path, source_ids: Iterable[str], threshold: float, *, settle: bool) -> Ledger:
     """Assign every kept track of the committed sources to a person, and write the ledger.
 
-    When the ledger is settled, tracks that have a person keep it; `settle` makes it settled from now on. `threshold` is
-    the minimum similarity of two tracks of one person. Raises ResultsError, SinkError.
+    If the ledger is settled, tracks that already have a person keep it. `settle`: whether the ledger is settled
+    afterwards. `threshold` is the minimum similarity of two tracks of one person. Raises ResultsError, SinkError.
     """
     folder = RunFolder(out)
     ledger = Ledger.read(out)
@@ -47,7 +47,7 @@ def find_people(out: Path, source_ids: Iterable[str], threshold: float, *, settl
 
 
 def known_people(out: Path, source_ids: Iterable[str]) -> Ledger:
-    """The persons according to the last derivation and the decisions since then. Raises ResultsError."""
+    """The ledger with the persons of the last derivation and all decisions since. Raises ResultsError."""
     folder = RunFolder(out)
     ledger = Ledger.read(out)
     ledger.spans = {track: span for one in sorted(set(source_ids)) for track, span in _kept_tracks(folder, one).items()}
@@ -75,7 +75,9 @@ def _link_new(ledger: Ledger, templates: Sequence[Template | None], threshold: f
     for index, template in enumerate(templates):
         if template is not None and is_sure(template):
             if len(template.vector) != size:
-                raise ResultsError("this folder has templates of several recognizers; choose another folder with -o")
+                raise ResultsError(
+                    "the output folder has templates of several recognizers; choose another folder with -o"
+                )
             vectors[index], offsets[index] = template.vector, template.offset
     ids = sorted({ledger.groups[track] for track in tracks if track in ledger.groups})
     number = {group: index for index, group in enumerate(ids)}
@@ -90,7 +92,7 @@ def _link_new(ledger: Ledger, templates: Sequence[Template | None], threshold: f
 
 
 def _without_template(ledger: Ledger, tracks: Iterable[TrackKey], templates: Sequence[Template | None]) -> int:
-    """Number of known persons without a template, if the folder has new tracks with one; else 0."""
+    """Number of known persons without a template, if the folder has new tracks with a template; otherwise 0."""
     known, seen, new = set(), set(), False
     for track, template in zip(tracks, templates, strict=True):
         if track not in ledger.groups:
@@ -104,6 +106,6 @@ def _without_template(ledger: Ledger, tracks: Iterable[TrackKey], templates: Seq
 
 
 def _owners(ids: Sequence[str], ledger: Ledger) -> list[int]:
-    """For each group the first group of its person, as `link` expects it."""
+    """For each group the index of the first group of the same person, as `link` expects."""
     first: dict[str, int] = {}
     return [first.setdefault(ledger.persons.get(group, group), index) for index, group in enumerate(ids)]

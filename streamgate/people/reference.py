@@ -1,4 +1,4 @@
-"""`identity.only`: a picture of the one person whose faces are to be kept."""
+"""`identity.only`: keeps only the faces of one person, who is given by a picture."""
 
 from __future__ import annotations
 
@@ -18,15 +18,20 @@ from streamgate.sources.images import PictureError, read_rgb
 from streamgate.tracks import Template
 
 OTHER_PERSON = "other_person"
-"""The reason of a track that would keep faces if it showed the wanted person."""
+"""The reason for rejecting the faces of a track that does not show the wanted person."""
 
 _BESIDE = 1 / 3
-"""Faces with an eye distance below this share of the largest face's are in the background and do not count."""
+"""Faces whose eye distance is below this share of the largest face's eye distance are in the background; they do not
+count."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """The wanted person: the `template` of the picture, the minimum similarity `threshold`, the picture's `sha256`."""
+    """The wanted person.
+
+    `template` and `sha256` are those of the picture; `threshold` is the minimum similarity of a track that shows the
+    person.
+    """
 
     template: Template
     threshold: float
@@ -44,13 +49,13 @@ def read_reference(
 ) -> Reference:
     """Read the reference from a picture; `score` detects and scores its faces, largest first.
 
-    Raises UsageError for a picture that cannot be read, has no face, several faces or one of too low quality, and when
-    the recognizer's threshold is unknown.
+    Raises UsageError if the picture cannot be read, contains no face, several faces or a face of too low quality, or if
+    the recognizer has no identity threshold.
     """
     named = f"--only {display(path)}"
     if threshold is None:
         raise UsageError(
-            f"{named}: this recognizer has no identity threshold; set one with --set identity.threshold=COSINE"
+            f"{named}: the recognizer has no identity threshold; set one with --set identity.threshold=COSINE"
         )
     try:
         image, data = read_rgb(path), path.read_bytes()
@@ -60,20 +65,20 @@ def read_reference(
     faces = score(image)
     if not faces:
         raise UsageError(
-            f"{named}: no face was found; use a sharp picture that shows the person large and from the front"
+            f"{named}: no face was found; use a sharp, frontal picture in which the face is large"
         )
     largest = faces[0]
     beside = [one for one in faces[1:] if one.face.inter_eye >= _BESIDE * largest.face.inter_eye]
     if beside:
         raise UsageError(
-            f"{named}: shows {1 + len(beside)} faces; crop the picture so that it shows only the wanted person"
+            f"{named}: the picture shows {1 + len(beside)} faces; crop it so that it shows only the wanted person"
         )
     serfiq = largest.measures["serfiq"].scalar
     poor = largest.face.inter_eye < SURE_INTER_EYE or (serfiq is not None and serfiq < SURE_SERFIQ)
     if largest.embedding is None or poor or not np.linalg.norm(largest.embedding) > 0:
         raise UsageError(
             f"{named}: the face is too small, turned, blurred or covered to be recognized; "
-            "use a sharp picture that shows the person large and from the front"
+            "use a sharp, frontal picture in which the face is large"
         )
     unit = largest.embedding / np.linalg.norm(largest.embedding)
     template = Template(unit.astype(np.float32), faces=1, weight=1.0, agreement=1.0, inter_eye=largest.face.inter_eye)

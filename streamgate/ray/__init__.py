@@ -1,4 +1,4 @@
-"""Ray clusters: `streamgate run --ray`, and `KeptFaces` for Ray Data pipelines."""
+"""Support for Ray clusters: `streamgate run --ray`, and `KeptFaces` for Ray Data pipelines."""
 
 from streamgate.ray.data import KeptFaces
 

@@ -1,4 +1,4 @@
-"""The driver of `run --ray`: starts readers on a cluster, distributes sources to them and takes over their results."""
+"""The driver of `run --ray`: starts readers on a cluster, assigns sources to them and collects their results."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 
 _SESSION = "ray-"
 _DEATHS = 2
-"""A source is given up after its reader has died this many times."""
+"""A source is skipped after its reader has died this many times."""
 _LOSSES = 5
-"""The loss of a node is not blamed on the source that was being read, unless it happens this many times."""
+"""The loss of a node counts as a death only after this many losses while the same source was being read."""
 _FAILED_READERS = 3
-"""No more readers are started after this many have failed to open."""
+"""No more readers are started after this many readers have failed to open."""
 _POLL_S = 0.5
 _LOOK_S = 2.0
 _STOP_S = 60.0
-"""How long readers may take to commit their results when the run is stopped."""
+"""Maximum time in seconds that readers may take to commit their results when the run is stopped."""
 
 
 class Report(Protocol):
@@ -49,7 +49,7 @@ class Report(Protocol):
 
 @dataclass(eq=False, slots=True)
 class _Hand:
-    """A reader, from the driver's side."""
+    """The driver's data on one reader."""
 
     name: str
     actor: Any
@@ -64,13 +64,13 @@ class _Hand:
 class Cluster:
     """Readers on a Ray cluster. Use it as a context manager.
 
-    Readers are started while the cluster has room for them, also on nodes that join later, and end with the last
-    source.
+    Readers are started as long as sources are left and the cluster has room, also on nodes that join later. They end
+    after the last source.
 
     Args:
         address: "local", "auto", HOST:PORT or ray://HOST:PORT; "local" starts a cluster on this machine.
         out: the output folder.
-        options: options of the readers; `session`, `token` and `threads` are filled in here.
+        options: options of the readers; this class sets `session`, `token` and `threads`.
         jobs: number of sources that a reader reads at once.
         report: receives the progress.
         stop: set when the run should end.
@@ -105,17 +105,17 @@ class Cluster:
         self._specs: Mapping[int, SourceSpec] = {}
         self._disk: DiskSink | None = None
         self._waiting: deque[int] = deque()
-        """Indexes of the sources that no reader has yet."""
+        """Indexes of the sources that are not yet assigned to a reader."""
         self._alone: set[int] = set()
-        """Indexes of sources that a reader reads alone."""
+        """Indexes of the sources that a reader must read alone, without another source at the same time."""
         self._deaths: Counter[int] = Counter()
-        """How often the reader of a source died."""
+        """How often a reader died while it read a source, by index."""
         self._losses: Counter[int] = Counter()
-        """How often the node of its reader was lost."""
+        """How often the node of the reader was lost while it read a source, by index."""
         self._taken: set[str] = set()
 
     def run_info(self) -> RunInfo:
-        """The run info of the first reader; readers with another one are rejected."""
+        """The run info of the first reader; readers with a different run info are rejected."""
         assert self._info is not None
         return self._info
 
@@ -125,7 +125,7 @@ class Cluster:
             nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
             asked = self._options.device
             self._cores, self._with_gpu = share_of(nodes, asked, self._jobs)
-            # An actor sees only the GPU that Ray has assigned to it, or none.
+            # An actor sees at most one GPU, the one that Ray has assigned to it.
             device = "cuda" if asked.startswith("cuda") else asked
             self._options = replace(self._options, device=device, threads=max(1, self._cores // self._jobs))
             self._begin_session()
@@ -141,7 +141,7 @@ class Cluster:
         self.close()
 
     def close(self) -> None:
-        """End the readers and disconnect from the cluster; a local cluster is shut down."""
+        """Kill the readers and disconnect from the cluster; shut down a local cluster."""
         if self._ray is not None:
             for hand in [*self._opening.values(), *self._hands]:
                 self._kill(hand)
@@ -171,10 +171,12 @@ class Cluster:
             if not reported and time.monotonic() - since > 30:
                 reported = True
                 share = f"{self._cores} CPU core(s){' and a GPU' if self._with_gpu else ''}"
-                self._report.note(f"waiting until the Ray cluster has {share} free; `ray status` shows its resources")
+                self._report.note(
+                    f"waiting until {share} of the Ray cluster are free; `ray status` shows what is in use"
+                )
 
     def clean(self) -> None:
-        """Remove files left by drivers that were killed. The caller holds the lock of the output folder."""
+        """Remove the files of earlier drivers that were killed. The caller holds the lock of the output folder."""
         with suppress(OSError):
             for path in (self._out / STATE_DIR).iterdir():
                 if path.name.startswith(_SESSION) and f"{STATE_DIR}/{path.name}" != self._session:
@@ -183,7 +185,7 @@ class Cluster:
     def read(
         self, specs: Mapping[int, SourceSpec], last: Sequence[int], disk: DiskSink
     ) -> None:
-        """Read all sources and take over their results; sources with an index in `last` come last, each alone.
+        """Read all sources and collect their results; sources with an index in `last` are read last, one by one.
 
         Raises StreamgateError if the run cannot continue.
         """
@@ -198,19 +200,22 @@ class Cluster:
                     for hand in self._hands:
                         hand.actor.stop.remote()
                 if time.monotonic() > until:
-                    self._report.warn("readers did not answer in time; the sources they were reading are not written")
+                    self._report.warn(
+                        "readers did not stop in time; the results of the sources that they were reading are lost, so "
+                        "read these sources again with --resume"
+                    )
                     return
             self._grow(len(waiting))
             self._hand_out()
             polls = [hand.polled for hand in self._hands if hand.polled is not None]
             refs = [*self._opening, *(ref for hand in self._hands for ref in hand.reading), *polls]
             if not refs:
-                raise StreamgateError(f"no reader is left on the Ray cluster ({self._why})")
+                raise StreamgateError(f"all readers on the Ray cluster have ended ({self._why})")
             self._hear(refs)
             self._poll()
 
     def _grow(self, waiting: int) -> None:
-        """Request as many readers as the cluster has room for, and one more for nodes that may join later."""
+        """Request as many readers as the cluster has room for, plus one for a node that may join later."""
         free = sum(self._jobs - len(hand.reading) for hand in self._hands if not hand.alone)
         wanted = -(-max(0, waiting - free) // self._jobs)
         for ref in [*self._opening][wanted:] if wanted < len(self._opening) else []:
@@ -267,7 +272,7 @@ class Cluster:
                 continue
             hand = next((one for one in self._hands if ref in one.reading or ref == one.polled), None)
             if hand is None:
-                continue  # of a reader that has died
+                continue  # the answer of a reader that has died
             try:
                 value = self._ray.get(ref)
             except Exception as error:
@@ -289,7 +294,9 @@ class Cluster:
         if isinstance(opened, tuple) and self._info is not None:
             info, _, host = opened
             if found := differences(run_record(self._info), run_record(info)):
-                opened = UsageError(f"{host} is not used, because it differs from {self._host}: {found[0]}")
+                opened = UsageError(
+                    f"node {host} is not used, because its results would differ from those of {self._host}: {found[0]}"
+                )
         if isinstance(opened, StreamgateError):
             self._failed += 1
             self._why = str(opened)
@@ -322,7 +329,10 @@ class Cluster:
             folder = self._out / self._session / hand.name
             if source_id in self._taken or disk.done(source_id) is not None:
                 result = SourceResult(result.source, status="failed")
-                result.error = f"{result.source.location}: given twice (same name and content); the first one counts"
+                result.error = (
+                    f"{result.source.location}: skipped, because a source with the same name and content was already "
+                    "read"
+                )
             elif not (result.status == "interrupted" and disk.has_more(source_id, result.frames)):
                 disk.adopt(folder / source_id, names)
                 self._taken.add(source_id)
@@ -331,7 +341,11 @@ class Cluster:
             self._report.finished(index, result)
 
     def _died(self, hand: _Hand, error: Exception) -> None:
-        """Handle the death of a reader: its sources are read again, last and alone, unless they caused two deaths."""
+        """Handle the death of a reader.
+
+        If its process died, the sources that it was reading are read again, last and one by one, or skipped after
+        `_DEATHS` deaths. If its node was lost, they are read again next.
+        """
         self._hands.remove(hand)
         self._kill(hand)
         lost = sorted(hand.reading.values())
@@ -361,9 +375,9 @@ class Cluster:
                 self._waiting.append(index)
                 self._alone.add(index)
         if again:
-            how = "will be read again" if by_node else "will be read again, last and one at a time"
+            how = "read again" if by_node else "read again, last and one at a time"
             self._report.warn(
-                f"a reader on {hand.host} died ({cause}) while it read {', '.join(again)}; what it read {how}"
+                f"a reader on {hand.host} died ({cause}) while it read {', '.join(again)}; these sources will be {how}"
             )
         elif not lost:
             self._report.warn(f"a reader on {hand.host} died ({cause})")
@@ -374,7 +388,7 @@ class Cluster:
 
 
 def absolute(spec: SourceSpec) -> SourceSpec:
-    """The same source with absolute paths, for a process with another working directory."""
+    """`spec` with absolute paths, for a process with another working directory."""
     paths = tuple(path.absolute() if isinstance(path, Path) else path for path in spec.paths)
     return replace(spec, paths=paths, root=spec.root.absolute() if isinstance(spec.root, Path) else spec.root)
 

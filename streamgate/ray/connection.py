@@ -12,17 +12,17 @@ from streamgate.errors import DeviceError, UsageError, one_line, redact_url
 
 MISSING = "--ray needs Ray: pip install 'streamgate[ray]'"
 _CORES = 2
-"""CPU cores of a reader per source that it reads at once: decoding and scoring run in parallel."""
+"""CPU cores of a reader for each source that it reads at the same time: decoding and scoring run in parallel."""
 _CONNECT_S = 10.0
 
 
 def connect(address: str, *, quiet: bool) -> Any:
-    """The module `ray`, connected to the cluster at `address`; "local" starts one on this machine.
+    """Connect to the cluster at `address` and return the module `ray`; "local" starts a cluster on this machine.
 
-    With `quiet` this process prints nothing from here on. Raises UsageError without Ray and for an invalid address,
-    DeviceError if the cluster cannot be used.
+    With `quiet`, all further output of this process is discarded. Raises UsageError if Ray is not installed or the
+    address is invalid, DeviceError if the cluster cannot be used.
     """
-    # No usage statistics: set before the import, and inherited by the processes that Ray starts.
+    # Disables usage statistics. Set before the import, and inherited by the processes that Ray starts.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if quiet:
         _drop_output()
@@ -30,13 +30,13 @@ def connect(address: str, *, quiet: bool) -> Any:
         import ray
     except ImportError:
         raise UsageError(MISSING) from None
-    if not hasattr(ray, "init"):  # a folder of that name
+    if not hasattr(ray, "init"):  # `ray` is only a folder of that name
         raise UsageError(MISSING)
     shown = redact_url(address)
     _check_reachable(address, shown)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
-        # Results are passed in files, so Ray's object store can be small.
+        # Ray's object store can be small, because results are passed as files.
         options |= {"include_dashboard": False, "object_store_memory": 100 << 20}
     elif address.startswith("ray://"):
         options = {}
@@ -44,12 +44,12 @@ def connect(address: str, *, quiet: bool) -> Any:
     try:
         ray.init(address=address, **options)
     except ImportError:
-        raise UsageError(f"--ray {shown}: needs Ray's client: pip install 'streamgate[ray]'") from None
+        raise UsageError(f"--ray {shown}: Ray's client is not installed: pip install 'streamgate[ray]'") from None
     except Exception as error:
         what = one_line(f"{type(error).__name__}: {error}".replace(address, shown))
         raise DeviceError(
-            f"--ray {shown}: the Ray cluster cannot be used ({what}); check that it runs (`ray status`) with the same "
-            "versions of Ray and Python as here, and set RAY_AUTH_MODE=token if it requires a token"
+            f"--ray {shown}: the Ray cluster cannot be used ({what}); check that it is running (`ray status`) with the "
+            "same versions of Ray and Python as this machine, and set RAY_AUTH_MODE=token if it requires a token"
         ) from None
     finally:
         for number, handler in handlers.items():
@@ -59,9 +59,9 @@ def connect(address: str, *, quiet: bool) -> Any:
 
 
 def share_of(nodes: list[dict[str, Any]], device: str, jobs: int) -> tuple[int, bool]:
-    """CPU cores of a reader that reads `jobs` sources at once, and whether it takes a GPU, with its share of the node's
-    cores. `nodes` are the resources of the cluster's nodes.
+    """The number of CPU cores of a reader that reads `jobs` sources at once, and whether the reader takes a GPU.
 
+    A reader with a GPU gets the node's cores divided by its GPUs. `nodes` are the resources of the cluster's nodes.
     Raises DeviceError if a GPU is requested and the cluster has none.
     """
     with_gpu = [one for one in nodes if one.get("GPU", 0) >= 1]
@@ -77,33 +77,36 @@ def cause_of(error: Exception) -> str:
     """Why an actor died: the essential part of Ray's long error message."""
     text = str(error)
     if "No module named 'streamgate'" in text:
-        return "streamgate is not installed on a node"
+        return "streamgate is not installed on its node"
     if type(error).__name__ == "NodeDiedError" or "node has died" in text or "node was" in text or "preempt" in text:
-        return "its node is gone"
+        return "its node was lost"
     if "OutOfMemory" in type(error).__name__ or "memory pressure" in text:
-        return "memory ran out on its node"
+        return "its node ran out of memory"
     if "worker process has died" in text or "died unexpectedly" in text:
         return "its process was killed, usually for lack of memory"
     return one_line(f"{type(error).__name__}: {text.splitlines()[-1] if text else ''}", 200)
 
 
 def _check_reachable(address: str, shown: str) -> None:
-    """Check the address first, since Ray waits a long time for a missing cluster. Raises UsageError, DeviceError."""
+    """Check the address, because Ray would wait a long time for a missing cluster. Raises UsageError, DeviceError."""
     if address in ("local", "auto"):
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UsageError(f"--ray {shown}: write local, auto, HOST:PORT or ray://HOST:PORT")
+        raise UsageError(f"--ray {shown}: not a valid address; use local, auto, HOST:PORT or ray://HOST:PORT")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
     except OSError:
         raise DeviceError(
-            f"--ray {shown}: no connection; start the cluster with `ray start --head`, or check the address"
+            f"--ray {shown}: cannot connect; start the cluster with `ray start --head`, or check the address"
         ) from None
 
 
 def _drop_output() -> None:
-    """Discard output to both descriptors: Ray writes to them directly, and we report problems of readers ourselves."""
+    """Discard standard output and standard error, because Ray writes to their descriptors directly.
+
+    Problems of readers are reported by streamgate's own messages.
+    """
     sink = os.open(os.devnull, os.O_WRONLY)
     for number in (1, 2):
         os.dup2(sink, number)

@@ -17,14 +17,14 @@ from streamgate.store.records import face_record, image_path
 
 
 class KeptFaces:
-    """Maps paths or addresses of videos to one row per kept face: `dataset.map_batches(KeptFaces, ...)`.
+    """Maps paths or addresses of videos to one row per kept face; use it as `dataset.map_batches(KeptFaces, ...)`.
 
-    An actor opens the networks once and reads the sources of its batches one after another. The rows are those of
-    `streamgate export --to parquet --images`: the columns of the table, with `image` as {bytes, path} with the content
-    of the file. `person_id` is null, because persons are determined over a whole run.
+    Each actor opens the networks once and reads the sources of its batches one after another. The rows are the same as
+    those of `streamgate export --to parquet --images`: the columns of the table, with `image` as {bytes, path}, where
+    bytes is the content of the file. `person_id` is null, because persons are determined over a whole run.
 
     Args:
-        column: the column of the batch with the paths or addresses (s3://...), one source each.
+        column: the column of the batch with the path or address (s3://...) of one source per row.
         preset, models, device, settings: see `streamgate.Gate`.
         skip_errors: skip sources that cannot be read, with a warning, instead of raising.
 

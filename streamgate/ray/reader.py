@@ -1,6 +1,6 @@
 """The reader: an actor that reads sources on a node of a Ray cluster, like the worker process of a local run.
 
-It commits its results to its own folder below OUT, from which the driver takes them over; see `cluster`.
+A reader commits its results to its own folder below OUT, from which the driver collects them; see `cluster`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class ReaderOptions:
     """Options of all readers of a run.
 
     Attributes:
-        session: folder below OUT in which each reader has its own folder.
-        token: content of the file `PROBE` in it; a node that can read it shares the file system.
+        session: folder below OUT that contains the folders of the readers.
+        token: content of the file `PROBE` in `session`; a node that can read this file shares the file system.
         threads: decoder threads per source.
     """
 
@@ -51,7 +51,7 @@ class ReaderOptions:
 
 @dataclass(frozen=True, slots=True)
 class Advanced:
-    """The progress of a reader in a source."""
+    """How far a reader has read a source."""
 
     index: int
     source_id: str
@@ -61,13 +61,14 @@ class Advanced:
 
 
 Opened = tuple[RunInfo, list[str], str]
-"""What a reader reports that is ready: the run as it would make it, its notes, and its host."""
+"""What a reader returns when it is ready: its run info, its notes, and the name of its host."""
 Finished = tuple[SourceResult, list[str], list[str]]
-"""What it reports of a source: the result, the names of the committed files, and its notes."""
+"""What a reader returns for a source: the result, the names of the committed files, and the reader's notes."""
 
 
 class Reader:
-    """Reads sources, several at once if called concurrently. `name` is the name of its folder in the session."""
+    """Reads sources, several at once if called concurrently. `name` is the name of the reader's folder in the session.
+    """
 
     def __init__(self, name: str, options: ReaderOptions) -> None:
         self._folder = options.session / name
@@ -77,7 +78,7 @@ class Reader:
         self._host = platform.node()
 
     def open(self) -> Opened | StreamgateError:
-        """Open the networks. Errors are returned, because Ray would wrap raised ones in its own message."""
+        """Open the networks. Errors are returned, because Ray would wrap raised errors in a message of its own."""
         try:
             return self._open()
         except StreamgateError as error:
@@ -93,8 +94,8 @@ class Reader:
         options = self._options
         if options.version != __version__:
             raise UsageError(
-                f"{self._host} has streamgate {__version__}, but this machine has {options.version}: install the same "
-                "version on all nodes"
+                f"node {self._host} has streamgate {__version__}, but this machine has {options.version}; install the "
+                "same version on all nodes"
             )
         try:
             found = (options.session / PROBE).read_text(encoding="utf-8")
@@ -102,8 +103,8 @@ class Reader:
             found = ""
         if found != options.token:
             raise SinkError(
-                f"{self._host} cannot read {options.session.parent.parent}: with --ray the output folder must be on "
-                "a file system that all nodes share, under the same path"
+                f"node {self._host} cannot read {options.session.parent.parent}; with --ray, the output folder must be "
+                "on a file system that all nodes share, under the same path"
             )
         if options.debug:
             os.environ["STREAMGATE_DEBUG"] = "1"
@@ -123,12 +124,12 @@ class Reader:
         return info, self._engine.notes, self._host
 
     def read(self, index: int, spec: SourceSpec) -> Finished | StreamgateError:
-        """Read a source and commit it. An error that ends the run is returned, as by `open`."""
+        """Read a source and commit the result. An error that ends the run is returned, not raised, as in `open`."""
         if gone := next((path for path in spec.paths if isinstance(path, Path) and not path.exists()), None):
             result = SourceResult(SourceInfo(spec.location, ""), status="failed")
             result.error = (
-                f"{spec.location}: {gone} does not exist on {self._host}; with --ray footage must be on a file system "
-                "that all nodes share, or in an object store"
+                f"{spec.location}: {gone} does not exist on node {self._host}; with --ray, the footage must be on a "
+                "file system that all nodes share, or in an object store"
             )
             return result, [], []
         decoding = self._engine.config.decoding
@@ -151,11 +152,11 @@ class Reader:
         return result, names if committed else [], self._engine.notes
 
     def progress(self) -> list[Advanced]:
-        """The progress in the sources that are being read."""
+        """How far each source that is being read has been read."""
         return list(self._progress.values())
 
     def stop(self) -> None:
-        """End the sources that are being read; their results so far are committed."""
+        """Stop reading; the results so far are committed."""
         self._stop.set()
 
 

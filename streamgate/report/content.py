@@ -1,4 +1,4 @@
-"""The contents of the page from the records: groups of faces with their tracks, histograms, settings."""
+"""Reads the contents of the page from the records: groups of faces with their tracks, histograms, settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ YAW_STEP = 5
 
 @dataclass(slots=True)
 class FaceEntry:
-    """A kept face with the values that order the page; `offset` is that of its line in faces.jsonl."""
+    """A kept face with the values by which the page is sorted; `offset` is the position of its line in faces.jsonl."""
 
     offset: int
     track: tuple[str, int]
@@ -58,7 +58,8 @@ class FaceEntry:
 class Group:
     """One section of the page: a person, or a source if persons are unknown.
 
-    `faces` are sorted best first, `tracks` by source and id. The group of a source includes tracks that keep nothing.
+    `faces` are sorted best first, `tracks` by source and id. If the group is a source, its tracks include those that
+    keep no face.
     """
 
     key: str
@@ -80,12 +81,12 @@ class Content:
         """Raises ResultsError for a folder without results.
 
         names: names that users gave to persons, by person_id.
-        spaced: additional faces of tracks for labelling, shown like near misses, when served by `streamgate label`.
+        spaced: additional faces of each track, which `streamgate label` shows like near misses; otherwise None.
         """
         self.spaced = spaced
         self.damages = DamageLog()
         self.folder = folder = RunFolder(out, self.damages.add)
-        # The faces of a person are shown source by source.
+        # A small cache is enough, because the faces of a person are shown source by source.
         self._notes = lru_cache(maxsize=4)(folder.notes)
         self._tracks = lru_cache(maxsize=4)(lambda one: {track["track_id"]: track for track in folder.tracks(one)})
         self._titles = _titles(folder.summary["sources"])
@@ -153,7 +154,7 @@ class Content:
         }  # fmt: skip
 
     def title(self, source_id: str, location: str | None = None) -> str:
-        """Name of a source on the page: its path without the part that all sources share."""
+        """Name of a source on the page: its path without the folders that all sources share."""
         return self._titles.get(source_id) or PurePath(location or source_id).name or source_id
 
     def tracks(
@@ -171,7 +172,7 @@ class Content:
         for group in found.values():
             _sort(group)
             group.tracks = sorted({face.track for face in group.faces})
-        # Persons with the most faces come first, faces without a person last.
+        # Persons with the most faces come first; faces without a person come last.
         ordered = sorted(found.values(), key=lambda group: (not group.key, -len(group.faces), group.key))
         seen = {key for group in ordered for key in group.tracks}
         left = [key for key in self._all_tracks() if key not in seen]
@@ -238,14 +239,14 @@ class Content:
     def _note(self, source_id: str, track_id: int) -> Record:
         if self.folder.has(f"{source_id}/{NOTES}"):
             return self._notes(source_id).get(track_id, {})
-        # Written by a run without a report: use the candidates for the series and the kept pictures for thumbnails.
+        # The run was made without a report: the series comes from the candidates, thumbnails from the kept pictures.
         if source_id not in self._made:
             self._made = {source_id: _series_of(self.folder, source_id)}
         series = self._made[source_id].get(track_id)
         return {} if series is None else note_record(track_id, series, [], [])
 
     def _thumbnail_of(self, image: str) -> str | None:
-        """A thumbnail of the kept picture; None if that cannot be read."""
+        """A thumbnail of a kept picture; None if the picture cannot be read."""
         try:
             return thumbnail(decode_crop(self.folder.content(image)))
         except (OSError, ValueError):
@@ -255,11 +256,13 @@ class Content:
         if missing:
             named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             count = "1 picture is" if len(missing) == 1 else f"{len(missing)} pictures are"
-            self.damages.add(f"{count} missing from the folder ({named}); small copies are shown instead")
+            self.damages.add(f"{count} missing from the output folder ({named}); small copies are shown instead")
 
 
 def heat_table() -> Record:
-    """The colours of heatmaps for the page: characters of the levels, their colours (RGBA), cell weights (0..255)."""
+    """What the page needs to draw heatmaps: the character and the RGBA colour of each level, and the opacity of each
+    cell (0..255).
+    """
     palette: Array = np.round(colours(np.arange(len(HEAT_SIGNS)) / (len(HEAT_SIGNS) - 1))).astype(int)
     mask = np.round(weight(HEAT_SIDE) * 255).astype(np.uint8)
     return {
@@ -284,7 +287,7 @@ def _titles(sources: Iterable[Record]) -> dict[str, str]:
     parents = {str(PurePath(location).parent) for location in located.values() if location}
     try:
         shared = os.path.commonpath(parents) if parents else ""
-    except ValueError:  # relative and absolute ones
+    except ValueError:  # a mix of relative and absolute paths
         shared = ""
     return {
         source_id: (os.path.relpath(location, shared) if shared and shared != "." else location) or source_id
@@ -311,7 +314,7 @@ def _bins(values: Sequence[float], first: int, last: int, step: int) -> Record:
 
 
 def _limits(config: Mapping[str, Any]) -> Record:
-    """Limits of the gate by measure, {NAME: {min | max: value}}."""
+    """The limits of the gate by measure: {NAME: {min | max: value}}."""
     tables = config.get("measures")
     return {
         name: {key: value for key, value in table.items() if key in ("min", "max")}
@@ -321,7 +324,7 @@ def _limits(config: Mapping[str, Any]) -> Record:
 
 
 def _settings(config: Mapping[str, Any]) -> list[list[Any]]:
-    """[key, value as text, whether it differs from the studio preset], in the order of the configuration."""
+    """Lists [key, value as text, whether it differs from the studio preset] in the order of the configuration."""
     usual = dict(leaves(load_config().model_dump(mode="json")))
     return [[key, _text(value), key in usual and usual[key] != value] for key, value in leaves(config)]
 

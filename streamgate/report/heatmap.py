@@ -1,4 +1,4 @@
-"""IFQA's map as an overlay for a face."""
+"""Draws IFQA's map as an overlay for a face."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import numpy as np
 from streamgate.frames import Array
 
 SIDE = 128
-"""Side of the picture in pixels; the network computes its map at 64 x 64."""
+"""Side of the overlay in pixels; the network computes its map at 64 x 64."""
 
-# The ellipse in which the embedded network's map counts (centre and semi-axes as shares of the side, as in
-# convert/ifqa.py); outside it the colours are fainter but visible, since other weights may use the whole picture.
+# The ellipse in which the map of the embedded network counts, as in convert/ifqa.py: centre and semi-axes as shares of
+# the side. Outside it the colours are fainter, but visible, because other weights may use the whole picture.
 _CENTRE = (0.5, 0.575)
 _HALF_AXES = (0.27, 0.345)
 _FADE = 0.18
 _OUTSIDE = 0.22
 
-# Level 0 (unlike a clean photograph) to 1 (like one), RGBA. Lightness increases with the level, so that the order is
-# visible with colour blindness too; good parts are nearly transparent. detail.css has the same colours.
+# RGBA colours of the levels 0 (unlike a clean photograph) to 1 (like a clean photograph). Lightness increases with the
+# level, so that people with colour blindness can see the order; good parts are nearly transparent. detail.css has the
+# same colours.
 _LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _COLOURS = np.array(
     [(200, 30, 60, 190), (240, 106, 58, 175), (248, 193, 92, 150), (223, 233, 216, 110), (191, 224, 230, 80)],
@@ -27,9 +28,9 @@ _COLOURS = np.array(
 
 
 def heatmap_png(ifqa_map: Array) -> bytes:
-    """A map (H, W) of 0..1 as a PNG with alpha, SIDE x SIDE, as an overlay for the grey FFHQ-aligned crop.
+    """Draw a map (H, W) of 0..1 as a PNG with alpha, SIDE x SIDE, which is an overlay for the grey FFHQ-aligned crop.
 
-    0 is red (unlike a clean photograph); the colours go through orange and yellow to a faint pale blue for 1.
+    The colours range from red for 0 (unlike a clean photograph) through orange and yellow to a faint pale blue for 1.
     """
     level = cv2.resize(np.asarray(ifqa_map, np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     red, green, blue, alpha = np.moveaxis(colours(np.clip(np.nan_to_num(level), 0.0, 1.0)), -1, 0)
@@ -42,7 +43,7 @@ def heatmap_png(ifqa_map: Array) -> bytes:
 
 
 def colours(levels: Array) -> Array:
-    """The colours of levels 0..1 of any shape: RGBA 0..255, float64, in an additional last axis; see `heatmap_png`."""
+    """The colours of an array of levels 0..1: RGBA 0..255, float64, in an additional last axis; see `heatmap_png`."""
     return np.stack([np.interp(levels, _LEVELS, channel) for channel in _COLOURS.T], axis=-1)
 
 

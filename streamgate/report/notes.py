@@ -1,4 +1,4 @@
-"""Data that a source stores for the report with its records: thumbnails, heatmaps, quality over time.
+"""Creates the data that a source stores with its records for the report: thumbnails, heatmaps, quality over time.
 
 One line per track in OUT/<source_id>/report.jsonl.gz:
 
@@ -38,7 +38,10 @@ _MISS_KEYS = ("pts_seconds", "frame_index", "name", "box", "pose", "measures", "
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One evaluated face: its time, quality 0..100 (None: not fully scored), and the gate's verdict or None."""
+    """One evaluated face: its time, its quality 0..100 (None: not fully scored), and the gate's verdict.
+
+    The verdict is None if the gate did not decide.
+    """
 
     pts_seconds: float
     quality: float | None
@@ -53,8 +56,9 @@ class Point:
 class Series:
     """Quality over time with a bounded number of points, however long the track is.
 
-    Time is divided into equal intervals, whose length doubles when there are too many. An interval has the quality of
-    its best face. It counts as passed when any face in it passed, else as rejected when any was rejected.
+    Time is divided into equal intervals, whose length doubles when there are too many intervals. An interval has the
+    quality of its best face. It counts as passed if any face in it passed, otherwise as rejected if any face in it was
+    rejected.
     """
 
     def __init__(self, limit: int = SERIES_POINTS) -> None:
@@ -107,12 +111,12 @@ def note_record(track_id: int, series: Series, shots: list[Record], misses: list
 
 
 def shot_note(rank: int, image: Array, ifqa_map: Array | None) -> Record:
-    """The note of a kept face with `rank`; `image` is RGB uint8 (H, W, 3), the map (h, w) is in 0..1."""
+    """The note of the kept face with this rank; `image` is RGB uint8 (H, W, 3), `ifqa_map` is (h, w), 0..1."""
     return {"rank": rank, "thumbnail": thumbnail(image), "heat": heat(ifqa_map)}
 
 
 def miss_note(candidate: Candidate, source_id: str, seen: Mapping[str, str | None]) -> Record:
-    """The note of a near miss; `seen` has its thumbnail and heat as text, None if not available."""
+    """The note of a near miss; `seen` contains its thumbnail and heat as text, or None if they are not available."""
     record = candidate_record(candidate, source_id)
     pictures = {"thumbnail": seen["thumbnail"], "heat": seen["heat"]}
     return {**{key: record[key] for key in _MISS_KEYS}, **pictures}

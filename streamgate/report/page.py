@@ -1,8 +1,8 @@
-"""The report as one self-contained HTML text: styles, scripts and data are inline, and no requests are made.
+"""Creates the report as one self-contained HTML text: styles, scripts and data are inline, and it makes no requests.
 
-The report looks and works like the service's page because it is made of the same parts: it embeds the style sheets and
-modules of `streamgate.web`. Everything that comes from outside (file names, names of persons) is passed as JSON and
-becomes text nodes, never markup.
+The report looks and works like the service's page, because it embeds the same style sheets and modules of
+`streamgate.web`. Everything that comes from outside (file names, names of persons) is passed as JSON and becomes text
+nodes, never markup.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _PLACE = re.compile(r"\{\{(\w+)\}\}")
 def page_text(title: str, data: Mapping[str, Any], measures: Sequence[MeasureSpec]) -> str:
     """The page that shows `data`: {title, groups, base (from the page to OUT: "" or "../"), ...}; see write.py.
 
-    With `served` the page comes from `streamgate label`, which stores the labels. `measures` are those of the run; the
-    page uses their names and reasons.
+    If `data` contains `served`, `streamgate label` serves the page and stores the labels. `measures` are the measures
+    of the run, whose names and reasons the page shows.
     """
     parts = {
         **_fixed(vocabulary_module(measures)),
         "title": html.escape(title),
         "generator": html.escape(generator()),
-        # A page served by `streamgate label` connects to it; a file makes no connections.
+        # A page served by `streamgate label` may connect to the server; a page in a file may make no connections.
         "connect": "; connect-src 'self'" if data.get("served") else "",
         "data": _json({"generator": generator(), "heat": heat_table(), **data}),
     }
@@ -51,7 +51,7 @@ def _fixed(vocabulary: str) -> dict[str, str]:
     """The parts that are the same on every page of a report."""
     files = {name: data.decode() for name, data in web_files("streamgate.report").items()}
     texts = {"vocabulary.js": vocabulary} | {name: files[name] for name in _MODULES}
-    # Modules in one file cannot import each other by path, so they get bare names that an import map resolves.
+    # Modules that are inline cannot import each other by path, so they get bare names, which an import map resolves.
     imports = {name.removesuffix(".js"): _data_url("text/javascript", _bare(text)) for name, text in texts.items()}
     icon = _data_url("image/svg+xml", files["icon.svg"])
     return {
@@ -72,8 +72,8 @@ def _data_url(kind: str, text: str) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON that cannot end the script element that contains it."""
+    """`value` as JSON, escaped so that it cannot end the script element that contains it."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-    # A byte of a file name that is not UTF-8 is a lone surrogate, which cannot be encoded.
+    # A byte of a file name that is not valid UTF-8 is a lone surrogate in Python, which cannot be encoded.
     return text.encode("utf-8", "replace").decode()

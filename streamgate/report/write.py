@@ -1,7 +1,7 @@
-"""Writes OUT/report.html and, for more than 2,000 faces, pages of the persons (or sources) in OUT/report/.
+"""Writes OUT/report.html and, if there are more than 2,000 faces, a page for each person (or source) in OUT/report/.
 
-Small groups share a page. Everything is derived from what is committed in OUT, so equal results give equal bytes;
-neither networks nor footage are needed. Each file is written atomically, report.html last.
+Small groups share a page. Everything is derived from the committed results in OUT, so equal results give equal bytes,
+and neither networks nor footage are needed. Each file is written atomically, and report.html is written last.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from streamgate.store.manifest import Manifest
 MAX_FACES = 2000
 """Maximum number of faces on one page."""
 BEST = 12
-"""Faces of a group on the first page if there are too many for one page."""
+"""Number of faces per group on the first page, if there are too many faces for a single page."""
 MAX_TRACKS = 700
-"""Maximum number of tracks on a page of tracks that keep nothing, or of groups that share a page."""
+"""Maximum number of tracks on a page that shows tracks without kept faces, or that several groups share."""
 
 
 Pages = dict[str, Callable[[], str]]
-"""Functions that create the text of each page, by name relative to OUT, with `/`."""
+"""The functions that create the pages, by file name relative to OUT, with `/` as the separator."""
 
 
 def write_report(out: Path, manifest: Manifest, names: Mapping[str, str] | None = None) -> list[str]:
     """Write the report of the committed results in `out`; returns one line for each file that could not be read.
 
-    The pages are listed in `manifest` before the first is written. `names` are the names that users gave to persons.
-    The caller holds the folder's lock. Raises ResultsError when `out` has no results, SinkError when it cannot be
-    written.
+    All pages are listed in `manifest` before the first page is written. `names` are the names that users gave to
+    persons. The caller holds the folder's lock. Raises ResultsError if `out` has no results, SinkError if the report
+    cannot be written.
     """
     content = Content(out, names)
     pages = plan(content)
@@ -46,7 +46,9 @@ def write_report(out: Path, manifest: Manifest, names: Mapping[str, str] | None 
     before = {name for name in manifest.owned if is_page(name)}
     for name in sorted(ours - before):
         if os.path.lexists(out / name):
-            raise SinkError(f"{out / name} exists and was not written by streamgate; move it")
+            raise SinkError(
+                f"{out / name} already exists and was not written by streamgate; move it out of the output folder"
+            )
     with files.sink_errors(out):
         manifest.owned = tuple(sorted({*manifest.owned, *ours}))
         manifest.write()
@@ -84,7 +86,7 @@ def plan(content: Content, most: int = MAX_FACES) -> Pages:
 
 
 def title_of(content: Content) -> str:
-    """The result of a run in one line."""
+    """A title that describes the result of the run in one line."""
     faces = _count(content.face_count, "face")
     if content.persons is not None:
         return f"{faces} of {_count(content.persons, 'person')}"
@@ -94,7 +96,7 @@ def title_of(content: Content) -> str:
 def _page(content: Content, groups: Sequence[Group], base: str) -> str:
     title = title_of(content)
     shown = [_group(content, group) for group in groups]
-    # The summary comes last, since reading the groups may find damage that it reports.
+    # The summary is created last, because it reports damage that was found while the groups were read.
     return _text(content, title, {
         "title": title, "base": base, "groups": shown, "summary": content.summary(),
     })  # fmt: skip
@@ -106,7 +108,7 @@ def _text(content: Content, title: str, data: Record) -> str:
 
 
 def _together(groups: Sequence[Group], most: int) -> Iterator[tuple[int, list[Group]]]:
-    """Groups by page, with the number of the first: small groups, shown completely on the index, share a page."""
+    """Yield the groups of each page, with the number of the first group; small groups share a page."""
     shared: list[Group] = []
     began = faces = tracks = 0
     for number, group in enumerate(groups, 1):
@@ -182,7 +184,7 @@ def _pages_of(content: Content, group: Group, number: int, most: int) -> Pages:
 
 
 def _shared(content: Content, groups: Sequence[Group], number: int) -> Pages:
-    """One page for several small groups, each complete."""
+    """One page that shows several small groups completely."""
 
     def text() -> str:
         title = f"{groups[0].name} to {groups[-1].name}"

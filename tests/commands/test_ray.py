@@ -195,8 +195,8 @@ def test_what_cannot_be_is_said_before_anything_starts(clips: list[Path], tmp_pa
     for arguments, code, words in (
         (["--ray", "auto", "--shard", "1/2"], 2, "give only one of the two"),
         (["--ray", "auto", "--sink", "redis://127.0.0.1:9/0"], 2, "streamgate replay OUT --sink"),
-        (["--ray", "nonsense"], 2, "write local, auto, HOST:PORT or ray://HOST:PORT"),
-        (["--ray", "127.0.0.1:9"], 6, "no connection; start the cluster"),
+        (["--ray", "nonsense"], 2, "use local, auto, HOST:PORT or ray://HOST:PORT"),
+        (["--ray", "127.0.0.1:9"], 6, "cannot connect; start the cluster"),
     ):
         done = streamgate("run", clips[1], "-o", tmp_path / "out", *arguments)
         assert done.code == code and words in done.err, done.err

@@ -180,7 +180,7 @@ def test_a_file_that_does_not_fit_its_card_is_named(
     assert done.code == 4 and words in done.err and "mean.onnx" in done.err, done.err
 
 
-@pytest.mark.parametrize(("content", "words"), [(None, "no such file"), (b"no network", "cannot be run")])
+@pytest.mark.parametrize(("content", "words"), [(None, "does not exist"), (b"no network", "cannot be run")])
 def test_a_file_that_is_no_network_is_named(content: bytes | None, words: str, portrait: Path, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "mean.onnx").write_bytes(content)
@@ -196,8 +196,8 @@ def test_a_file_that_is_no_network_is_named(content: bytes | None, words: str, p
         ("bright", ("colour = 3",), "colour"),
         ("bright", ("sise = 64",), "sise"),
         ("bright", ("x0 = 1.0",), "x0 and w, or neither"),
-        ("bright", ('crop = "points"',), "takes three points"),
-        ("bright", ('pyiqa = "dbcnn"',), "one of the two"),
+        ("bright", ('crop = "points"',), "requires three points"),
+        ("bright", ('pyiqa = "dbcnn"',), "set either onnx or pyiqa"),
         ("bright", ("std = [0.0, 1.0, 1.0]",), "std"),
     ],
 )
@@ -290,7 +290,7 @@ def test_a_metric_of_pyiqa_is_called_as_its_interface_asks(
     assert told["status"] == "uncalibrated" and 0 < told["raw"] < 1  # type: ignore[operator]
     Metric.lower_better = True
     done = inside("score", portrait, "--preset", tmp_path / "mine.toml")
-    assert done.code == 4 and 'set better = "lower"' in done.err
+    assert done.code == 4 and 'better = "lower"' in done.err
     (tmp_path / "mine.toml").write_text('[measures.theirs]\npyiqa = "lpips"\n')
     done = inside("score", portrait, "--preset", tmp_path / "mine.toml")
     assert done.code == 4 and "cannot create the metric 'lpips'" in done.err

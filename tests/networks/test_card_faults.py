@@ -71,7 +71,7 @@ class Driver:
         (Driver(13000, (9, 0)), 0, "13.0", None),
         (Driver(13010, (7, 5)), 0, "12.8", None),
         (Driver(12080, (7, 0)), 0, "12.8", None),
-        (Driver(13000, (9, 0)), 1, "13.0", "has 1 device(s), numbered from 0"),
+        (Driver(13000, (9, 0)), 1, "13.0", "reports 1 device(s), numbered from 0"),
         (Driver(13000, (9, 0), 999), 0, "13.0", "cuInit returns error 999"),
         (Driver(12040, (9, 0)), 0, "13.0", "supports CUDA 12.4, but the installed ONNX Runtime needs CUDA 13"),
         (Driver(13000, (7, 0)), 0, "13.0", "compute capability 7.0, which CUDA 13 no longer supports"),
@@ -193,7 +193,9 @@ def test_operators_that_the_card_leaves_to_the_cpu_are_said(
 
     monkeypatch.setattr(Failing, "get_provider_graph_assignment_info", parts, raising=False)
     (said,) = [note for note in Session(recognizer, CARD, batch=1).notes if "kernels" in note]
-    assert said == "recognizer-slim: cuda:0 has no kernels for Resize, Softmax; they run on the CPU, so it is slower"
+    assert said == (
+        "recognizer-slim: cuda:0 has no kernels for Resize, Softmax; these operators run on the CPU, which is slower"
+    )
     assert not Session(recognizer, LIKE_A_GPU, batch=1).notes
 
 
@@ -283,4 +285,4 @@ def test_the_reason_given_is_what_failed_and_not_where_in_its_source() -> None:
     index = "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:129 std::conditional_t<THRW, void, Status> "
     kinds = "onnxruntime::CudaCall(ERRTYPE, const char*, const char*, SUCCTYPE) [with ERRTYPE = cudaError] "
     said = str(bound_module.device_error(CARD, "ifqa-small", RuntimeError(f"{index}{kinds}{LOST} ; line=129 ; expr=x")))
-    assert said.startswith(f"device cuda:0: ifqa-small cannot be run ({LOST.partition(' ; host')[0]}); see")
+    assert said.startswith(f"device cuda:0: ifqa-small cannot be run ({LOST.partition(' ; host')[0]}); check")

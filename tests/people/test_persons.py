@@ -169,9 +169,9 @@ def test_overwriting_forgets_persons_with_the_results(out: Out) -> None:
     ("act", "words"),
     [
         (lambda people: people.merge("p0001", ["p0009"]), "no person 'p0009'"),
-        (lambda people: people.merge("p0001", ["p0001"]), "two persons"),
+        (lambda people: people.merge("p0001", ["p0001"]), "two different persons"),
         (lambda people: people.split("p0001", [("b-0a1b2c3d", 1)]), "not a track of p0001"),
-        (lambda people: people.split("p0001", [("a-0a1b2c3d", 1), ("c-0a1b2c3d", 2)]), "needs some, but not all"),
+        (lambda people: people.split("p0001", [("a-0a1b2c3d", 1), ("c-0a1b2c3d", 2)]), "requires some, but not all"),
         (lambda people: people.split("p0001", [track_of("a")]), "is not a track"),
         (lambda people: people.name("Ann", "Ann"), "no person 'Ann'"),
         (lambda people: people.name("p0001", "A\nnn"), "printable"),

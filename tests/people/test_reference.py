@@ -36,8 +36,8 @@ def picture(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("faces", "words"),
     [
-        ([], "no face was found.*use a sharp picture"),
-        ([found(), found(eyes=30)], "shows 2 faces; crop the picture"),
+        ([], "no face was found.*use a sharp, frontal picture"),
+        ([found(), found(eyes=30)], "shows 2 faces; crop it"),
         ([found(serfiq=10)], "too small, turned, blurred or covered"),
         ([found(eyes=9)], "too small"),
         ([found(vector=None)], "too small"),

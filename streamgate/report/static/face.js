@@ -12,12 +12,12 @@ export class Face extends FaceDialog {
     super({ clock: words.position });
     Object.assign(this, { faces, tracks, heats, labels, base, sift });
     say(one("key-chosen"), "kept or shown");
-    this.small = make("p", { class: "note", id: "photo-small", hidden: true }, "Only this small picture is available.");
+    this.small = make("p", { class: "note", id: "photo-small", hidden: true }, "The full-size picture is not available.");
     one("heat-none").after(this.small);
     one("photo").addEventListener("error", () => this.shrink());
     this.keys = NAMES.map((name, place) => labelKey(name, String(place + 1)));
     for (const button of this.keys) button.addEventListener("click", () => this.label(button.dataset.label));
-    one("measures-title").before(make("div", { class: "label-keys", id: "label-keys", role: "group", "aria-label": "Would you take this face?" }, ...this.keys));
+    one("measures-title").before(make("div", { class: "label-keys", id: "label-keys", role: "group", "aria-label": "Label of this face" }, ...this.keys));
     this.near = tileSection("near", "Near misses of this track");
     this.spaced = tileSection("spaced", "Faces of this track, evenly spaced in time");
     one("course").after(this.near, this.spaced);
@@ -119,7 +119,7 @@ function factsOf(face, track, base) {
     found.push(["Rank in its track", String(face.rank)], ["Smoothed quality", words.whole(face.quality_smoothed)]);
     found.push(["Mean quality nearby", words.whole(face.quality_context)]);
   }
-  if (track && track.last_pts > track.first_pts) found.push(["Track in view", `${(track.last_pts - track.first_pts).toFixed(1)} s`]);
+  if (track && track.last_pts > track.first_pts) found.push(["Track length", `${(track.last_pts - track.first_pts).toFixed(1)} s`]);
   if (face.frame_index !== null && face.frame_index !== undefined && !face.name) found.push(["Frame", words.grouped(face.frame_index)]);
   found.push(...placeFacts(face));
   if (face.image) found.push(["File", make("a", { href: base + path(face.image) }, face.image)]);

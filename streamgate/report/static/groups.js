@@ -62,7 +62,7 @@ function isSingle(group) {
 
 function singlesSection(singles, context) {
   const section = make("section", { class: "group person", "aria-labelledby": "group-singles" });
-  const note = `${words.count(singles.length, "person")} with one picture each`;
+  const note = `${words.count(singles.length, "person")} with a single picture each`;
   section.append(make("div", { class: "heading" }, make("h2", { id: "group-singles" }, "Seen once"), make("p", { class: "note" }, note)));
   const tiles = singles.map((group) => () => faceTile(group.faces[0], [group.title, momentOf(group.faces[0])], context.heats));
   section.append(...row(tiles, context, 2 * ROW));
@@ -132,7 +132,7 @@ function whereOf(face, group) {
 function noteOf(group) {
   const tracks = group.track_count ? [words.count(group.track_count, "track")] : [];
   if (group.kind === "nothing") {
-    const parts = tracks.map((text) => `${text} without a face that passed`);
+    const parts = tracks.map((text) => `${text} without a kept face`);
     if (group.picture_count) parts.push(`${words.count(group.picture_count, "face")} in pictures`);
     return parts.join(" · ");
   }

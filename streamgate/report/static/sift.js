@@ -48,7 +48,7 @@ export class Sift {
   }
 
   list() {
-    if (!this.found.length) return [make("p", { class: "empty" }, "No face matches. Remove a filter, or clear them all.")];
+    if (!this.found.length) return [make("p", { class: "empty" }, "No face matches. Change or clear the filters.")];
     const list = make("ul", { class: "wall faces" });
     const more = make("button", { type: "button", class: "toggle all" });
     const draw = () => {
@@ -81,7 +81,7 @@ function fieldsOf(all, groups) {
     for (const face of all) for (const name of face.gate.reasons) counts.set(name, (counts.get(name) ?? 0) + 1);
     const reasons = [...counts].sort((one, other) => other[1] - one[1]).map(([name, count]) => [name, `${words.reason(name)} (${words.grouped(count)})`]);
     const what = all.every((face) => face.picture) ? "Rejected" : "Near misses";
-    fields.show = choice("Show", [[KEPT, "Kept faces"], ["missed", `${what} (${words.grouped(missed.length)})`]], [["Rejected because", reasons]]);
+    fields.show = choice("Show", [[KEPT, "Kept faces"], ["missed", `${what} (${words.grouped(missed.length)})`]], [["Reason for rejection", reasons]]);
     fields.show.usual = KEPT;
   }
   fields.least = field("Minimum quality", make("input", { type: "number", min: 0, max: 100, step: 1, inputmode: "numeric", placeholder: "0" }));
