@@ -39,9 +39,9 @@ class DiskSink:
     `report` writes report.html and, with each source, the data that the report shows.
 
     Args:
-        part: these are results of a shard, to be merged with others later.
-        lock: of the folder; it may already be held.
-        begun: called once, when the folder has been taken over and before anything is committed.
+        part: whether these are the results of a shard, to be merged with others later.
+        lock: the folder's lock, which may already be held.
+        begun: called once, after the folder has been taken over and before anything is committed.
 
     Attributes:
         unfinished: ids of sources that were in progress when an earlier run died.
@@ -101,7 +101,8 @@ class DiskSink:
                 self._refuse_to_mix()
                 if Staging(self._out).pending():
                     raise UsageError(
-                        f"{self._out}: `streamgate tune` was interrupted; `streamgate report {self._out}` completes it"
+                        f"{self._out}: `streamgate tune` was interrupted; run `streamgate report {self._out}` to "
+                        "complete it"
                     )
             with files.sink_errors(self._staging):
                 files.make_folder(self._out, _STAGING)
@@ -149,7 +150,7 @@ class DiskSink:
         return frozenset(self._manifest.sources)
 
     def done(self, source_id: str) -> SourceResult | None:
-        """Result of a source that is committed and complete, so that resuming skips it; None for any other."""
+        """Result of a source that is committed and complete, so that resuming skips it; None for any other source."""
         if not self._resume or source_id not in self._manifest.sources:
             return None
         result = RunFolder(self._out).result(source_id)
@@ -205,7 +206,7 @@ class DiskSink:
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
         """Derive faces.jsonl and summary.json. Raises SinkError.
 
-        When no source could be opened, results of an earlier run are not changed, unless they are resumed.
+        If no source could be opened, the results of an earlier run are not changed, unless that run is being resumed.
         """
         with self._mutex:
             if not self._begun and not self._resume and self._has_results():
@@ -241,7 +242,8 @@ class DiskSink:
         with files.sink_errors(self._out):
             kept: dict[str, tuple[str, ...]] = {}
             if self._resume:
-                # A source that is listed but missing was only partly removed, or its run died before the rename.
+                # A source that is listed but missing was only partly removed, or its run died before the rename;
+                # what is left of it is removed now.
                 kept = {key: self._manifest.sources.pop(key) for key in self._manifest.present()}
                 files.remove_listed(self._out, self._manifest.source_paths())
             else:
@@ -270,7 +272,7 @@ class DiskSink:
             self._manifest.write()
 
     def has_more(self, source_id: str, frames: int) -> bool:
-        """Whether an earlier run was interrupted later in this source, so that its results are to be kept."""
+        """Whether an interrupted earlier run got at least as far in this source, so that its results must be kept."""
         earlier = RunFolder(self._out).result(source_id) if source_id in self._manifest.sources else None
         return earlier is not None and earlier.frames >= frames
 
@@ -283,7 +285,7 @@ class DiskSink:
             files.sync_tree(folder)
         with self._mutex, files.sink_errors(final):
             if source_id in self._manifest.sources:
-                # Interrupted earlier; its earlier results were kept until here.
+                # The source was interrupted in an earlier run, whose results were kept until now.
                 files.remove_listed(self._out, self._manifest.source_paths(source_id))
                 remove_identity(self._out, source_id)
             save_identity(self._out, source_id, templates, faces)
@@ -305,6 +307,6 @@ def _is_same(mine: Path, other: Path) -> bool:
 
 
 def _check_name(source_id: str) -> None:
-    """A source id becomes a folder name: refuse one that leads elsewhere or is hidden. Raises SinkError."""
+    """Refuse a source id that, as a folder name, would lead outside the output or be hidden. Raises SinkError."""
     if not may_be_named(source_id):
         raise SinkError(f"source id {source_id!r} cannot be a folder name in the output; rename the input")
