@@ -48,7 +48,7 @@ class Shard:
             if spec.root is not None:
                 key = spec.source_id()
             else:
-                # Names that differ only in case are copies too.
+                # Files whose names differ only in case count as copies too.
                 key = f"{spec.name.casefold()}:{spec.paths[0].stat().st_size}"
         except OSError:
             # The file is missing or unreadable; the shard that its name selects reports the error.

@@ -78,8 +78,10 @@ class ServiceState(Collector):
         self.registry = registry = CollectorRegistry()  # not the global one: a process may run several services
         registry.register(self)
         ProcessCollector(registry=registry)
-        self.events = Counter("streamgate_events", "Events acknowledged, by kind.", ["kind"], registry=registry)
-        self.faults = Counter("streamgate_faults", "Errors recovered from, by kind.", ["what"], registry=registry)
+        self.events = Counter("streamgate_events", "Acknowledged events, by kind.", ["kind"], registry=registry)
+        self.faults = Counter(
+            "streamgate_faults", "Errors that the service recovered from, by kind.", ["what"], registry=registry
+        )
         self.stages = Histogram(
             "streamgate_stage_seconds", "Time by stage.", ["stage"], buckets=SECONDS, registry=registry
         )

@@ -175,7 +175,7 @@ class StreamSession:
         self._series[candidate.track_id].append(Point.of(candidate))
 
     def _improved(self, track_id: int, now: float) -> None:
-        """Send a better face, but only if it is clearly better and the minimum interval has passed."""
+        """Send the track's best face if it is clearly better than the last one sent and the interval has passed."""
         live = self._context.config.live
         sent = self._sent[track_id]
         if not sent.news or now - sent.pts_seconds < live.improved_interval_s:

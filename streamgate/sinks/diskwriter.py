@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class DiskWriter:
-    """Writes one source to its staging folder. For one thread at a time."""
+    """Writes one source to its staging folder. To be used by one thread at a time."""
 
     def __init__(
         self, sink: DiskSink, source: SourceInfo, folder: Path, *, candidates: bool, report: bool

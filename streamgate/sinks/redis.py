@@ -153,14 +153,14 @@ class RedisSink:
                 f"{problem}; the run continues, and the missing ones are sent at its end if possible"
             )
         elif problem is None and away:
-            self._warn(f"{self._stream.location}: finals are delivered again")
+            self._warn(f"{self._stream.location}: delivery of finals works again")
 
     def _deliver(self, events: Iterable[bytes], *, patient: bool = True) -> tuple[int, str | None]:
         seconds = self._retry_seconds if patient else 0.0
         return deliver(self._stream, events, retry_seconds=seconds, warn=self._warn)
 
     def _note(self, source: SourceInfo, sent: int, total: int, problem: str | None) -> None:
-        """Record that `sent` of a source's events were delivered, and why not all of them."""
+        """Record that `sent` of a source's events were delivered, and why the others were not."""
         with self._mutex:
             self._count(source, sent, total, problem)
             if problem is None:

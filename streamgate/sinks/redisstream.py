@@ -41,7 +41,7 @@ _NONSENSE = "the reply does not follow the Redis protocol; check the address"
 _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
     (errors.AuthenticationError, "the server rejects the user name or password; correct them in the URL"),
     (errors.AuthorizationError, "the server rejects the user name or password; correct them in the URL"),
-    (errors.NoPermissionError, "this user lacks the permission; allow XADD on the stream (ACL SETUSER)"),
+    (errors.NoPermissionError, "this user may not write to the stream; allow XADD on it (ACL SETUSER)"),
     (errors.OutOfMemoryError, "the server is out of memory; raise its maxmemory or trim the stream"),
     (errors.ReadOnlyError, "the server is a read-only replica; use the address of its primary"),
     (errors.MasterDownError, "the server is a replica that has lost its primary; use the address of the primary"),

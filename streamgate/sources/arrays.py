@@ -17,7 +17,7 @@ from streamgate.sources.picture import picture_of_rgb
 
 
 class ArrayFrames(Source):
-    """A `Source` over RGB arrays. They are consumed once, one at a time, so it cannot seek.
+    """A `Source` over RGB arrays. The arrays are consumed once, one at a time, so the source cannot seek.
 
     Args:
         frames: uint8 (H, W, 3) arrays if `fps` is given, else pairs of a time in seconds and such an array.

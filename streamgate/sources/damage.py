@@ -1,6 +1,6 @@
 """Detection of torn frames: frames that are damaged or depend on something that is damaged or missing.
 
-After a loss decoders continue with what they have, and the output still looks like a picture. A frame counts as torn
+After a loss, decoders continue with what they have, and the output still looks like a picture. A frame counts as torn
 from the first sign of a loss up to the next intact key frame. Signs of a loss are:
 
 - a packet is marked as corrupt, as FFmpeg does where the continuity counters of a transport stream have a gap;

@@ -320,7 +320,7 @@ class FileReader:
                 self._stats.decode_errors += 1
                 raise SourceError(
                     f"{self._location}: no more data could be read for {stall_seconds():g} s; "
-                    "the rest of it is skipped"
+                    "the rest of the file is skipped"
                 ) from None
             except (av.error.FFmpegError, OSError):
                 self._check_store()
@@ -329,7 +329,7 @@ class FileReader:
                 packets = self._container.demux(self._stream)
                 continue
             pts, dts = packet.pts, packet.dts
-            real = packet.size > 0 or pts is not None or dts is not None  # else a flush at the end
+            real = packet.size > 0 or pts is not None or dts is not None  # else it is the flush at the end
             self._promised -= real
             self._count += packet.size > 0
             if self._count < self._enters_at:
@@ -362,7 +362,7 @@ class FileReader:
         """Raise SourceError if the packets end because a store failed, which FFmpeg sees as the end of the file."""
         if (trouble := trouble_of(self._opening.path)) is not None:
             self._stats.decode_errors += 1
-            raise SourceError(f"{self._location}: {trouble.words}; the rest of it is skipped")
+            raise SourceError(f"{self._location}: {trouble.words}; the rest of the file is skipped")
 
 
 def _seconds(value: int | None, base: Fraction) -> float | None:

@@ -47,8 +47,8 @@ _WHITELIST = {
     "https": "https,http,httpproxy,tcp,tls,crypto,hls,data",
 }
 LATE_S = 3.0
-"""When reading is this many seconds behind the camera, only key frames are decoded until it has caught up: live video
-should rather be current than complete. Cameras and networks that merely stutter stay below this delay."""
+"""When reading is this many seconds behind the camera, only key frames are decoded until it has caught up, because live
+video must be current rather than complete. Cameras and networks that merely stutter stay below this delay."""
 _MAX_URL_LENGTH = 4096
 _HOST = re.compile(r"[^/]*@|[0-9]{1,3}(\.[0-9]{1,3}){3}([:/]|$)|[^/]+:[0-9]{1,5}(/|$)")
 """Matches the beginning of a camera's URL whose scheme is missing."""

@@ -77,7 +77,7 @@ class PlanePicture:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the pixels take, in bytes (a region has its own copy; a whole frame shares the decoder's)."""
+        """Memory of the pixels in bytes (a region has its own copy; a whole frame shares the decoder's buffer)."""
         return sum(plane.nbytes for plane in self._stored.planes)
 
     def luma(self, box: Array | None = None) -> Array:

@@ -137,7 +137,7 @@ def is_remote(text: str, media: frozenset[str] = frozenset()) -> bool:
 
 
 class RemoteReader(io.RawIOBase):
-    """A file in a store, with read and seek as for a local file. For one thread at a time.
+    """A file in a store, with read and seek as for a local file. To be used by one thread at a time.
 
     With `ends` a read error looks like the end of the file, because PyAV cannot pass errors on to FFmpeg.
     """
