@@ -30,7 +30,7 @@ class Shard:
         found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
         index, count = (int(found[1]), int(found[2])) if found else (0, 0)
         if not 1 <= index <= count <= MOST:
-            raise UsageError(f"--shard {text}: write I/N with I from 1 to N, for example 3/8 for the third of eight")
+            raise UsageError(f"--shard {text}: write I/N with I from 1 to N, for example 3/8 for shard 3 of 8")
         return cls(index, count)
 
     def folder(self, out: Path) -> Path:

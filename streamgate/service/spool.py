@@ -83,11 +83,11 @@ class Spool:
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.dropped = 0
-        """Items dropped because the limit was reached."""
+        """Number of items that were dropped because the limit was reached."""
         self.damaged = 0
         """Number of unreadable places; each is a stretch of a segment, a single item, or the number in `acked`."""
         self.set_aside = 0
-        """Segments that were moved to FOLDER/damaged."""
+        """Number of segments that were moved to FOLDER/damaged."""
         self._folder = folder
         self._root = root
         self._log = log

@@ -13,7 +13,7 @@ _NAME = "delivered.jsonl"
 
 
 def remove_delivery_log(out: Path) -> None:
-    """Forget what an earlier run delivered, since its results are being replaced. Raises OSError."""
+    """Remove the log of an earlier run, whose results are being replaced. Raises OSError."""
     files.remove_listed(out, [f"{STATE_DIR}/{_NAME}"])
 
 

@@ -32,7 +32,7 @@ _DIFFERENCES = 5
 class DiskSink:
     """Writes a run below `out`, which is created when missing. Files that streamgate did not write are not touched.
 
-    Entering locks the folder and refuses one that is in use, not writable, or contains results of an earlier run.
+    Entering locks the folder; it fails if the folder is in use, is not writable, or contains results of an earlier run.
     `overwrite` replaces such results: the files in that run's manifest are removed when the first source opens, so a
     run that fails before that loses nothing. `resume` keeps the finished sources and adds new ones; it refuses results
     of another configuration, other weights or another schema. Without `candidates` no candidates.jsonl.gz is written;
@@ -130,8 +130,8 @@ class DiskSink:
             named = "; ".join(differing[:_DIFFERENCES])
             more = f" and {len(differing) - _DIFFERENCES} more" if len(differing) > _DIFFERENCES else ""
             raise UsageError(
-                f"--resume: {self._out} was started differently: {named}{more}; use the same settings, --overwrite to "
-                "replace its results, or choose another folder with -o"
+                f"--resume: {self._out} was started with other settings: {named}{more}; use the same settings, "
+                "--overwrite to replace its results, or choose another folder with -o"
             )
 
     def _has_results(self) -> bool:
@@ -157,7 +157,7 @@ class DiskSink:
         return result if result is not None and result.status == "done" else None
 
     def open_source(self, source: SourceInfo) -> DiskWriter:
-        """Start a source in staging. Raises SinkError, and SourceError for one that this run already has.
+        """Start a source in staging. Raises SinkError, and SourceError for a source that this run already has.
 
         When resuming, a source that was interrupted is replaced when it commits again.
         """
@@ -181,10 +181,11 @@ class DiskSink:
             return writer
 
     def adopt(self, folder: Path, names: Iterable[str]) -> bool:
-        """Take over a source that was committed in another folder; returns False when it is already here unchanged.
+        """Take over a source that was committed in another folder; returns False if this run has it already, unchanged.
 
-        `names` are its files relative to `folder`. They are hard-linked if the file system supports it, else copied,
-        and `folder` is not changed. An existing source that differs is replaced. Raises SinkError, ResultsError.
+        `names` are the source's files, relative to `folder`. They are hard-linked if the file system supports it, else
+        copied, and `folder` is not changed. An existing source that differs is replaced.
+        Raises SinkError, ResultsError.
         """
         source_id = folder.name
         templates, faces = load_identity(folder.parent, source_id)

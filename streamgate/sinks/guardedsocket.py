@@ -42,7 +42,7 @@ class GuardedSocket:
         self._received = 0
 
     def sendall(self, data: Any) -> None:
-        """Send all of `data` within the timeout; what is received from here on counts as the reply."""
+        """Send all of `data` within the timeout; everything that is received afterwards counts as the reply."""
         self._socket.settimeout(self._within())
         self._socket.sendall(data)
         self._asked, self._received = time.monotonic(), 0
@@ -70,7 +70,7 @@ class GuardedSocket:
         return len(data)
 
     def settimeout(self, seconds: float | None) -> None:
-        """Set the limit for each wait from here on."""
+        """Set the time limit for each wait that follows."""
         self._timeout = seconds
         self._socket.settimeout(seconds)
 

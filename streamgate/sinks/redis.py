@@ -86,7 +86,7 @@ class RedisSink:
         self._sources = self._finals = 0
         """Number of completely delivered sources, and number of their finals."""
         self._missing: dict[str, tuple[str, int, int]] = {}
-        """By id of a source: its location, the number of its finals delivered, and their total number."""
+        """For each source with missing finals, by its id: location, number of delivered finals, number of finals."""
         self._problem: str | None = None
         """Why the source that was last added to `_missing` was not delivered."""
         self._asked: float | None = None
@@ -150,7 +150,7 @@ class RedisSink:
         if problem is not None and not away:
             self._warn(
                 f"{self._stream.location}: {sent} of {len(events)} finals of {source.location} delivered: "
-                f"{problem}; the run continues, and the missing ones are sent at its end if possible"
+                f"{problem}; the run continues, and the missing finals are sent at its end if possible"
             )
         elif problem is None and away:
             self._warn(f"{self._stream.location}: delivery of finals works again")

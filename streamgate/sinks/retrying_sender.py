@@ -14,7 +14,7 @@ CHUNK_EVENTS = 64
 CHUNK_BYTES = 4 << 20
 """Limits for the number and total size of the events that are sent together."""
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Pauses between failed attempts; the last one is repeated."""
+"""Pauses between failed attempts, in seconds; the last one is repeated."""
 
 
 def send_in_order(

@@ -174,8 +174,8 @@ class Source(Protocol):
 
         Args:
             turned: extra clockwise quarter turns of its pictures, on top of the source's own metadata.
-            combed: the source is interlaced but not flagged as such.
-            restarts: whether its clock restarts within the file; None if unknown.
+            combed: whether the source is interlaced but not flagged as such.
+            restarts: whether the clock of the source restarts within the file; None if unknown.
         """
         return
 

@@ -127,7 +127,7 @@ class VideoFile:
             )
 
     def _frames_after(self, pts_seconds: float) -> Generator[Frame, None, None]:
-        """Yield the frames from a time on and count them in `stats`."""
+        """Yield the frames at or after a time and count them in `stats`."""
         self.close()
         self.stats = SourceStats()
         for frame in self.frames_from(pts_seconds):
@@ -158,7 +158,7 @@ class VideoFile:
         return first_at(self.frames_from(pts_seconds), pts_seconds)
 
     def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
-        """Yield the frames from a time on; see `Source.frames_from`."""
+        """Yield the frames at or after a time; see `Source.frames_from`."""
         with closing(self._read_from(pts_seconds)) as frames:
             for reading, time, decoded, torn in frames:
                 frame = reading.frame(time, decoded, torn)
@@ -167,7 +167,7 @@ class VideoFile:
                 del decoded, frame
 
     def decoded_from(self, pts_seconds: float) -> Generator[tuple[FrameTime, VideoFrame], None, None]:
-        """Yield the frames from a time on as the decoder outputs them (stored, not upright), each with its time.
+        """Yield the frames at or after a time as the decoder outputs them (stored, not upright), each with its time.
 
         They are meant for re-encoding.
         """
@@ -203,7 +203,7 @@ class VideoFile:
         return self._begin()
 
     def _read_from(self, pts_seconds: float) -> Generator[tuple[FileReader, FrameTime, VideoFrame, bool], None, None]:
-        """The frames from a time on, from a separate reader."""
+        """Yield the frames at or after a time, read by a separate reader."""
         for earlier in _EARLIER_S:
             if not self._has_unique_times():
                 break

@@ -78,7 +78,10 @@ class SeekPoint:
 
 
 class FileReader:
-    """One pass over a file. Raises SourceError if it cannot be opened, DeviceError if there is no GPU to decode on."""
+    """One pass over a file.
+
+    Raises SourceError if the file cannot be opened, DeviceError if there is no GPU to decode on.
+    """
 
     def __init__(self, opening: OpenOptions, stats: SourceStats) -> None:
         path, location = opening.path, opening.location

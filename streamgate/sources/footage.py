@@ -54,7 +54,7 @@ class FootageFinder:
         below = ", ".join(display(folder) for folder in self._folders)
         where = f" and was not found below {below}" if below else ""
         what = "has changed since the run" if changed else f"is no longer where the run read it{where}"
-        raise SourceError(f"{display(location)}: {what}; give the folder it is in now with --footage DIR", location)
+        raise SourceError(f"{display(location)}: {what}; give the folder that contains it with --footage DIR", location)
 
     def open(self, record: Mapping[str, Any], sequence_fps: float | None = None) -> Source:
         """Open the source that a summary record describes, to be read as the run read it. Raises SourceError."""

@@ -81,7 +81,7 @@ def no_gpu(decode: str) -> DeviceError:
 def decoder(
     stream: VideoStream, decode: str, beside: Callable[[], VideoStream] | None = None
 ) -> VideoCodecContext:
-    """The decoder for a stream opened with `accelerator(decode)`: the stream's own, or the GPU's for its codec.
+    """The decoder for a stream opened with `accelerator(decode)`: the stream's own, or a GPU decoder for its codec.
 
     `beside` opens the same stream again on the CPU, to check whether the container specifies a rotation.
     Raises av.error.FFmpegError if there is no GPU.
@@ -101,7 +101,7 @@ def decoder(
 def _is_turned(stream: VideoStream) -> bool:
     """Whether the container rotates its pictures or marks them as stereo pairs.
 
-    Only the stream's own decoder reports this, not the GPU's decoder.
+    Only the stream's own decoder reports this, not a separate GPU decoder.
     """
     codec, turned = stream.codec_context, False
     try:

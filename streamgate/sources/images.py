@@ -91,7 +91,7 @@ class Images(Source):
             yield frame
 
     def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
-        """Yield the pictures from a time on; see `Source.frames_from`."""
+        """Yield the pictures at or after a time; see `Source.frames_from`."""
         yield from self._frames(max(0, math.ceil((pts_seconds - SAME_TIME_S) / self._step)), SourceStats())
 
     @property

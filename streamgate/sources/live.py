@@ -122,7 +122,7 @@ class LiveConnection:
     """One connection, from the handshake to its end; `frames()` can be read once. A context manager.
 
     Args:
-        url: as returned by `check_address`, secrets included; they never appear in messages.
+        url: as returned by `check_address`, including secrets, which never appear in messages.
         options: timeouts and transport.
         decode: "cpu" or "cuda:N"; the CPU decodes what the GPU cannot, see `not_on_gpu`.
 
