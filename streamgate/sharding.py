@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from streamgate.errors import UsageError
 from streamgate.store.layout import SHARDS
 
-if TYPE_CHECKING:  # keeps the parent process of a run small
+if TYPE_CHECKING:  # not imported at run time, to keep the parent process of a run small
     from streamgate.sources.discovery import Discovery, SourceSpec
 
 MOST = 100_000
@@ -26,11 +26,11 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """From `3/8`. Raises UsageError."""
+        """Parse text such as `3/8`. Raises UsageError."""
         found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
         index, count = (int(found[1]), int(found[2])) if found else (0, 0)
         if not 1 <= index <= count <= MOST:
-            raise UsageError(f"--shard {text}: write I/N with I from 1 to N, for example 3/8 for the third of eight")
+            raise UsageError(f"--shard {text}: write I/N with I from 1 to N, for example 3/8 for shard 3 of 8")
         return cls(index, count)
 
     def folder(self, out: Path) -> Path:
@@ -40,22 +40,23 @@ class Shard:
     def has(self, spec: SourceSpec) -> bool:
         """Whether a source belongs to this shard: every source belongs to exactly one of `count`.
 
-        This depends on the source itself, not on its folder or position in the inputs. A video is identified by name
-        and size, so that no file has to be opened and copies go to the same shard; pictures by their names and sizes.
+        This depends on the source itself, not on its folder or position in the inputs. A video is identified by its
+        name and size, so that no file has to be opened and copies go to the same shard. A source of pictures is
+        identified by the names and sizes of its files.
         """
         try:
             if spec.root is not None:
                 key = spec.source_id()
             else:
-                # Names that differ only in case are copies too.
+                # Files whose names differ only in case count as copies too.
                 key = f"{spec.name.casefold()}:{spec.paths[0].stat().st_size}"
         except OSError:
-            # Missing or unreadable: the shard selected by its name reports it.
+            # The file is missing or unreadable; the shard that its name selects reports the error.
             key = spec.paths[0].name
         return self._is_mine(key)
 
     def share(self, found: Discovery) -> int:
-        """Leave in `found` only what belongs to this shard; returns the number of removed sources.
+        """Remove from `found` what does not belong to this shard; returns the number of removed sources.
 
         Errors and duplicates are also assigned to one shard each.
         """

@@ -5,8 +5,8 @@ FOLDER/acked                number of the last acknowledged item
 FOLDER/00000001.spool       segments: consecutive framed items, appended and fsynced (see segments.py)
 FOLDER/damaged/             segments with unreadable places, moved here once their intact items are acknowledged
 
-Items come out at least once: the number in `acked` is not fsynced with every item, so after a power failure some
-come out again. A segment is removed when all of its items are acknowledged.
+Each item is returned at least once: the number in `acked` is not fsynced for every item, so some items are returned
+again after a power failure. A segment is removed when all of its items are acknowledged.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _MEMORY_BYTES = 64 << 20
 
 
 _SET_ASIDE_BYTES = 256 << 20
-"""Limit for the damaged segments that are kept; beyond it the oldest is removed."""
+"""Maximum total size of the damaged segments that are kept; the oldest ones are removed first."""
 _NAMED = 3
 """Maximum number of segments named in a message."""
 
@@ -56,18 +56,20 @@ _NAMED = 3
 class Spool:
     """See the module. A context manager; thread-safe.
 
-    Beyond `limit_bytes` the oldest items are dropped and counted. An item that cannot be written to disk (full, broken)
-    is held in memory, up to 64 MiB in total, and keeps its place in the order; `append` returns the error.
+    When the spool exceeds `limit_bytes`, the oldest items are dropped and counted. An item that cannot be written
+    because the disk is full or failing is held in memory, up to 64 MiB in total, and keeps its place in the order;
+    `append` returns the error.
 
-    A damaged place loses only its own items. It is counted and logged, and its segment is kept in FOLDER/damaged.
+    Damage in a segment loses only the items that it affects. It is counted and logged, and the segment is kept in
+    FOLDER/damaged.
 
     Args:
         folder: created when missing, accessible only to its owner.
         limit_bytes: total size of all waiting items.
         root: the output folder that contains `folder`, below which no link is followed; None if there is none.
-        log: called with a line about damage.
+        log: called with a one-line message when damage is found.
 
-    Entering raises SinkError: the folder is in use by another process, not writable, or holds files that were not
+    Entering raises SinkError if the folder is in use by another process, is not writable, or holds files that were not
     written by a spool.
     """
 
@@ -81,11 +83,11 @@ class Spool:
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.dropped = 0
-        """Items dropped because the limit was reached."""
+        """Number of items that were dropped because the limit was reached."""
         self.damaged = 0
-        """Unreadable places: stretches of segments, single items, the number in `acked`."""
+        """Number of unreadable places; each is a stretch of a segment, a single item, or the number in `acked`."""
         self.set_aside = 0
-        """Segments that were moved to FOLDER/damaged."""
+        """Number of segments that were moved to FOLDER/damaged."""
         self._folder = folder
         self._root = root
         self._log = log
@@ -94,7 +96,7 @@ class Spool:
         self._limit = limit_bytes
         self._segment_bytes = segment_bytes or max(1, min(_SEGMENT_BYTES, limit_bytes // 8))
         self._set_aside_bytes: int | None = None
-        """Total size of the segments in FOLDER/damaged; None until it was determined."""
+        """Total size of the segments in FOLDER/damaged; None until it has been determined."""
         self._lock = Lock(folder, "lock")
         self._changed = threading.Condition()
         self._locations: deque[ItemLocation] = deque()
@@ -154,8 +156,8 @@ class Spool:
     def append(self, items: Sequence[bytes]) -> tuple[list[int], SinkError | None]:
         """Durably add items at the end.
 
-        Returns their numbers and the disk's error, if any: then the items are only held in memory. Disk errors are
-        never raised.
+        Returns the items' numbers and the disk's error, if any; after an error the items are held only in memory. Disk
+        errors are never raised.
         """
         with self._changed:
             numbered = list(enumerate(items, self._number + 1))
@@ -163,7 +165,7 @@ class Spool:
             problem = None
             held = [location for location in self._locations if location.data is not None]
             try:
-                # Items that could not be written before come first.
+                # Items that an earlier call could not write are written first, to keep the order.
                 locations = self._write([*((one.number, one.data or b"") for one in held), *numbered])
                 self._settle(locations[: len(held)])
             except OSError as error:
@@ -186,7 +188,7 @@ class Spool:
                     break
                 data = self._read(location)
                 if data is None:
-                    # Removed or damaged since it was written; it cannot be recovered.
+                    # The file was removed or damaged after the item was written; the item cannot be recovered.
                     self.damaged += 1
                     if location.segment not in self._hurt:
                         self._hurt.add(location.segment)
@@ -198,19 +200,22 @@ class Spool:
             return found
 
     def wait(self, timeout: float) -> bool:
-        """Wait until there is an item; False after `timeout` seconds."""
+        """Wait until the spool has an item; returns False if it is still empty after `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: bool(self._locations), timeout)
 
     def done(self, number: int) -> None:
-        """Acknowledge items up to and including `number`. Never raises: at worst they come again after a restart."""
+        """Acknowledge items up to and including `number`.
+
+        Never raises: at worst these items are returned again after a restart.
+        """
         with self._changed:
             while self._locations and self._locations[0].number <= number:
                 self._forget(self._locations[0])
             self._note_acked(number)
 
     def _scan(self) -> None:
-        """Find the items that an earlier process left. Raises OSError and SinkError."""
+        """Find the items that an earlier process left behind. Raises OSError and SinkError."""
         acked = self._read_acked()
         found: list[ItemLocation] = []
         segments, hurt = segments_in(self._folder), list[str]()
@@ -242,7 +247,7 @@ class Spool:
         self._keep_bounds()
 
     def _write(self, items: Sequence[Item]) -> list[ItemLocation]:
-        """Append to the current segment and make it durable; all of them or none. Raises OSError."""
+        """Durably append items to the current segment, either all of them or none. Raises OSError."""
         if self._file is not None and self._file.tell() >= self._segment_bytes:
             self._file.close()
             self._file = None
@@ -281,7 +286,7 @@ class Spool:
             self._wanted[location.segment] += 1
 
     def _settle(self, locations: Sequence[ItemLocation]) -> None:
-        """Items that were held in memory are now on disk."""
+        """Record that items that were held in memory are now on disk, at `locations`."""
         moved = {location.number: location for location in locations}
         if moved:
             self._locations = deque(moved.get(location.number, location) for location in self._locations)
@@ -322,7 +327,7 @@ class Spool:
         self.set_aside += 1
         if self._set_aside_bytes is not None:
             self._set_aside_bytes += target.stat().st_size
-        # Scanning the folder for each new segment would take quadratic time.
+        # The folder is scanned only when the limit is exceeded: a scan for each segment would take quadratic time.
         if self._set_aside_bytes is None or self._set_aside_bytes > _SET_ASIDE_BYTES:
             self._set_aside_bytes = _bounded(kept, _SET_ASIDE_BYTES)
 
@@ -370,9 +375,9 @@ class Spool:
 
 
 def _bounded(kept: Path, most: int) -> int:
-    """Remove a folder's oldest segments beyond `most` bytes, never the newest; returns the bytes left.
+    """Remove a folder's oldest segments until at most `most` bytes are left, but never remove the newest segment.
 
-    Raises OSError.
+    Returns the size of the remaining segments in bytes. Raises OSError.
     """
     found = [(path, path.lstat()) for path in kept.glob("*.spool")]
     found.sort(key=lambda one: one[1].st_mtime)

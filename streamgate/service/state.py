@@ -6,14 +6,14 @@ independent of any web framework.
     state.overview()        the service as a whole: ready, healthy, configuration errors, destinations
     state.streams()         a StreamSnapshot per configured stream, in the order of the configuration
     state.faces()           the latest best faces, newest first: the latest event of each track and rank
-    state.face(key_or_id)   one of them
+    state.face(key_or_id)   one of these faces, by its key or by the id of its event
     state.registry          all metrics, for Prometheus
-    state.hub.subscribe()   events from now on (see hub.py)
+    state.hub.subscribe()   all events from now on (see hub.py)
 
 `serve --http HOST:PORT` enters `streamgate.service.http.serving(state, "HOST:PORT")`, a context manager. It raises
-UsageError for an invalid address or a missing token and SinkError when it cannot bind, yields the base URL
-("http://127.0.0.1:8080", with the real port for port 0), runs in its own threads, handles no signals, and stops within
-a second of leaving, even with open event streams.
+UsageError for an invalid address or a missing token and SinkError when it cannot bind. It yields the base URL
+("http://127.0.0.1:8080"; if the given port is 0, the URL has the port that was chosen). It runs in its own threads,
+handles no signals, and stops within a second after the context is left, even with open event streams.
 """
 
 from __future__ import annotations
@@ -42,19 +42,21 @@ __all__ = [
 ]  # fmt: skip
 
 Scorer = Callable[[bytes, str | None], list[ScoredFace]]
-"""Returns the faces of a picture file, given its bytes and `aligned` as in `Gate.score`. Raises PictureError."""
+"""Returns the scored faces of a picture file, given the file's bytes and `aligned` as in `Gate.score`.
+
+Raises PictureError."""
 
 LATEST_FACES = 240
-"""Faces that the wall can show; each includes its pictures, up to 250 kB."""
+"""Maximum number of faces on the wall; each one is kept in memory with its pictures, which take up to 250 kB."""
 HEARTBEAT_LIMIT_S = 15.0
-"""The supervisor sends a heartbeat every half second; after this long without one, it counts as hanging."""
+"""The supervisor sends a heartbeat every half second; if none arrives for this long, it is considered to hang."""
 
 
 class ServiceState(Collector):
-    """See the module. The engine writes with the methods at the end.
+    """See the module. The engine updates the state with the methods at the end of the class.
 
     Attributes:
-        registry: all metrics; other parts may register theirs.
+        registry: all metrics; other components may register their own.
         stages: seconds by stage (decode, follow, choose, encode, detector, pose, recognizer, ifqa).
         batches: batch sizes by network role.
         final_latency: from `ended_at` of a track to the acknowledgement of its final by Redis (without Redis: by the
@@ -64,9 +66,9 @@ class ServiceState(Collector):
         faults: errors that the service recovered from, by kind.
         connections: open HTTP connections.
         closed: connections closed by the service, by reason: late (the request did not arrive in time), behind (the
-            response was not read), crowded (there were too many).
-        measures: those that records of the streams can contain; the page describes them.
-        scorer: for `POST /api/score`, once the networks are loaded.
+            response was not read), crowded (too many connections were open).
+        measures: the measures that the streams' records can contain; the page describes them.
+        scorer: scores the pictures sent to `POST /api/score`; None until the networks are loaded.
     """
 
     def __init__(self, measures: Sequence[MeasureSpec] | None = None) -> None:
@@ -76,8 +78,10 @@ class ServiceState(Collector):
         self.registry = registry = CollectorRegistry()  # not the global one: a process may run several services
         registry.register(self)
         ProcessCollector(registry=registry)
-        self.events = Counter("streamgate_events", "Events acknowledged, by kind.", ["kind"], registry=registry)
-        self.faults = Counter("streamgate_faults", "Errors recovered from, by kind.", ["what"], registry=registry)
+        self.events = Counter("streamgate_events", "Acknowledged events, by kind.", ["kind"], registry=registry)
+        self.faults = Counter(
+            "streamgate_faults", "Errors that the service recovered from, by kind.", ["what"], registry=registry
+        )
         self.stages = Histogram(
             "streamgate_stage_seconds", "Time by stage.", ["stage"], buckets=SECONDS, registry=registry
         )
@@ -85,11 +89,12 @@ class ServiceState(Collector):
             "streamgate_batch_size", "Items per network run.", ["role"], buckets=SIZES, registry=registry
         )
         self.final_latency = Histogram(
-            "streamgate_final_latency_seconds", "From the end of a track to its final's acknowledgement.",
+            "streamgate_final_latency_seconds", "Time from the end of a track to the acknowledgement of its final.",
             buckets=SECONDS, registry=registry,
         )
         self.capture_latency = Histogram(
-            "streamgate_capture_latency_seconds", "From a face's capture to its event's acknowledgement.", ["kind"],
+            "streamgate_capture_latency_seconds",
+            "Time from the capture of a face to the acknowledgement of its event.", ["kind"],
             buckets=(*SECONDS, 30.0, 60.0, 120.0, 300.0), registry=registry,
         )
         self.connections = Gauge("streamgate_http_connections", "Open connections.", registry=registry)
@@ -161,7 +166,10 @@ class ServiceState(Collector):
     # The methods below are for the engine.
 
     def add_stream(self, name: str, url: str, **values: Any) -> None:
-        """Add a configured stream; `url` is redacted. A stream that was changed keeps its place and its counters."""
+        """Add a configured stream; `url` is redacted.
+
+        A stream whose configuration changed keeps its position and its counters.
+        """
         with self._mutex:
             if name not in self._streams:
                 self._streams[name] = StreamSnapshot(name, url, since=datetime.now(UTC))
@@ -190,7 +198,7 @@ class ServiceState(Collector):
                 self._streams[name] = replace(known, **grown)
 
     def show_snapshot(self, name: str, jpeg: bytes) -> None:
-        """Set the current small picture of a stream; it is held in memory only."""
+        """Set the current snapshot of a stream, a small JPEG; it is held only in memory."""
         with self._mutex:
             if name in self._streams:
                 self._snapshots[name] = jpeg
@@ -235,7 +243,7 @@ class ServiceState(Collector):
             self._overview = replace(self._overview, destinations=known)
 
     def beat(self) -> None:
-        """Heartbeat of the supervisor."""
+        """Record a heartbeat of the supervisor."""
         with self._mutex:
             self._beat = time.monotonic()
 

@@ -34,9 +34,9 @@ from streamgate.tracks import BestShot, Candidate, TrackEnd
 
 _SERIES = 300
 _LEAST_WAIT_S = 0.3
-"""Minimum wait for a face that the analysis delivers late."""
+"""Minimum time to wait for a face from the main stream, even if the analysis requests it late."""
 _DECODING_S = 1.5
-"""Time beyond `live.main_wait_s` within which all lookups in the main stream are answered."""
+"""Additional time after `live.main_wait_s` for lookups in the main stream to finish."""
 
 
 @dataclass(slots=True)
@@ -62,13 +62,13 @@ class _Sent:
     quality: float = 0.0
     pts_seconds: float = float("-inf")
     news: bool = False
-    """Whether faces were judged since its best face was last requested."""
+    """Whether faces of the track were judged since its best face was last requested."""
     face_pts: float = float("nan")
     """Time of the face that was sent last."""
     main_pts: float | None = None
-    """When a face was last looked up in the main stream, for a camera with two streams."""
+    """Time of the last lookup in the main stream, in pts seconds; None if there was none."""
     main_shot: BestShot | None = None
-    """The face that was last found there."""
+    """The face that the last successful lookup found in the main stream."""
     ended: bool = False
 
 
@@ -76,11 +76,11 @@ class StreamSession:
     """Runs one epoch of one stream.
 
     Args:
-        name: name of the stream; its `source_id`.
-        location: its address without secrets.
-        queue: the frames.
+        name: name of the stream, which is also its `source_id`.
+        location: address of the stream without secrets.
+        queue: the frames of the connection.
         emit: called with each event.
-        written: whether finals are also written to disk, so that the wall knows their paths.
+        written: whether finals are also written to disk; the wall then shows their paths.
         main: the main stream of a camera with two streams, in which `main_faces` finds faces.
     """
 
@@ -113,7 +113,7 @@ class StreamSession:
         self._pins = None if main is None else Pins(main)
         self._scorer = None if self._main is None else FullScorer(context)
         self._telling = threading.Condition()
-        """Held while a face of a camera with two streams is sent, since some are sent from another thread."""
+        """Held while a face is sent for a camera with two streams, because some are sent from another thread."""
         self._outstanding = 0
         self._sent: defaultdict[int, _Sent] = defaultdict(_Sent)
         self._series: defaultdict[int, list[Point]] = defaultdict(list)
@@ -151,7 +151,7 @@ class StreamSession:
             self._telling.wait_for(lambda: not self._outstanding, live.main_wait_s + _DECODING_S)
 
     def _timed(self, tracked_frames: Iterator[TrackedFrame]) -> Iterator[TrackedFrame]:
-        """Measure the time of tracking, without the wait for frames."""
+        """Yield the tracked frames and record how long tracking takes, without the time spent waiting for frames."""
         queue = self._queue
         while True:
             began, waited = time.perf_counter(), queue.waited
@@ -162,7 +162,11 @@ class StreamSession:
             yield tracked
 
     def _end_of(self, ended: TrackEnd, tracked: TrackedFrame) -> Timestamp:
-        """When a track ended: at the first frame where its gap was too long, else (cut, maximum age) at this frame."""
+        """When a track ended.
+
+        If its gap became too long, it ended at the first frame beyond `tracking.max_gap_s`; if it ended at a cut or at
+        its maximum age, it ended at this frame.
+        """
         here = self._queue.arrival_at(tracked.pts_seconds) or Timestamp.now()
         gap = self._queue.arrival_after(ended.track.last_pts + self._context.config.tracking.max_gap_s)
         return gap if gap is not None and gap.monotonic < here.monotonic else here
@@ -171,7 +175,7 @@ class StreamSession:
         self._series[candidate.track_id].append(Point.of(candidate))
 
     def _improved(self, track_id: int, now: float) -> None:
-        """Send a better face, but only if it is clearly better and the minimum interval has passed."""
+        """Send the track's best face if it is clearly better than the last one sent and the interval has passed."""
         live = self._context.config.live
         sent = self._sent[track_id]
         if not sent.news or now - sent.pts_seconds < live.improved_interval_s:
@@ -322,7 +326,7 @@ def new_epoch() -> str:
 
 
 def _thinned(points: list[Point]) -> tuple[Point, ...]:
-    """Evenly thinned to what a chart can show."""
+    """At most `_SERIES` of the points, evenly spaced: a chart cannot show more."""
     if len(points) <= _SERIES:
         return tuple(points)
     return tuple(points[index * len(points) // _SERIES] for index in range(_SERIES))

@@ -1,4 +1,4 @@
-"""One stream for as long as it is configured: connecting, reading, reconnecting."""
+"""A configured stream: it connects, reads, and reconnects until it is removed from the configuration."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _FLUSH_S = 30.0
 
 
 class Stream:
-    """Watches one camera in its own threads and reconnects for as long as it runs.
+    """Watches one camera in its own threads and reconnects until it is stopped.
 
     Args:
         emit: called with each event, from the stream's threads.
@@ -71,7 +71,7 @@ class Stream:
         self._main_clock: ArrivalClock | None = None
         self._compared_at = 0.0
         self.device_error: DeviceError | None = None
-        """Why the networks stopped working; the stream then gives no more results."""
+        """The device error after which the stream gives no more results; None if there was none."""
         self._decode = decode
         self._context = context
         self._state = state
@@ -83,7 +83,7 @@ class Stream:
         self._live = spec.config.live
         self._counts = StreamCounts()
         self._shown = dict.fromkeys(_COUNTERS, 0)
-        """Values of the counters that the state knows."""
+        """The counter values that were last added to the state."""
         self._rate: deque[tuple[float, int]] = deque()
         self._stop = threading.Event()
         self._queue: FrameQueue | None = None
@@ -92,7 +92,7 @@ class Stream:
         self._last_frame: Timestamp | None = None
         self._snapshot_due = 0.0
         self._due = 0.0
-        """Time stamp from which the next frame is analysed."""
+        """Timestamp (pts seconds) before which frames are skipped because of `live.max_fps`."""
         self._thread = threading.Thread(target=self._work, name=f"streamgate-read-{spec.name}", daemon=True)
 
     def start(self) -> None:
@@ -126,7 +126,7 @@ class Stream:
         self._state.count(self.spec.name, **{name: values[name] - self._shown[name] for name in _COUNTERS})
         self._shown = values
         if self._stop.is_set():
-            # Its name may belong to a successor by now.
+            # After a reload, the name may already belong to the stream that replaces this one.
             return
         self._rate.append((now, counts.frames))
         while now - self._rate[0][0] > _FPS_WINDOW_S:
@@ -181,13 +181,13 @@ class Stream:
         except LiveError as error:
             if not reached:
                 self._state.count(self.spec.name, attempts_failed=1)
-            # The location is already shown with the name everywhere.
+            # The location is left out of the message, because it is always shown next to the stream's name.
             return error.kind, str(error).removeprefix(f"{error.location}: ")
         except DeviceError as error:
             self.device_error = error
             return None, str(error)
         except Exception as error:
-            # A bug in this code must cost a pause, not the stream.
+            # A bug in this code must not end the stream: it reconnects after a pause.
             if os.environ.get("STREAMGATE_DEBUG"):
                 traceback.print_exc()
             return (
@@ -207,7 +207,7 @@ class Stream:
                     return
                 if self._failure is not None:
                     raise self._failure
-                # Frames skipped before decoding were delivered, and count as dropped.
+                # The camera delivered the frames that were skipped before decoding, so they count as dropped.
                 left_out, connection.left_out = connection.left_out, 0
                 counts.frames_in += 1 + left_out
                 counts.frames_dropped += left_out
@@ -235,7 +235,7 @@ class Stream:
             self._watcher = None
 
     def _compare(self, frame: Frame, arrived: float) -> None:
-        """Record small pictures and arrival times, by which the main stream is aligned."""
+        """Record small pictures and arrival times, which are used to align the main stream."""
         if self.main is not None and self._main_clock is not None:
             seconds = frame.pts_seconds
             self._main_clock.note(seconds, arrived)
@@ -257,7 +257,7 @@ class Stream:
         if pts_seconds < self._due:
             return False
         spacing = 1 / self._live.max_fps
-        # Counting from the due time keeps the mean rate; after a pause it restarts.
+        # Counting from the due time, not from this frame, keeps the mean rate; after a pause the count restarts.
         self._due = max(self._due, pts_seconds - spacing) + spacing
         return True
 
@@ -292,13 +292,13 @@ class Stream:
             target=self._run_session, args=(watch, queue), name=f"streamgate-watch-{self.spec.name}", daemon=True
         )
         watcher.start()
-        # Set only now: `join` waits for it, and a thread that was not started cannot be joined.
+        # Set only after the start: `join` joins this thread, and a thread that was not started cannot be joined.
         self._watcher = watcher
 
     def _run_session(self, watch: StreamSession, queue: FrameQueue) -> None:
         try:
             watch.run(self._stop)
-        except BaseException as error:  # the reader raises it
+        except BaseException as error:  # raised again in the reader thread
             self._failure = error
             if os.environ.get("STREAMGATE_DEBUG"):
                 traceback.print_exc()
@@ -309,7 +309,7 @@ class Stream:
         return known is not None and known.state is StreamState.RUNNING
 
     def _pause(self, kind: FailureKind | None, failures: int) -> float:
-        """Seconds until the next attempt: exponential backoff with jitter, so that cameras do not retry at once."""
+        """Seconds until the next attempt: exponential backoff with jitter, so that streams do not retry together."""
         if kind is FailureKind.REFUSED:
             return self._live.refused_retry_s
         longest = min(self._live.backoff_max_s, self._live.backoff_min_s * 2 ** min(failures, 30))

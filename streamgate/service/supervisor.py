@@ -38,10 +38,10 @@ STOP_S = 4.0
 
 
 class Service:
-    """Runs until it is asked to stop. A context manager: entering loads the networks and opens the destinations.
+    """Runs the streams until it is asked to stop.
 
-    Raises SinkError, WeightsError, DeviceError or UsageError on entering; it recovers from later errors except a failed
-    device.
+    A context manager: entering loads the networks and opens the destinations. Entering raises SinkError, WeightsError,
+    DeviceError or UsageError; the service recovers from all later errors except the failure of a device.
     """
 
     def __init__(self, settings: Settings, state: ServiceState, log: Callable[[str], None]) -> None:
@@ -98,7 +98,7 @@ class Service:
         late = self._stop_all()
         self._delivery.__exit__(None, None, None)
         if not late:
-            # Closing would have to wait for networks that are still in use; the process ends anyway.
+            # A late stream still uses the networks, and closing them would wait for it; the process ends anyway.
             self._stack.close()
 
     def run(self, stop: threading.Event, reload: threading.Event, read: Callable[[], Settings]) -> None:
@@ -131,12 +131,12 @@ class Service:
             settings = read()
             self._check(settings)
         except Exception as error:
-            # Any exception: a service that dies because of a file would lose all its streams. The message of an
-            # unexpected error is not shown, since it may quote the file.
+            # Every exception is caught: an invalid file must not end the service and with it all streams. The message
+            # of an unexpected error is not shown, since it may quote the file.
             known = isinstance(error, StreamgateError)
             reason = str(error) if known else f"internal error ({type(error).__name__}); please report it"
             self._state.note(config_error=reason)
-            self._log(f"the new configuration is invalid, the previous one stays active: {reason}")
+            self._log(f"the new configuration is invalid; the previous one stays active: {reason}")
             return
         wanted = {spec.name: spec for spec in settings.streams}
         gone = [name for name in self._streams if name not in wanted]
@@ -151,7 +151,7 @@ class Service:
         for name in (*changed, *added):
             self._add(wanted[name])
         if _fixed(settings) != _fixed(self._settings):
-            self._log("changed destinations, networks and addresses of the service take effect only after a restart")
+            self._log("changes to destinations, networks and addresses of the service take effect after a restart")
         self._settings = settings
         self._state.note(config_error=None, config_read_at=datetime.now(UTC))
         counts = [f"{len(names)} {what}" for names, what in ((added, "added"), (changed, "changed"), (gone, "removed"))]
@@ -197,7 +197,7 @@ class Service:
         stream.start()
 
     def _stop_all(self) -> bool:
-        """Stop streams, then destinations; returns whether a stream was late."""
+        """Stop the streams, then the destinations; returns whether a stream did not stop in time."""
         until = time.monotonic() + STOP_S
         self._state.note(stopping=True)
         streams = [*self._streams.values(), *self._leaving]
@@ -206,7 +206,7 @@ class Service:
         # Half a second is reserved for the destinations.
         late = [stream for stream in streams if not stream.join(until - 0.5 - time.monotonic())]
         for stream in late:
-            self._log(f"{stream.spec.name}: its last faces were not ready in time")
+            self._log(f"{stream.spec.name}: did not stop in time; its last faces may be missing")
         self._delivery.stop(max(0.5, until - time.monotonic()))
         return bool(late)
 

@@ -27,9 +27,9 @@ from streamgate.web import TYPES, web_files
 _FORM_LIMIT = 4096
 _MAX_FIELDS = 10
 _PRIVATE = {"cache-control": "no-store"}
-"""Pictures of people are not left in a browser's cache on disk."""
+"""Keeps pictures of people out of the browser's cache on disk."""
 _CHECKED = {"cache-control": "no-cache"}
-"""The browser revalidates its copy, since an update may have changed the file."""
+"""Makes the browser revalidate its copy, since an update may have changed the file."""
 
 
 class _Listening(Response):
@@ -77,7 +77,7 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
     def streams() -> Response:
         return _record(streams_record(state, access is not None))
 
-    # A name is only looked up among those of the streams.
+    # The name is only looked up among the configured streams; it is never used as a path.
     @app.get("/api/streams/{name}/snapshot")
     def snapshot(name: str) -> Response:
         jpeg = state.snapshot_of(name)
@@ -145,7 +145,7 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
             return RedirectResponse("/", 303)
         body = await _body(request)
         if body is None:
-            return _login(assets["login.html"], "This is too long for a token.", 413)
+            return _login(assets["login.html"], "The token is too long.", 413)
         try:
             fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=_MAX_FIELDS)
         except ValueError:
@@ -153,7 +153,7 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
         if not access.token_fits(fields.get("token", [""])[0]):
             wait = throttle.failed(client_of(request.scope))
             if wait == 0:
-                return _login(assets["login.html"], "This is not the token.", 401)
+                return _login(assets["login.html"], "The token is wrong.", 401)
             answer = _login(assets["login.html"], f"Too many attempts. Try again in {int(wait) + 1} seconds.", 429)
             answer.headers["retry-after"] = str(int(wait) + 1)
             return answer
@@ -186,7 +186,7 @@ def _asset_answer(assets: Mapping[str, bytes], name: str, headers: Mapping[str, 
 
 
 def _record(content: dict[str, Any], status: int = 200) -> Response:
-    """A JSON object, written like the records elsewhere."""
+    """A response with a JSON object, which is serialized in the same way as records in files."""
     return Response(dumps(content).encode(), status, headers=dict(_PRIVATE), media_type="application/json")
 
 
@@ -219,9 +219,9 @@ def _login(body: bytes, problem: str | None, status: int) -> Response:
 
 
 async def _body(request: Request) -> bytes | None:
-    """The body of a form; None when it is longer than a login can be."""
+    """The body of a form; None if it is longer than `_FORM_LIMIT`."""
     body = b""
-    with suppress(ClientDisconnect):  # then nobody reads the answer either
+    with suppress(ClientDisconnect):  # the client is gone, so the response does not matter
         async for part in request.stream():
             body += part
             if len(body) > _FORM_LIMIT:

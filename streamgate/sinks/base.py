@@ -47,8 +47,8 @@ class Sink(Protocol):
     def open_source(self, source: SourceInfo) -> SourceWriter: ...
 
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
-        """All sources are done: derive the results that cover the whole run.
+        """Derive the results that cover the whole run, after all sources are done.
 
-        Raises DeliveryError when a destination did not take everything, although the run continued.
+        Raises DeliveryError if a destination did not accept some of the results while the run continued.
         """
         ...

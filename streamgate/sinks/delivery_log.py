@@ -13,7 +13,7 @@ _NAME = "delivered.jsonl"
 
 
 def remove_delivery_log(out: Path) -> None:
-    """Forget what an earlier run delivered, since its results are being replaced. Raises OSError."""
+    """Remove the log of an earlier run, whose results are being replaced. Raises OSError."""
     files.remove_listed(out, [f"{STATE_DIR}/{_NAME}"])
 
 
@@ -30,6 +30,9 @@ def read_delivery_log(out: Path, destination: str) -> set[str]:
 
 
 def log_delivery(out: Path, destination: str, source_id: str) -> None:
-    """Record that the destination has everything of this source. A failed write is not an error, see above."""
+    """Record that everything of this source was delivered to the destination.
+
+    A failed write is ignored: a later process then sends the source again.
+    """
     with suppress(OSError):
         files.append_line(out, f"{STATE_DIR}/{_NAME}", dumps({"sink": destination, "source_id": source_id}))

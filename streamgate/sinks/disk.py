@@ -32,16 +32,16 @@ _DIFFERENCES = 5
 class DiskSink:
     """Writes a run below `out`, which is created when missing. Files that streamgate did not write are not touched.
 
-    Entering locks the folder and refuses one that is in use, not writable, or contains results of an earlier run.
+    Entering locks the folder; it fails if the folder is in use, is not writable, or contains results of an earlier run.
     `overwrite` replaces such results: the files in that run's manifest are removed when the first source opens, so a
     run that fails before that loses nothing. `resume` keeps the finished sources and adds new ones; it refuses results
     of another configuration, other weights or another schema. Without `candidates` no candidates.jsonl.gz is written;
     `report` writes report.html and, with each source, the data that the report shows.
 
     Args:
-        part: these are results of a shard, to be merged with others later.
-        lock: of the folder; it may already be held.
-        begun: called once, when the folder has been taken over and before anything is committed.
+        part: whether these are the results of a shard, to be merged with others later.
+        lock: the folder's lock, which may already be held.
+        begun: called once, after the folder has been taken over and before anything is committed.
 
     Attributes:
         unfinished: ids of sources that were in progress when an earlier run died.
@@ -101,7 +101,8 @@ class DiskSink:
                 self._refuse_to_mix()
                 if Staging(self._out).pending():
                     raise UsageError(
-                        f"{self._out}: `streamgate tune` was interrupted; `streamgate report {self._out}` completes it"
+                        f"{self._out}: `streamgate tune` was interrupted; run `streamgate report {self._out}` to "
+                        "complete it"
                     )
             with files.sink_errors(self._staging):
                 files.make_folder(self._out, _STAGING)
@@ -129,8 +130,8 @@ class DiskSink:
             named = "; ".join(differing[:_DIFFERENCES])
             more = f" and {len(differing) - _DIFFERENCES} more" if len(differing) > _DIFFERENCES else ""
             raise UsageError(
-                f"--resume: {self._out} was started differently: {named}{more}; use the same settings, --overwrite to "
-                "replace its results, or choose another folder with -o"
+                f"--resume: {self._out} was started with other settings: {named}{more}; use the same settings, "
+                "--overwrite to replace its results, or choose another folder with -o"
             )
 
     def _has_results(self) -> bool:
@@ -149,14 +150,14 @@ class DiskSink:
         return frozenset(self._manifest.sources)
 
     def done(self, source_id: str) -> SourceResult | None:
-        """Result of a source that is committed and complete, so that resuming skips it; None for any other."""
+        """Result of a source that is committed and complete, so that resuming skips it; None for any other source."""
         if not self._resume or source_id not in self._manifest.sources:
             return None
         result = RunFolder(self._out).result(source_id)
         return result if result is not None and result.status == "done" else None
 
     def open_source(self, source: SourceInfo) -> DiskWriter:
-        """Start a source in staging. Raises SinkError, and SourceError for one that this run already has.
+        """Start a source in staging. Raises SinkError, and SourceError for a source that this run already has.
 
         When resuming, a source that was interrupted is replaced when it commits again.
         """
@@ -180,10 +181,11 @@ class DiskSink:
             return writer
 
     def adopt(self, folder: Path, names: Iterable[str]) -> bool:
-        """Take over a source that was committed in another folder; returns False when it is already here unchanged.
+        """Take over a source that was committed in another folder; returns False if this run has it already, unchanged.
 
-        `names` are its files relative to `folder`. They are hard-linked if the file system supports it, else copied,
-        and `folder` is not changed. An existing source that differs is replaced. Raises SinkError, ResultsError.
+        `names` are the source's files, relative to `folder`. They are hard-linked if the file system supports it, else
+        copied, and `folder` is not changed. An existing source that differs is replaced.
+        Raises SinkError, ResultsError.
         """
         source_id = folder.name
         templates, faces = load_identity(folder.parent, source_id)
@@ -205,7 +207,7 @@ class DiskSink:
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
         """Derive faces.jsonl and summary.json. Raises SinkError.
 
-        When no source could be opened, results of an earlier run are not changed, unless they are resumed.
+        If no source could be opened, the results of an earlier run are not changed, unless that run is being resumed.
         """
         with self._mutex:
             if not self._begun and not self._resume and self._has_results():
@@ -241,7 +243,8 @@ class DiskSink:
         with files.sink_errors(self._out):
             kept: dict[str, tuple[str, ...]] = {}
             if self._resume:
-                # A source that is listed but missing was only partly removed, or its run died before the rename.
+                # A source that is listed but missing was only partly removed, or its run died before the rename;
+                # what is left of it is removed now.
                 kept = {key: self._manifest.sources.pop(key) for key in self._manifest.present()}
                 files.remove_listed(self._out, self._manifest.source_paths())
             else:
@@ -270,7 +273,7 @@ class DiskSink:
             self._manifest.write()
 
     def has_more(self, source_id: str, frames: int) -> bool:
-        """Whether an earlier run was interrupted later in this source, so that its results are to be kept."""
+        """Whether an interrupted earlier run got at least as far in this source, so that its results must be kept."""
         earlier = RunFolder(self._out).result(source_id) if source_id in self._manifest.sources else None
         return earlier is not None and earlier.frames >= frames
 
@@ -283,7 +286,7 @@ class DiskSink:
             files.sync_tree(folder)
         with self._mutex, files.sink_errors(final):
             if source_id in self._manifest.sources:
-                # Interrupted earlier; its earlier results were kept until here.
+                # The source was interrupted in an earlier run, whose results were kept until now.
                 files.remove_listed(self._out, self._manifest.source_paths(source_id))
                 remove_identity(self._out, source_id)
             save_identity(self._out, source_id, templates, faces)
@@ -305,6 +308,6 @@ def _is_same(mine: Path, other: Path) -> bool:
 
 
 def _check_name(source_id: str) -> None:
-    """A source id becomes a folder name: refuse one that leads elsewhere or is hidden. Raises SinkError."""
+    """Refuse a source id that, as a folder name, would lead outside the output or be hidden. Raises SinkError."""
     if not may_be_named(source_id):
         raise SinkError(f"source id {source_id!r} cannot be a folder name in the output; rename the input")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class DiskWriter:
-    """Writes one source to its staging folder. For one thread at a time."""
+    """Writes one source to its staging folder. To be used by one thread at a time."""
 
     def __init__(
         self, sink: DiskSink, source: SourceInfo, folder: Path, *, candidates: bool, report: bool
@@ -101,7 +101,7 @@ class DiskWriter:
         self._end()
 
     def discard(self) -> None:
-        """Remove the staging folder; nothing happens after a commit."""
+        """Remove the staging folder; does nothing after a commit."""
         if not self._ended:
             self._end()
             files.remove_tree(self._folder.parent, self._folder.name)
@@ -123,7 +123,7 @@ class DiskWriter:
     def _end(self) -> None:
         self._ended = True
         for part in (self._candidates, self._faces, self._tracks, self._noted):
-            with suppress(OSError):  # a full disk fails again while closing
+            with suppress(OSError):  # on a full disk, closing fails too
                 if part is not None:
                     part.close()
         self._sink.closed(self._source.source_id)

@@ -14,11 +14,11 @@ from typing import Any
 from redis import exceptions as errors
 
 MAX_REPLY_BYTES = 1 << 20
-"""Limit for all replies to one send; a command's reply has some hundred bytes."""
+"""Limit for the total size of all replies to one send; the reply to a command has a few hundred bytes."""
 REPLY_TIMES = 2.0
-"""Limit for the time of all replies to one send, as a multiple of the connection's timeout."""
+"""Time limit for all replies to one send, as a multiple of the connection's timeout."""
 STOP_LIMIT_S = 2.0
-"""Limit for the time of replies once a stop was requested."""
+"""Time limit for all replies to one send once a stop has been requested."""
 _SLICE_S = 0.2
 """Interval at which the stop request is checked."""
 
@@ -42,7 +42,7 @@ class GuardedSocket:
         self._received = 0
 
     def sendall(self, data: Any) -> None:
-        """Send all of `data` within the timeout; what is received from here on counts as the reply."""
+        """Send all of `data` within the timeout; everything that is received afterwards counts as the reply."""
         self._socket.settimeout(self._within())
         self._socket.sendall(data)
         self._asked, self._received = time.monotonic(), 0
@@ -56,7 +56,7 @@ class GuardedSocket:
         while True:
             left = min(until, self._answered_by()) - time.monotonic()
             if left <= 0:
-                raise errors.TimeoutError("no complete reply in time")
+                raise errors.TimeoutError("the reply was not complete in time")
             self._socket.settimeout(min(left, _SLICE_S))
             try:
                 return self._counted(self._socket.recv(size))
@@ -70,7 +70,7 @@ class GuardedSocket:
         return len(data)
 
     def settimeout(self, seconds: float | None) -> None:
-        """Set the limit for each wait from here on."""
+        """Set the time limit for each wait that follows."""
         self._timeout = seconds
         self._socket.settimeout(seconds)
 
@@ -90,7 +90,7 @@ class GuardedSocket:
     def _counted(self, data: bytes) -> bytes:
         self._received += len(data)
         if self._received > MAX_REPLY_BYTES:
-            raise errors.InvalidResponse(f"a reply of more than {MAX_REPLY_BYTES >> 10} KiB")
+            raise errors.InvalidResponse(f"the reply is larger than {MAX_REPLY_BYTES >> 10} KiB")
         return data
 
     def __getattr__(self, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Merges the shards of a run: OUT/shards/1, OUT/shards/2 ... into OUT, with the result of a single run."""
+"""Merges the shards of a run (OUT/shards/1, OUT/shards/2 ...) into OUT, which then equals the output of one run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Part:
         return self.folder.out
 
     def results(self) -> Iterator[SourceResult]:
-        """Results of its sources, the committed ones first. Raises ResultsError."""
+        """The results of the shard's sources, the committed sources first. Raises ResultsError."""
         for source_id in self.folder.source_ids:
             yield result_of(self.folder.source(source_id))
         for entry in self.summary["sources"] if self.summary is not None else ():
@@ -49,7 +49,7 @@ class _Part:
 
 
 def write_part(folder: Path, shard: Shard, run: RunInfo) -> None:
-    """Record in a shard's folder its number and how it is run, as needed for merging. Raises SinkError."""
+    """Write a shard's number and the settings of its run to its folder, as merging needs them. Raises SinkError."""
     record = {
         "program": "streamgate", "schema": SCHEMA, "shard": shard.index, "of": shard.count,
         "run": redacted(asdict(run)),
@@ -63,11 +63,11 @@ def merge(out: Path, *, overwrite: bool = False) -> tuple[str, list[str]]:
 
     Returns what was merged, as one line, and one line for each reason why the result is not complete.
 
-    Sources that are already there unchanged are not touched, so merging can be repeated as shards finish. The shards'
-    folders are kept, except for the templates stored for merging, which are removed when the merge is complete.
+    Sources that `out` already contains unchanged are not touched, so merging can be repeated as shards finish. The
+    shards' folders are kept, except for the templates stored for merging, which are removed when the merge is complete.
 
-    Raises ResultsError when there are no shards or damaged ones, UsageError when they do not belong together, SinkError
-    when one is still running or `out` cannot be written.
+    Raises ResultsError when there are no shards or a shard is damaged, UsageError when the shards do not belong
+    together, SinkError when a shard is still running or `out` cannot be written.
     """
     folders = _folders(out)
     with ExitStack() as stack:
@@ -145,15 +145,15 @@ def _refuse_strangers(parts: Sequence[_Part]) -> None:
         if part.shard.count != first.shard.count:
             raise UsageError(
                 f"{display(part.out)} is one of {part.shard.count} shards, but {display(first.out)} is one of "
-                f"{first.shard.count}: they are not from one run; remove the wrong ones, or run them again"
+                f"{first.shard.count}: they are not from the same run; remove the wrong shards or run them again"
             )
     for part in parts:
         mine = run_record(part.run)
-        # The folder's own manifest counts too: it may be older than the shard's record.
+        # The manifest in the shard's folder is compared too: it may be older than the shard's record.
         for folder, other in ((first.out, run_record(first.run)), (part.out, part.folder.manifest.run)):
             if found := differences(other, mine):
                 raise UsageError(
-                    f"{display(part.out)} was made in a different way than {display(folder)}: "
+                    f"{display(part.out)} was made with other settings or weights than {display(folder)}: "
                     f"{'; '.join(found[:5])}; run it again with --overwrite"
                 )
 
@@ -185,7 +185,7 @@ def _unfinished(parts: Sequence[_Part]) -> list[str]:
 
 
 def _distinct(results: Sequence[SourceResult]) -> list[SourceResult]:
-    """Without duplicates: several shards may report the same unreadable input."""
+    """The results without duplicates: several shards may report the same unreadable input."""
     seen = set()
     found = []
     for result in results:

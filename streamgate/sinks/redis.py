@@ -27,30 +27,31 @@ _NAMED = 3
 
 
 class RedisSink:
-    """Sends one event per kept face, and one of rank 0 for a track that keeps nothing, when its source commits.
+    """Sends the events of a source when it commits: one per kept face, and one of rank 0 per track without a kept face.
 
     Until then the events of a source wait as JSON and JPEG in a `KeyedSorter` (2 MiB of memory, then a temporary
-    file). They are sent sorted by (track, rank), in pipelines of at most 64 events or 4 MiB. Delivery is at least
-    once: after a lost reply a chunk is sent again, and consumers de-duplicate by `id`.
+    file). They are sent sorted by (track, rank), in pipelines of at most 64 events or 4 MiB. Each event is delivered at
+    least once: after a lost reply a chunk is sent again, and consumers de-duplicate by `id`.
 
     Transient errors (server unreachable, slow, out of memory, failing over) are retried for `retry_seconds`. Events
-    not taken by then are counted, and the run continues without them: a commit never fails. Later sources are sent as
-    soon as the server takes events again, which is checked once every `retry_seconds`. `finish` sends the missing
-    events, read back from the results, and raises DeliveryError with the counts if the server still does not take them.
+    that the server has not accepted by then are counted, and the run continues without them: a commit never fails.
+    Later sources are sent as soon as the server accepts events again, which is checked once every `retry_seconds`.
+    `finish` sends the missing events, read back from the results, and raises DeliveryError with the counts if the
+    server still does not accept them.
 
     Args:
         url: redis://[user:password@]host[:port][/db], rediss://... or unix://path[?db=N].
         stream: key of the Redis stream.
         maxlen: the stream is trimmed to about this many events (`MAXLEN ~`).
         jpeg_quality: 1..100.
-        retry_seconds: see above; 0 tries once.
+        retry_seconds: see above; with 0 there is a single attempt.
         results: the output folder, in which delivered sources are recorded and from which missing events are read back;
             `streamgate replay` can send everything again.
         resumed: sources of `results` may have been committed by an earlier process; those that it did not deliver are
             sent in `finish`.
-        probe: whether entering checks the server. In the middle of a run this is of no use.
-        stopping: once set, the run is to end and errors are not retried.
-        warn: called with a line when an error starts and when it ends, while the run continues.
+        probe: whether entering checks the server, which is useful only at the start of a run.
+        stopping: set to end the run; errors are then not retried.
+        warn: called with a one-line message when delivery starts to fail, and when it works again.
 
     Raises UsageError for a malformed URL; entering raises SinkError when the server cannot be used, so that a wrong
     address is reported before any work. Messages never contain secrets of the URL. Thread-safe.
@@ -83,13 +84,13 @@ class RedisSink:
         self._warn = warn
         self._mutex = threading.Lock()
         self._sources = self._finals = 0
-        """Number of sources delivered completely, and of their finals."""
+        """Number of completely delivered sources, and number of their finals."""
         self._missing: dict[str, tuple[str, int, int]] = {}
-        """By id of a source: its location, the number of its finals delivered, and their total number."""
+        """For each source with missing finals, by its id: location, number of delivered finals, number of finals."""
         self._problem: str | None = None
-        """Why the last of these is missing."""
+        """Why the source that was last added to `_missing` was not delivered."""
         self._asked: float | None = None
-        """When the server last failed to take a source's events (monotonic); None while it takes them."""
+        """When the server last failed to accept a source's events (monotonic); None while it accepts them."""
 
     def __enter__(self) -> Self:
         if self._probe and (problem := reach(self._stream, retry_seconds=self._retry_seconds, warn=self._warn)):
@@ -115,7 +116,7 @@ class RedisSink:
         return _RedisWriter(self, source, self._run.calibration_id, self._jpeg_quality)
 
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
-        """Send the missing events. Raises DeliveryError when the server does not take them."""
+        """Send the missing events. Raises DeliveryError if the server does not accept them."""
         if self._results is not None and (self._resumed or self._missing):
             self._catch_up(undelivered(self._results, self._delivered))
         self._raise_missing()
@@ -132,14 +133,14 @@ class RedisSink:
             self._note(SourceInfo(source.location, source.source_id), sent, source.finals, lost)
 
     def _send(self, events: KeyedSorter, source: SourceInfo) -> None:
-        """Deliver a source's events in order and record those that were not taken."""
+        """Deliver a source's events in order and record how many were not delivered."""
         with self._mutex:
             now = time.monotonic()
             before = self._asked
             if before is not None and now - before < self._retry_seconds:
                 self._count(source, 0, len(events), self._problem or "no connection")
                 return
-            # Other sources that commit in the meantime do not try again.
+            # Set before sending, so that sources that commit in the meantime do not try the server too.
             self._asked = None if before is None else now
         sent, problem = self._deliver(events.in_order(), patient=before is None)
         self._note(source, sent, len(events), problem)
@@ -149,17 +150,17 @@ class RedisSink:
         if problem is not None and not away:
             self._warn(
                 f"{self._stream.location}: {sent} of {len(events)} finals of {source.location} delivered: "
-                f"{problem}; the run continues, and the missing ones are sent at its end if possible"
+                f"{problem}; the run continues, and the missing finals are sent at its end if possible"
             )
         elif problem is None and away:
-            self._warn(f"{self._stream.location}: finals are delivered again")
+            self._warn(f"{self._stream.location}: delivery of finals works again")
 
     def _deliver(self, events: Iterable[bytes], *, patient: bool = True) -> tuple[int, str | None]:
         seconds = self._retry_seconds if patient else 0.0
         return deliver(self._stream, events, retry_seconds=seconds, warn=self._warn)
 
     def _note(self, source: SourceInfo, sent: int, total: int, problem: str | None) -> None:
-        """Record that `sent` of a source's events were delivered, and why not all of them."""
+        """Record that `sent` of a source's events were delivered, and why the others were not."""
         with self._mutex:
             self._count(source, sent, total, problem)
             if problem is None:
@@ -177,7 +178,7 @@ class RedisSink:
             self._missing[source.source_id] = (source.location, sent, total)
 
     def _lost(self, source: SourceInfo, problem: str, total: int) -> None:
-        """Record a source whose events could not be stored until they were sent."""
+        """Record a source whose events could not be stored for sending."""
         with self._mutex:
             self._count(source, 0, total, problem)
         self._warn(f"{source.location}: {problem}; its {total} finals are not sent to {self._stream.location}")
@@ -191,8 +192,8 @@ class RedisSink:
         again = ""
         if self._results is not None:
             again = (
-                f". All faces are in {self._results}; `streamgate replay {shlex.quote(str(self._results))} "
-                f"--sink {shlex.quote(self._stream.location)}` sends them again"
+                f". All faces are in {self._results}; to send them again, run `streamgate replay "
+                f"{shlex.quote(str(self._results))} --sink {shlex.quote(self._stream.location)}`"
             )
         raise DeliveryError(f"{self._stream.location}: {text}{again}")
 
@@ -206,8 +207,8 @@ class RedisSink:
         named = ", ".join(f"{location} ({arrived} of {count})" for location, arrived, count in some[:_NAMED])
         more = f" and {len(some) - _NAMED} more" if len(some) > _NAMED else ""
         return (
-            f"{sent} of {total} finals delivered, {total - sent} not: those of {len(some)} of "
-            f"{self._sources + len(some)} sources, {named}{more}: {self._problem}"
+            f"{sent} of {total} finals delivered, {total - sent} missing, from {len(some)} of "
+            f"{self._sources + len(some)} sources: {named}{more}; reason: {self._problem}"
         )
 
 
@@ -237,7 +238,7 @@ class _RedisWriter:
                 record = missed_record(track_record(ended), self._source.location, self._calibration_id)
                 self._events.put((track_id, 0), pack(event(record, "final", None)))
         except OSError as error:
-            # The folder for temporary files may be full while the one of the results is not.
+            # The disk of the temporary files may be full although the disk of the results is not.
             self._problem = f"cannot store waiting events in temporary files: {error.strerror or error}"
             self.discard()
 
@@ -250,5 +251,5 @@ class _RedisWriter:
         self.discard()
 
     def discard(self) -> None:
-        with suppress(OSError):  # a full disk fails again while closing
+        with suppress(OSError):  # on a full disk, closing fails too
             self._events.close()

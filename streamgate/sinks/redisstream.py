@@ -32,16 +32,16 @@ _SPOKEN = (
     ("max number of clients", "the server accepts no more clients; raise its maxclients or disconnect some"),
     ("MISCONF", "the server cannot save its data; check its log and its disk"),
     ("NOREPLICAS", "the server has too few replicas to accept writes; restore them"),
-    ("MOVED", "the server is part of a cluster and the key is on another node; use the address it names"),
+    ("MOVED", "the server is part of a cluster and the key is on another node; use the address of that node"),
     ("protected mode", "the server accepts only local clients; set a password on it, or turn off protected-mode"),
 )  # fmt: skip
-"""Messages by a text of the server or of TLS; checked before the type of the error."""
+"""Messages by a text that occurs in an error of the server or of TLS; checked before the type of the error."""
 
 _NONSENSE = "the reply does not follow the Redis protocol; check the address"
 _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
     (errors.AuthenticationError, "the server rejects the user name or password; correct them in the URL"),
     (errors.AuthorizationError, "the server rejects the user name or password; correct them in the URL"),
-    (errors.NoPermissionError, "this user lacks the permission; allow XADD on the stream (ACL SETUSER)"),
+    (errors.NoPermissionError, "this user may not write to the stream; allow XADD on it (ACL SETUSER)"),
     (errors.OutOfMemoryError, "the server is out of memory; raise its maxmemory or trim the stream"),
     (errors.ReadOnlyError, "the server is a read-only replica; use the address of its primary"),
     (errors.MasterDownError, "the server is a replica that has lost its primary; use the address of the primary"),
@@ -51,7 +51,7 @@ _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
     (errors.TimeoutError, "the server does not respond in time; check the address and the server's load"),
     (errors.ConnectionError, "no connection; check that the server is running and that host and port are right"),
 )
-"""Most specific first: some of these derive from the last."""
+"""Messages by type of error, the most specific types first: some of them derive from the last type."""
 
 _REPEATED = re.compile(r"^Command # \d+ .* of pipeline caused error: ", re.DOTALL)
 _FINAL = (errors.AuthenticationError, errors.AuthorizationError)
@@ -88,8 +88,8 @@ class RedisStream:
         option: the command line option that gave the URL, for messages.
         stopping: set to request a stop; a new event by default.
 
-    Errors of the server are returned as exceptions, together with the number of events taken, and never raised. A reply
-    is limited in time and size, see `GuardedSocket`.
+    Errors of the server are never raised; they are returned as exceptions, together with the number of accepted events.
+    Replies are limited in time and size, see `GuardedSocket`.
 
     Raises UsageError for a malformed URL; the connection is made on first use.
     """
@@ -108,13 +108,13 @@ class RedisStream:
         self._stream = stream
         self._maxlen = maxlen
         self.stopping = stopping or threading.Event()
-        """Set to request a stop: then replies are waited for at most two seconds."""
+        """Set to request a stop; after that, waiting for a reply takes at most two seconds."""
         self._client = _connect(url, option, self.stopping)
         self._multi: bool | None = None
         """Whether the user may use MULTI; None until checked."""
 
     def probe(self) -> Exception | None:
-        """Check whether events can be sent; returns the error if not, else None."""
+        """Check whether events can be sent; returns None, or the error if they cannot."""
         try:
             if self._client.ping() is not True:
                 return errors.InvalidResponse("the reply to PING is not PONG")
@@ -128,10 +128,11 @@ class RedisStream:
         return None
 
     def attempt(self, chunk: Sequence[bytes]) -> tuple[int, Exception | None]:
-        """Send a chunk once, in order; returns the number of its first events that were taken, and the error or None.
+        """Send a chunk once, in order.
 
-        All or none are taken (MULTI), which keeps the order when the server refuses some. If the user may not use
-        MULTI, events are sent one by one.
+        Returns how many events from the start of the chunk were accepted, and the error or None. The server accepts
+        all events or none (MULTI), which keeps their order if it rejects some. If the user may not use MULTI, events
+        are sent one by one.
         """
         taken = 0
         try:
@@ -147,7 +148,7 @@ class RedisStream:
                 taken += 1
         except Exception as error:
             if isinstance(error, errors.OutOfMemoryError):
-                # The server buffers what was sent per connection, which uses its memory until the connection closes.
+                # The server keeps a buffer for each connection, and frees its memory only when the connection closes.
                 with suppress(Exception):
                     self._client.connection_pool.disconnect(inuse_connections=False)
             return taken, error
@@ -176,7 +177,7 @@ class RedisStream:
         remedy = next((remedy for words, remedy in _SPOKEN if words in said), None)
         remedy = remedy or next((remedy for kind, remedy in _REMEDIES if isinstance(error, kind)), None)
         if remedy is None and not isinstance(error, (errors.RedisError, OSError)):
-            # The client library failed on the reply.
+            # The client library failed to parse the reply.
             remedy, said = _NONSENSE, f"{type(error).__name__}: {said}"
         if isinstance(error, errors.TimeoutError) and self._url.startswith("rediss:"):
             # A server without TLS takes the handshake for a command and waits for its end.
@@ -260,12 +261,12 @@ def _guarded(kind: Any, stopping: threading.Event) -> Any:
 
 def _malformed(url: str) -> str | None:
     if len(url) > _MAX_URL_LENGTH:
-        return f"it has more than {_MAX_URL_LENGTH} characters"
+        return f"the URL has more than {_MAX_URL_LENGTH} characters"
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
-        return "port or host is malformed"
+        return "the host or port is malformed"
     for name in parse_qs(parts.query, keep_blank_values=True):
         if name not in _OPTIONS:
             return f"unknown option {one_line(name, 40)!r} after the ?"

@@ -23,7 +23,7 @@ _COMMITTED = ("done", "interrupted")
 _SUFFIXES = ("png", "jpg", "webp")
 
 Damaged = Callable[[str], None]
-"""Called with a short text about damage that starts with the file's name."""
+"""Called with a short description of damage, which starts with the file's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class FinishedSource:
     Attributes:
         out: the output folder.
         location: the source as shown to users.
-        finals: number of its `final` events: its kept faces, and one for each track that keeps nothing.
+        finals: number of its `final` events: one per kept face, and one per track without a kept face.
     """
 
     out: Path
@@ -43,7 +43,7 @@ class FinishedSource:
     finals: int
 
     def events(self, damaged: Damaged) -> Iterator[bytes]:
-        """Its packed `final` events by (track, rank), identical to those of the run.
+        """The source's packed `final` events, sorted by (track, rank) and identical to those of the run.
 
         If the run wrote JPEG or WebP, the event's picture is re-encoded from that file and differs slightly. Anything
         that cannot be read is reported to `damaged` and skipped.
@@ -84,7 +84,7 @@ class FinishedSource:
         except ValueError as error:
             damaged(f"{name} {error}")
         else:
-            # As the run sent it: paths in the folder are left out, and persons were not known then.
+            # The record as the run sent it: without paths in the folder, and without persons, which were not known yet.
             sent = {**face, "image": None, "person_id": None, "person_rank": None, "crops": {}}
             yield pack(event(sent, "final", encode_jpeg(crop, JPEG_QUALITY)))
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from streamgate.sinks.redisstream import RedisStream, may_pass
 
 RETRY_SECONDS = 30.0
-"""Default time to retry a server that accepts nothing: enough for a restart or a failover."""
+"""Default time for which a server that accepts nothing is retried: enough for a restart or a failover."""
 CHUNK_EVENTS = 64
 CHUNK_BYTES = 4 << 20
-"""Limits for the events sent together."""
+"""Limits for the number and total size of the events that are sent together."""
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Pauses between failed attempts; the last one is repeated."""
+"""Pauses between failed attempts, in seconds; the last one is repeated."""
 
 
 def send_in_order(
@@ -23,13 +23,13 @@ def send_in_order(
     done: Callable[[int], None],
     retry: Callable[[Exception, int], bool],
 ) -> Exception | None:
-    """Send packed events in order until none are left; returns None, or the last error when `retry` gave up.
+    """Send packed events in order until none are left; returns None, or the last error if `retry` returned False.
 
     Args:
         peek: returns the next events, at most the given number; an empty sequence ends the delivery.
-        done: called with the number of those events that were taken.
+        done: called with the number of those events that the server accepted.
         retry: called after a failed attempt with the error and the number of consecutive failures before it; pauses
-            and returns True, or returns False to give up.
+            and returns True, or returns False to end the delivery.
     """
     failures, most = 0, CHUNK_EVENTS
     while chunk := peek(most):
@@ -40,7 +40,7 @@ def send_in_order(
         if error is None:
             most = min(2 * most, CHUNK_EVENTS)
             continue
-        # A chunk that fails on a slow line or a full server may succeed in smaller parts.
+        # If a chunk fails because of a slow connection or a full server, smaller parts of it may still succeed.
         most = max(1, most // 8)
         if not retry(error, failures):
             return error
@@ -56,7 +56,7 @@ def pause(stopping: threading.Event, failures: int, longest: float = float("inf"
 def reach(
     stream: RedisStream, *, retry_seconds: float = RETRY_SECONDS, warn: Callable[[str], None] = lambda line: None
 ) -> str | None:
-    """Wait until events can be sent, see `deliver`; returns None, or the reason in one line when they cannot."""
+    """Wait until events can be sent, retrying as `deliver` does; returns None, or the reason if they cannot be sent."""
     delivery, failures = _Delivery(stream, (), retry_seconds, warn), 0
     while (error := stream.probe()) is not None:
         if not delivery.retry(error, failures):
@@ -72,16 +72,16 @@ def deliver(
     retry_seconds: float = RETRY_SECONDS,
     warn: Callable[[str], None] = lambda line: None,
 ) -> tuple[int, str | None]:
-    """Send packed events in order, at least once, since a reply may be lost. Thread-safe.
+    """Send packed events in order, each at least once: after a lost reply events are sent again. Thread-safe.
 
-    Returns how many events the server took, and why not all of them; None when all were delivered. An error while
-    reading the events (OSError) also ends the delivery. Once `stream.stopping` is set there are no retries: events that
-    the server does not take at once stay undelivered.
+    Returns the number of events that the server accepted, and None or, if events remain undelivered, the reason. An
+    error while reading the events (OSError) also ends the delivery. Once `stream.stopping` is set there are no retries:
+    events that the server does not accept at once stay undelivered.
 
     Args:
-        retry_seconds: transient errors are retried until nothing was taken for this long, plus the timeouts of the
-            connection itself; 0 tries once.
-        warn: called with a line when retrying starts.
+        retry_seconds: transient errors are retried until the server has accepted nothing for this long, plus the
+            timeouts of the connection itself; with 0 there is a single attempt.
+        warn: called with a one-line message when retrying starts.
     """
     delivery = _Delivery(stream, events, retry_seconds, warn)
     error = send_in_order(stream, delivery.peek, delivery.drop, delivery.retry)
@@ -89,9 +89,9 @@ def deliver(
 
 
 class _Delivery:
-    """Buffers the next events of an iterator up to one chunk; events that were not taken stay at the front.
+    """Buffers the next events of an iterator, up to one chunk; events that were not accepted stay at the front.
 
-    Pauses between failed attempts, until nothing was taken for `retry_seconds`.
+    Pauses between failed attempts, and stops retrying when nothing was accepted for `retry_seconds`.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class _Delivery:
     ) -> None:
         self.sent = 0
         self.problem: str | None = None
-        """Why the rest cannot be read."""
+        """Why the remaining events cannot be read; None if they can."""
         self._stream = stream
         self._events = iter(events)
         self._retry_seconds = retry_seconds
@@ -123,7 +123,7 @@ class _Delivery:
         self._since = time.monotonic()
 
     def retry(self, error: Exception, failures: int) -> bool:
-        """Wait after a failed attempt; returns False when another attempt is of no use."""
+        """Pause after a failed attempt; returns False, without a pause, if there should be no further attempt."""
         left = self._since + self._retry_seconds - time.monotonic()
         if left <= 0 or not may_pass(error) or self._stream.stopping.is_set():
             return False

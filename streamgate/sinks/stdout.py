@@ -20,10 +20,10 @@ def print_records(out: Path, source_id: str, stream: BinaryIO | None = None) -> 
     """
     if stream is None:
         if sys.stdout is None:
-            raise SinkError("standard output is closed, but --json prints there")
+            raise SinkError("--json prints to standard output, which is closed")
         stream = sys.stdout.buffer
     with files.sink_errors(out / source_id):
-        records = files.open_below(out, f"{source_id}/{FACES}")  # closed below; its errors differ from the stream's
+        records = files.open_below(out, f"{source_id}/{FACES}")  # closed below, where errors of the stream are handled
     with records:
         try:
             shutil.copyfileobj(records, stream)

@@ -17,7 +17,7 @@ from streamgate.sources.picture import picture_of_rgb
 
 
 class ArrayFrames(Source):
-    """A `Source` over RGB arrays. They are consumed once, one at a time, so it cannot seek.
+    """A `Source` over RGB arrays. The arrays are consumed once, one at a time, so the source cannot seek.
 
     Args:
         frames: uint8 (H, W, 3) arrays if `fps` is given, else pairs of a time in seconds and such an array.
@@ -36,7 +36,7 @@ class ArrayFrames(Source):
 
     def __init__(self, frames: Iterable[Any], name: str = "frames", fps: float | None = None) -> None:
         if fps is not None and not (isinstance(fps, int | float) and 0 < fps < 1e6):
-            raise UsageError(f"fps={fps!r}: give frames per second, above 0")
+            raise UsageError(f"fps={fps!r}: must be a number of frames per second above 0")
         if isinstance(frames, str | bytes) or not hasattr(frames, "__iter__"):
             raise UsageError(f"feed takes an iterable of (time, array) pairs or of arrays; got {type(frames).__name__}")
         self.location, self.source_id, self.fps = name, slug(name), fps
@@ -57,7 +57,7 @@ class ArrayFrames(Source):
                 raise UsageError(f"frame {index} is at {pts:g} s, the one before it at {last:g} s; times must increase")
             last = pts
             self.stats.frames += 1
-            # Copied, because the caller may reuse the array while this frame waits.
+            # Copied, because the caller may reuse the array while this frame is still in use.
             yield Frame(picture_of_rgb(pixels.copy()), pts, frame_index=index)
 
     def _timed(self, index: int, item: Any) -> tuple[float, Array]:

@@ -48,7 +48,7 @@ class SourceStats:
 
     Attributes:
         frames: frames yielded.
-        left_out_at_end: frames after the last one yielded that were not decoded because they were not needed.
+        left_out_at_end: frames after the last yielded frame that were not decoded because they were not needed.
         decode_errors: packets or pictures that could not be decoded or came out damaged.
         pts_estimated: frames whose time was missing or stepped backwards and was replaced.
         combed: frames that were deinterlaced although they are not flagged as interlaced.
@@ -71,7 +71,7 @@ def first_at(frames: Generator[Frame, None, None], pts_seconds: float) -> Frame 
 
 
 class Interest(Enum):
-    """How much a frame suggests that the next ones matter."""
+    """How likely it is that the frames after a given frame matter."""
 
     EMPTY = "empty"
     """No track is alive, and the last detection found no face."""
@@ -87,10 +87,10 @@ class HintProvider(Protocol):
     """The consumer's hints about which frames a source may skip. Called by the source, in the source's thread.
 
     Attributes:
-        discards: after frames of these interests, non-reference frames may be skipped; after EMPTY frames, all frames
-            that are not due for detection.
-        max_gap_s: no frame is skipped if without it two frames would be more than this many seconds apart, except after
-            EMPTY frames. So each face keeps its neighbours in time.
+        discards: after a frame with one of these interests, non-reference frames may be skipped; after an EMPTY frame,
+            all frames that are not due for detection may be skipped.
+        max_gap_s: no frame is skipped if its neighbours would then be more than this many seconds apart, except after
+            EMPTY frames. This keeps the temporal neighbours of each face.
         max_skip_s: longest span between two key frames, in seconds, that may be skipped at once after EMPTY and KNOWN
             frames; 0 disables skipping.
         probe_interval_s: seconds between two frames that are examined while there is no face.
@@ -102,18 +102,18 @@ class HintProvider(Protocol):
     probe_interval_s: float
 
     def interest(self, pts_seconds: float) -> Interest:
-        """The interest of an already yielded frame at that time; blocks until the frame has been examined."""
+        """The interest of the already yielded frame at that time; blocks until the frame has been examined."""
         ...
 
     def sees_face(self, frame: Frame) -> bool:
-        """Examine a frame ahead of its turn; if it has no face, it is still yielded in its turn."""
+        """Whether a frame has a face; it is examined ahead of its turn and, without a face, is still yielded later."""
         ...
 
 
 class Source(Protocol):
     """An opened input. Use it in a `with` block; `frames()` starts at the beginning each time.
 
-    What has a body here is for sources that hold nothing open and whose pictures are as stored.
+    The methods with a body are defaults for sources that hold nothing open and whose pictures need no correction.
 
     Attributes:
         location: the input as the user gave it, without secrets, for display and records.
@@ -163,7 +163,7 @@ class Source(Protocol):
     def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
         """Yield the frames of `frames()`, starting at the first one at or after that time; `frame_index` is None.
 
-        Independent of a pass in progress. Raises SourceError.
+        A pass of `frames()` in progress is not affected. Raises SourceError.
         """
         ...
 
@@ -174,8 +174,8 @@ class Source(Protocol):
 
         Args:
             turned: extra clockwise quarter turns of its pictures, on top of the source's own metadata.
-            combed: the source is interlaced but not flagged as such.
-            restarts: whether its clock restarts within the file; None if unknown.
+            combed: whether the source is interlaced but not flagged as such.
+            restarts: whether the clock of the source restarts within the file; None if unknown.
         """
         return
 

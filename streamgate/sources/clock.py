@@ -28,8 +28,8 @@ frame in seconds, and whether packet times have been reliable so far."""
 class Clock:
     """Assigns time and rank to the frames of one source, in presentation order.
 
-    Time is pts, else dts, else the previous time plus a duration. A time that does not increase is also replaced by
-    the previous time plus a duration, and counts as estimated.
+    The time is the pts, else the dts, else the previous frame's time plus a duration. A time that does not increase is
+    also replaced by the previous frame's time plus a duration, and counts as estimated.
 
     The rank counts every demuxed packet with an earlier time, including those that produced no picture. This requires
     reliable packet times. Where they turn out to be wrong (AVI has none, and FFmpeg's guesses step backwards), the
@@ -38,7 +38,7 @@ class Clock:
 
     Args:
         frame_seconds: nominal duration of a frame, None when unknown.
-        trusted: packet times come from the container and are not guessed by FFmpeg.
+        trusted: whether packet times come from the container and are not guessed by FFmpeg.
     """
 
     def __init__(self, frame_seconds: float | None = None, *, trusted: bool = True) -> None:
@@ -50,7 +50,7 @@ class Clock:
         self._index = -1
         self._lost = 0
         self.estimated = 0
-        """Frames whose time had to be estimated."""
+        """Number of frames whose time had to be estimated."""
 
     @property
     def trusted(self) -> bool:
@@ -117,13 +117,13 @@ class Clock:
 class StorageOrderClock:
     """A clock for containers without presentation times, such as AVI.
 
-    The position of a packet in storage order says when a frame is shown, but not which frame. So the earliest frame
-    takes the earliest slot, the next frame the next slot.
+    The position of a packet in storage order gives a time at which a frame is shown (a slot), but not which frame it
+    is. So the first frame gets the earliest slot, the second frame the next slot, and so on.
 
     Args:
         frame_seconds: nominal duration of a frame, None when unknown.
-        skips: the decoder outputs nothing for packets that mean "repeat the previous frame", as MPEG-4's does; when
-            other decoders output nothing, they are holding a frame back.
+        skips: whether the decoder outputs nothing for packets that mean "repeat the previous frame", as MPEG-4's does.
+            Other decoders output nothing only when they hold a frame back.
     """
 
     trusted = False
@@ -138,13 +138,13 @@ class StorageOrderClock:
         self._previous: float | None = None
         self._held: int | None = None
         self._passed = 0
-        self._taken = float("-inf")  # slots up to here were assigned to frames before `resume`
+        self._taken = float("-inf")  # slots up to this time were assigned before `resume`
         self.estimated = 0
-        """Frames for which no slot was left."""
+        """Number of frames for which no slot was left."""
 
     @property
     def holds_back(self) -> bool:
-        """Whether frames come out later than the packets whose slots they take."""
+        """Whether the decoder outputs frames later than the packets whose slots the frames get."""
         return bool(self._held)
 
     @property
@@ -169,10 +169,10 @@ class StorageOrderClock:
         self._empty.add(self._newest)
 
     def frame(self, pts: float | None, dts: float | None, duration: float | None) -> FrameTime:
-        """Assign the time of the next frame; `dts` is that of the packet after which the decoder output the frame."""
+        """Assign the time of the next frame; `dts` belongs to the packet after which the decoder output the frame."""
         self._pass_empty()
         if dts is None:
-            # A frame that only comes out at the flush was held back.
+            # A frame that the decoder outputs only when it is flushed was held back.
             self._held = 1 if self._held is None else self._held
         else:
             held = sum(slot <= dts for slot in self._slots if slot not in self._empty) - 1

@@ -29,7 +29,7 @@ _WEIGHTS = {
     6: (0.299, 0.114),  # SMPTE 170M, as BT.601
     7: (0.212, 0.087),  # SMPTE 240M
     9: (0.2627, 0.0593),  # BT.2020
-    10: (0.2627, 0.0593),  # BT.2020 constant luminance, close enough to the plain form
+    10: (0.2627, 0.0593),  # BT.2020 constant luminance, treated as BT.2020, to which it is close enough
 }
 _YCGCO = 8
 
@@ -69,7 +69,7 @@ def resolve_matrix(matrix: int, primaries: int, transfer: int, height: int) -> i
 
 
 def yuv_to_rgb(yuv: Array, colour: Colour) -> Array:
-    """Convert (h, w, 3) uint8 or uint16 YCbCr samples to RGB uint8 (h, w, 3), tone-mapped to SDR when HDR."""
+    """Convert (h, w, 3) uint8 or uint16 YCbCr samples to RGB uint8 (h, w, 3); HDR is tone-mapped to SDR."""
     matrix = _conversion(colour, yuv.dtype.itemsize)
     rgb = cv2.transform(yuv, matrix)
     if rgb.dtype == np.uint8:
@@ -90,7 +90,7 @@ def full_range_luma(samples: Array, colour: Colour) -> Array:
 def tone_map(rgb: Array, colour: Colour) -> Array:
     """Turn non-linear HLG or PQ RGB, uint16 0..65535 (h, w, 3), into SDR BT.709 RGB uint8.
 
-    Light up to 70 % of reference white (203 nits) keeps its level, brighter light rolls off towards white; colours
+    Light up to 70 % of reference white (203 nits) keeps its level; brighter light rolls off towards white. Colours
     outside BT.709 are clipped. The result is meant for a BT.1886 display.
     """
     light = _linear_light(colour.transfer)[rgb]
@@ -135,7 +135,7 @@ def _conversion(colour: Colour, itemsize: int) -> Array:
 
 @lru_cache(maxsize=64)
 def _luma_table(colour: Colour) -> Array:
-    """Full-range uint8 luma by sample value (without `shift`)."""
+    """Lookup table from sample values (shifted right by `shift`) to full-range luma, uint8."""
     values = np.arange(1 << colour.depth, dtype=np.float64)
     unit = 1 << (colour.depth - 8)
     low, span = (0, (1 << colour.depth) - 1) if colour.full_range else (16 * unit, 219 * unit)
@@ -146,7 +146,10 @@ def _luma_table(colour: Colour) -> Array:
 
 @lru_cache(maxsize=2)
 def _linear_light(transfer: int) -> Array:
-    """Light by 16-bit signal, float32 (65536,): PQ relative to SDR white, HLG as scene light 0..1."""
+    """Lookup table from 16-bit signal values to linear light, float32 (65536,).
+
+    Light is relative to SDR white for PQ, and scene light in 0..1 for HLG.
+    """
     signal = np.arange(65536) / 65535.0
     if transfer == PQ:
         m1, m2 = 2610 / 16384, 2523 / 4096 * 128

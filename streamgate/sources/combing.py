@@ -13,29 +13,33 @@ from streamgate.frames import Array
 from streamgate.sources.layout import eight_bits, layouts, planes_of
 
 MIN_SHARE = 4e-4
-"""Share of combed pixels from which a picture counts as combed. The sharpest progressive pictures have a tenth of it;
-combed faces that turn or blink have tens of times as many."""
+"""Minimum share of combed pixels in a picture that counts as combed. The sharpest progressive pictures have a tenth of
+this share; combed pictures of faces that turn or blink have tens of times this share."""
 _STEP = 8
 """Luma levels by which a line must differ from the lines above and below it."""
 _RUN = np.ones((1, 5), np.uint8)
-"""Adjacent pixels that must differ so on three alternating lines; noise, dither and ringing do not do this."""
+"""Run of adjacent pixels that must differ in this way on three alternating lines. Noise, dither and ringing do not
+produce such runs."""
 _HEIGHTS = range(400, 1089)
-"""Heights of interlaced video. Smaller pictures were scaled down, which turns combs into blur."""
+"""Heights of interlaced video. Smaller pictures have been scaled down, which turns combs into blur."""
 _BAND, _EVERY = 16, 64
 """16 of every 64 lines are examined."""
 _FIRST = 12
 _OFTEN, _SELDOM = 2, 24
-"""Sampling interval in frames: for the first `_FIRST` frames, and later."""
+"""Sampling intervals in frames: for the first `_FIRST` frames, and for all later frames."""
 _AFTER_ONE = 8
-"""After a combed frame, this many frames are all examined."""
+"""Number of frames after a combed frame that are all examined."""
 _MIN_COMBED = 3
-"""Combed frames among the last `_AFTER_ONE` examined ones from which the video is considered interlaced."""
+"""The video is considered interlaced if at least this many of the last `_AFTER_ONE` examined frames are combed."""
 _MAX_CLEAN = 15
-"""Examined frames without combing after which the video is considered progressive again."""
+"""The video is considered progressive again after this many consecutive examined frames without combing."""
 
 
 def combed(luma: Array) -> Array:
-    """Mask of the combed pixels of luma uint8 (h, w), lines as stored: 0 or 1, uint8 (h - 4, w), from line 2 on."""
+    """Mask of the combed pixels of `luma`, which is uint8 (h, w) with lines as stored.
+
+    Returns uint8 (h - 4, w), 0 or 1; the first row is for line 2 of `luma`.
+    """
     rises, falls = cv2.subtract(luma[1:], luma[:-1]), cv2.subtract(luma[:-1], luma[1:])
     brighter = cv2.erode(cv2.min(rises[:-1], falls[1:]), _RUN)
     darker = cv2.erode(cv2.min(falls[:-1], rises[1:]), _RUN)
@@ -52,12 +56,12 @@ def is_combed(luma: Array) -> bool:
 
 
 def comb_detector(interlaced: bool = False) -> Callable[[VideoFrame], bool]:
-    """A function that tells whether a video that is not flagged as interlaced is, from a sample of its frames.
+    """Return a function that detects, from a sample of the frames, whether a video without the flag is interlaced.
 
-    Call it once per frame, in order; it judges by this and earlier frames.
+    Call the function once per frame, in order; its result is based on this frame and earlier ones.
 
     Args:
-        interlaced: whether an earlier pass found it to be interlaced.
+        interlaced: whether an earlier pass found the video to be interlaced.
     """
     index, examine_next, clean_in_a_row = -1, 0, 0
     before: Array | None = None
@@ -99,7 +103,7 @@ def _some_lines(frame: VideoFrame) -> Array | None:
 
 
 def _within_bands(found: Array) -> Array:
-    """The mask without the lines next to seams between bands, which are undefined."""
+    """The mask without the lines next to seams between bands, where the mask is undefined."""
     whole = np.zeros((len(found) + 4, found.shape[1]), np.uint8)
     whole[2:-2] = found
     return np.ascontiguousarray(whole.reshape(-1, _BAND, found.shape[1])[:, 2:-2])

@@ -31,7 +31,8 @@ REFUSED_FORMATS = frozenset(
 
 
 _BUFFER, _REMOTE_BUFFER = 32768, 1 << 18
-"""Bytes that FFmpeg reads at once: its default, and more where each read is a call into Python."""
+"""Bytes that FFmpeg reads at once: its default for local files, and more for remote files, where each read is a call
+into Python."""
 
 
 def open_video(
@@ -49,8 +50,8 @@ def open_video(
         display: name of the input in messages.
         threads: decoder threads, 0 for one per core.
         decode: "cpu" or "cuda:N" for a GPU; see `sources.hardware`.
-        max_pixels: larger pictures are rejected: here if the header gives their size, else by the decoder, which then
-            raises errors instead of returning them.
+        max_pixels: larger pictures are rejected, either by this function, if the header gives their size, or by the
+            decoder, which then raises errors instead of returning the pictures.
         limited_by: the configuration key that `max_pixels` comes from, for messages.
 
     Raises:
@@ -75,7 +76,7 @@ def open_video(
             raise SourceError(f"{display}: {words} {limited_by} ({max_pixels}); scale it down or raise the limit")
         stream.codec_context.options = pixel_limit(max_pixels)
         stream.thread_type = "AUTO"
-        # A GPU decoder runs on its own; each extra thread would only delay pictures.
+        # Decoding on a GPU needs no CPU threads; each extra thread would only delay pictures.
         stream.codec_context.thread_count = threads if decode == CPU else 1
     except BaseException:
         container.close()
@@ -92,7 +93,7 @@ def pixel_limit(max_pixels: int) -> dict[str, str]:
 
 
 def over_limit(stream: VideoStream, max_pixels: int) -> str | None:
-    """The beginning of a message if the header announces larger pictures; None if it does not, or gives no size."""
+    """The beginning of an error message if the header gives a larger size; None if it gives none or a smaller one."""
     width, height = stream.codec_context.width, stream.codec_context.height
     return f"has frames of {width} x {height} px, more than" if width * height > max_pixels else None
 
@@ -145,7 +146,7 @@ def _video_stream(container: InputContainer, path: AnyPath, display: str) -> Vid
     if is_encrypted(path, stream.id if "mp4" in container.format.name else None):
         raise SourceError(f"{display}: {ENCRYPTED}")
     if stream.codec_context is None or not stream.codec_context.is_decoder:
-        raise SourceError(f"{display}: its video codec has no decoder here; convert it, for example to H.264")
+        raise SourceError(f"{display}: there is no decoder for its video codec; convert it, for example to H.264")
     return stream
 
 
@@ -177,7 +178,7 @@ def _why_not_opened(path: AnyPath, display: str, error: Exception) -> str:
 
 
 def has_times(container_format: ContainerFormat) -> bool:
-    """Whether the packets of that format carry timestamps."""
+    """Whether the packets of a container format have timestamps."""
     no_timestamps = 0x80  # AVFMT_NOTIMESTAMPS: raw streams
     return not int(container_format.flags) & no_timestamps
 

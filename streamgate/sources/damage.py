@@ -1,6 +1,6 @@
 """Detection of torn frames: frames that are damaged or depend on something that is damaged or missing.
 
-After a loss decoders continue with what they have, and the output still looks like a picture. A frame counts as torn
+After a loss, decoders continue with what they have, and the output still looks like a picture. A frame counts as torn
 from the first sign of a loss up to the next intact key frame. Signs of a loss are:
 
 - a packet is marked as corrupt, as FFmpeg does where the continuity counters of a transport stream have a gap;
@@ -23,7 +23,7 @@ from streamgate.sources.h264 import FrameNumbers
 _HELD_BACK = 32
 """Maximum number of frames that a decoder holds back, for its threads and for reordering."""
 _REMEMBERED = 4096
-"""Maximum number of packets known to be torn whose frames have not come out yet."""
+"""Maximum number of packets that are known to be torn and whose frames the decoder has not output yet."""
 _KEYS = 16
 _STARTS_ANYWHERE = frozenset(
     {
@@ -31,7 +31,8 @@ _STARTS_ANYWHERE = frozenset(
         "rv20", "wmv1", "wmv2",
     }
 )  # fmt: skip
-"""Decoders that output frames from a stream's first packet on, key frame or not; others wait for a key frame."""
+"""Decoders that output frames from the first packet of a stream on, even if it is not a key frame; other decoders wait
+for a key frame."""
 
 
 class DamageTracker:
@@ -46,14 +47,14 @@ class DamageTracker:
         self._numbers = FrameNumbers(codec.extradata) if codec.name == "h264" else None
         self._starts_anywhere = codec.name in _STARTS_ANYWHERE
         self._started = False
-        # By packets, in storage order:
+        # State of the packets, in storage order:
         self._broken = False
         self._left = 0  # pictures until a recovery point is reached
         self._flagged = False  # the previous packet was marked as corrupt
-        self._intact_from: int | None = None  # earlier frames depend on packets before the last key packet
+        self._intact_from: int | None = None  # frames before this pts depend on data before the last key packet
         self._torn: dict[int, None] = {}
         self._torn_without_pts = 0
-        # By frames, as they come out:
+        # State of the frames, in the order in which the decoder outputs them:
         self._waits_for_key = False
         self._failed_dts: int | None = None
         self._since_failure = 0
@@ -70,7 +71,7 @@ class DamageTracker:
             self._note(packet, key=key, gap=gap, flagged=flagged)
 
     def left_out(self) -> None:
-        """Record that a packet that others may depend on is not decoded."""
+        """Record that a packet was not decoded although other packets may depend on it."""
         self._broken = True
 
     def failed(self, packet: Packet | None) -> None:
@@ -99,7 +100,7 @@ class DamageTracker:
 
     def _note(self, packet: Packet, *, key: bool, gap: bool, flagged: bool) -> None:
         pts = packet.pts
-        # Where a parser splits packets, the mark is on the packet before the damaged one.
+        # If a parser splits the data into packets, the packet before the damaged one is marked as corrupt.
         if key and pts is not None and not flagged and not self._flagged:
             self._keys.append((pts, packet.dts))
             if self._broken or gap:
@@ -128,5 +129,5 @@ class DamageTracker:
         keys = [dts for pts, dts in self._keys if pts == frame.pts]
         if self._failed_dts is None or self._since_failure > _HELD_BACK:
             return bool(keys or frame.key_frame)
-        # With frame threading each decoder thread raises its errors late.
+        # With frame threading, each decoder thread reports its errors late.
         return any(dts is None or dts > self._failed_dts for dts in keys)

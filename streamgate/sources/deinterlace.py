@@ -20,15 +20,15 @@ from streamgate.sources.combing import comb_detector
 class Deinterlacer:
     """Passes frames through unchanged until one is interlaced; from then on they go through FFmpeg's bwdif filter.
 
-    The filter holds one frame back and keeps times. Progressive frames pass it unchanged, unless combing is detected
-    in some of them: then all frames are treated as interlaced. Each frame is accompanied by a flag that says whether it
-    is torn. A frame that the filter rejects (damage makes frames of a few pixels that claim to be interlaced) is
-    dropped and counted.
+    The filter holds one frame back and keeps the times of frames. Progressive frames pass through it unchanged, unless
+    combing is detected in some of them; then all frames are treated as interlaced. Each frame is accompanied by a flag
+    that says whether it is torn. A frame that the filter rejects is dropped and counted; damage can produce frames of
+    a few pixels that are flagged as interlaced.
 
     Args:
         time_base: time base of the stream.
-        stats: dropped frames are counted there as decode errors.
-        interlaced: the video is known to be interlaced but not flagged as such.
+        stats: counters to which dropped frames are added, as decode errors.
+        interlaced: whether the video is known to be interlaced but not flagged as such.
     """
 
     def __init__(self, time_base: Fraction, stats: SourceStats, *, interlaced: bool = False) -> None:
@@ -38,11 +38,11 @@ class Deinterlacer:
         self._shape: tuple[int, int, str, bool] | None = None
         self._is_interlaced = comb_detector(interlaced)
         self.unflagged = 0
-        """Frames that were deinterlaced although they are not flagged as interlaced."""
-        self._torn: deque[bool] = deque()  # of the frames inside
+        """Number of frames that were deinterlaced although they are not flagged as interlaced."""
+        self._torn: deque[bool] = deque()  # the flags of the frames inside the filter
 
     def feed(self, frame: VideoFrame, torn: bool) -> Iterator[tuple[VideoFrame, bool]]:
-        """Yield the frames that are ready, in order."""
+        """Add a frame and yield the frames that are ready, in order."""
         found = not frame.interlaced_frame and self._is_interlaced(frame)
         if self._graph is None and not frame.interlaced_frame and not found:
             yield frame, torn
@@ -96,7 +96,7 @@ class Deinterlacer:
             del frame
 
     def _give_up(self) -> None:
-        """The filter failed: count an error and start with a new filter at the next frame."""
+        """Handle an error of the filter: count it, and use a new filter from the next frame on."""
         self._stats.decode_errors += 1
         self._graph = self._shape = None
         self._torn.clear()

@@ -37,7 +37,7 @@ from streamgate.sources.remote import (
 from streamgate.sources.stores import RemoteError
 
 _NAMED = 6
-"""Suffixes of skipped files that are listed; the rarer ones are counted together."""
+"""Maximum number of suffixes that a message lists for skipped files; rarer suffixes are counted together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class SourceSpec:
 
     @property
     def name(self) -> str:
-        """The first part of its source id."""
+        """The first part of the source id."""
         if self.root is None:
             return slug(self.paths[0].stem)
         return pictures_name(self.paths, self.location, self.root)
@@ -72,9 +72,10 @@ class SourceSpec:
     def open(
         self, threads: int = 0, decode: str = "cpu", max_pixels: int = MAX_PIXELS, time_range: TimeRange = WHOLE
     ) -> Source:
-        """Open it; `time_range` is the part of a video to read, pictures of more than `max_pixels` are not decoded.
+        """Open the source; `time_range` is the part of a video to read.
 
-        Raises SourceError if it cannot be read, DeviceError if decode="cuda" and there is no GPU.
+        Pictures of more than `max_pixels` are not decoded. Raises SourceError if the source cannot be read, DeviceError
+        if decode="cuda" and there is no GPU.
         """
         if self.root is None:
             return VideoFile(self.paths[0], self.location, threads, decode, max_pixels, time_range)
@@ -88,8 +89,8 @@ class Discovery:
     Attributes:
         sources: in the order given, folders sorted, each file once.
         errors: inputs that cannot be read, one line each.
-        warnings: inputs that were given by name and skipped nevertheless.
-        duplicates: location of a video, and of an earlier one with the same name and content.
+        warnings: inputs that were skipped although they were given by name.
+        duplicates: pairs of locations: of a video, and of an earlier video with the same name and content.
         skipped: files found through a folder or pattern that are neither video nor picture, counted by suffix
             ("" for no suffix, "hidden" for hidden files).
     """
@@ -114,7 +115,7 @@ class Discovery:
 
 
 def is_video(path: AnyPath) -> bool:
-    """Whether FFmpeg finds a video stream in a file; for files whose suffix is not known."""
+    """Whether FFmpeg finds a video stream in a file; used for files with an unknown suffix."""
     try:
         container, _ = open_video(path, str(path), 1)
     except SourceError:
@@ -176,7 +177,7 @@ class _Finder:
         self._output = None if output is None else os.path.realpath(output)
         self._found = Discovery()
         self._seen: set[AnyPath] = set()
-        self._pictures: dict[AnyPath, list[AnyPath]] = {}  # named one by one, by folder
+        self._pictures: dict[AnyPath, list[AnyPath]] = {}  # pictures that were given one by one, by folder
         self._strays: list[str] = []
 
     def add(self, given: str) -> None:
@@ -189,7 +190,7 @@ class _Finder:
                 self._found.errors.append(unreadable_remote(error, _shown(given)))
             return
         path = Path(given.removeprefix("file://"))
-        if os.path.isdir(path):  # unlike Path.is_dir, it also accepts names that are too long
+        if os.path.isdir(path):  # unlike Path.is_dir, it does not raise for names that are too long
             self._add_folder(path, given)
         elif os.path.lexists(path):
             self._add_file(path, given)
@@ -204,7 +205,8 @@ class _Finder:
             location = _shown(paths[0] if len(paths) == 1 else folder)
             found.sources.append(SourceSpec(location, tuple(paths), folder, self._fps))
         self._drop_copies()
-        # Next to media a stray file is probably a slip and only warned about; alone it is the input, hence an error.
+        # A file of another type that is given together with media is probably a mistake and causes only a warning;
+        # without any media it is an error.
         for stray in self._strays:
             if found.sources:
                 found.warnings.append(f"{stray}: neither video nor picture; skipped")
@@ -232,11 +234,11 @@ class _Finder:
                         self._found.sources.remove(spec)
 
     def _add_remote(self, given: str) -> None:
-        """A file, folder or pattern in a store. Raises RemoteError."""
+        """Add a file, folder or pattern in a store. Raises RemoteError."""
         if glob.has_magic(RemotePath(given).key) and not given.lower().startswith(("http://", "https://")):
             matches = sorted(remote_files(given, pattern=True), key=natural_key)
             if not matches:
-                raise RemoteError("no file matches the pattern; check it", final=True)
+                raise RemoteError("no file matches the pattern; check the pattern", final=True)
         else:
             matches = [remote_path(given)]
         named = len(matches) == 1 and matches[0].url == given
@@ -263,7 +265,7 @@ class _Finder:
     def _add_pattern(self, given: str) -> None:
         matches = sorted(glob.glob(given, recursive=True), key=natural_key)
         if not matches:
-            self._fail(display(given), "no file matches the pattern; check it")
+            self._fail(display(given), "no file matches the pattern; check the pattern")
         for match in matches:
             path = Path(match)
             if path.is_dir():

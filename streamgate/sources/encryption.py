@@ -1,4 +1,4 @@
-"""Detection of encrypted video: FFmpeg decodes noise from it, or nothing, and does not say why."""
+"""Detection of encrypted video, which FFmpeg decodes to noise or not at all, without reporting the reason."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import BinaryIO
 from streamgate.sources.remote import AnyPath, RemoteReader
 
 ENCRYPTED = "the video is encrypted; give an unprotected copy"
-"""The message for such a file."""
+"""The error message for an encrypted file."""
 
 _MAX_BOXES = 20_000
 _HEAD = 1 << 20
@@ -65,7 +65,7 @@ def is_scrambled(path: AnyPath) -> bool:
         scrambled = sum(one[0] == _SYNC and one[3] >> 6 >= 2 for one in packets)
         return scrambled > _SHARE_SCRAMBLED * len(packets)
     if data.startswith(b"\0\0\1\xba"):
-        # In the headers of video packets: the two bits after the marker.
+        # In the header of each video packet, the two bits after the marker bits tell whether it is scrambled.
         starts = [data[at + 6] for at in _all_of(data, b"\0\0\1\xe0") if at + 6 < len(data)]
         marked = [one for one in starts if one >> 6 == 2]
         return bool(marked) and sum(one >> 4 & 3 > 0 for one in marked) > 0.5 * len(marked)
@@ -109,7 +109,7 @@ def _is_protected(file: BinaryIO | RemoteReader, body: int, end: int) -> bool:
 
 
 def _boxes(file: BinaryIO | RemoteReader, size: int) -> Iterator[tuple[bytes, int, int]]:
-    """Type, and start and end of the content, of each box on the path to the sample descriptions."""
+    """Yield each box on the path to the sample descriptions: its type, and the start and end of its content."""
     spans = [(0, size)]
     for _ in range(_MAX_BOXES):
         if not spans:
@@ -133,7 +133,7 @@ def _boxes(file: BinaryIO | RemoteReader, size: int) -> Iterator[tuple[bytes, in
 
 
 def _matroska_encodings(head: bytes) -> bytes:
-    """The content encodings of the tracks, as far as they are in `head`."""
+    """The content encodings of the tracks that are described in `head`."""
     found = bytearray()
     for at in _all_of(head, b"\x6d\x80"):  # ContentEncodings
         length = _vint(head, at + 2)

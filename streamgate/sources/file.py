@@ -22,17 +22,17 @@ from streamgate.sources.remote import AnyPath
 from streamgate.sources.seeking import times_are_unique
 
 _EARLIER_S = (0.0, 1.0, 10.0)
-"""How far before a wanted frame to seek, tried in this order: in a container without an index FFmpeg lands only near
-the requested time, and nothing before the next key frame can be decoded."""
+"""How many seconds before a wanted frame to seek to, tried in this order: in a container without an index, FFmpeg lands
+only near the requested time, and frames before the next key frame cannot be decoded."""
 
 _WHOLE_S = 1.0
-"""Length of the end of a time range, in seconds, that is decoded whole."""
+"""Length of the part at the end of a time range, in seconds, in which no frames are skipped."""
 
 
 class VideoFile:
     """A `Source` over one video file.
 
-    The first picture is decoded immediately, so that a file without any is rejected here.
+    The first picture is decoded when the source is created, so that a file without pictures is rejected at once.
 
     Args:
         path: the file.
@@ -105,8 +105,8 @@ class VideoFile:
     def frames(self, hints: HintProvider | None = None) -> Generator[Frame, None, None]:
         """Yield the frames of the time range in presentation order; see `Source.frames`.
 
-        If the range starts later than the file, `hints` are not used: after a seek all frames are yielded, and without
-        an index.
+        If the range does not start at the beginning of the file, `hints` are ignored: all frames after the seek are
+        yielded, and their `frame_index` is None.
         """
         time_range = self._time_range
         if time_range == WHOLE:
@@ -123,11 +123,11 @@ class VideoFile:
         if not count:
             raise SourceError(
                 f"{self.location}: has no frame from {time_range.start:g} s"
-                f"{f' to {time_range.end:g} s' if time_range.end else ' on'}; see --start and --end"
+                f"{f' to {time_range.end:g} s' if time_range.end else ' on'}; check --start and --end"
             )
 
     def _frames_after(self, pts_seconds: float) -> Generator[Frame, None, None]:
-        """The frames from a time on, counted in `stats`."""
+        """Yield the frames at or after a time and count them in `stats`."""
         self.close()
         self.stats = SourceStats()
         for frame in self.frames_from(pts_seconds):
@@ -142,7 +142,7 @@ class VideoFile:
             reading = FileReader(self._opening, self.stats)
         self._reading = reading
         try:
-            # The last frames of a range are all decoded: they determine its length.
+            # The last frames of a range are all decoded, because they determine the length of the result.
             end = self._time_range.end
             yield from reading.frames(hints, max(1e-6, end - _WHOLE_S) if end else 0.0)
         finally:
@@ -158,7 +158,7 @@ class VideoFile:
         return first_at(self.frames_from(pts_seconds), pts_seconds)
 
     def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
-        """Yield the frames from a time on; see `Source.frames_from`."""
+        """Yield the frames at or after a time; see `Source.frames_from`."""
         with closing(self._read_from(pts_seconds)) as frames:
             for reading, time, decoded, torn in frames:
                 frame = reading.frame(time, decoded, torn)
@@ -167,7 +167,10 @@ class VideoFile:
                 del decoded, frame
 
     def decoded_from(self, pts_seconds: float) -> Generator[tuple[FrameTime, VideoFrame], None, None]:
-        """The same frames as the decoder output them (stored, not upright), each with its time, for re-encoding."""
+        """Yield the frames at or after a time as the decoder outputs them (stored, not upright), each with its time.
+
+        They are meant for re-encoding.
+        """
         with closing(self._read_from(pts_seconds)) as frames:
             for _, time, decoded, _ in frames:
                 yield time, decoded
@@ -180,7 +183,7 @@ class VideoFile:
             self._reading = None
 
     def _begin(self) -> tuple[FileReader, Frame]:
-        """A reader and its first frame; on the CPU if the requested GPU cannot decode the file."""
+        """Open a reader and decode its first frame, on the CPU if the requested GPU cannot decode the file."""
         reading = FileReader(self._opening, self.stats)
         try:
             first = reading.first()
@@ -200,7 +203,7 @@ class VideoFile:
         return self._begin()
 
     def _read_from(self, pts_seconds: float) -> Generator[tuple[FileReader, FrameTime, VideoFrame, bool], None, None]:
-        """The frames from a time on, from a separate reader."""
+        """Yield the frames at or after a time, read by a separate reader."""
         for earlier in _EARLIER_S:
             if not self._has_unique_times():
                 break
@@ -213,7 +216,7 @@ class VideoFile:
                             self._unique = False
                             break
                         if not entered:
-                            # Frames that are torn before the first intact one may be torn only because of the seek.
+                            # Torn frames before the first intact frame may be torn only because of the seek.
                             if time.pts_seconds > pts_seconds + SAME_TIME_S:
                                 break
                             if torn:
@@ -229,7 +232,10 @@ class VideoFile:
     def _decoded_by_reading(
         self, pts_seconds: float
     ) -> Generator[tuple[FileReader, FrameTime, VideoFrame, bool], None, None]:
-        """The same by decoding from the beginning, or from a key frame that an earlier such pass recorded."""
+        """As `_read_from`, but without seeking by time.
+
+        Decoding starts at the beginning of the file, or at a key frame that an earlier call of this method recorded.
+        """
         marks = [mark for mark in self._marks if mark.pts_seconds <= pts_seconds - self._lead_s]
         with closing(self._new_reader()) as reading:
             reading.mark()
@@ -255,7 +261,7 @@ class VideoFile:
 
     @property
     def _lead_s(self) -> float:
-        """Lead time in seconds before a wanted frame: deinterlaced frames are rebuilt from their neighbours."""
+        """Seconds to decode before a wanted frame, because deinterlaced frames are rebuilt from their neighbours."""
         return 2.5 / (self.fps or 25.0) if self._interlaced or self._is_combed else 0.0
 
     def _has_unique_times(self) -> bool:

@@ -28,8 +28,7 @@ from streamgate.sources.skipping_decoder import SkippingDecoder
 from streamgate.sources.truncation import is_truncated
 
 _MAX_SILENT_PACKETS = 2000
-"""Consecutive packets without a picture after which reading stops: more than the usual longest distance between key
-frames."""
+"""Number of consecutive packets without a picture after which reading stops; key frames are usually closer together."""
 
 NO_TIMES = frozenset({"avi", "mpegvideo"})
 """Containers that store packets at a fixed rate without presentation times; FFmpeg guesses times for them."""
@@ -42,7 +41,7 @@ _FLUSH_ERRORS = (av.error.EOFError,)
 
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
-    """A file, and how to read it.
+    """A file and the options for reading it.
 
     Attributes:
         path: the file.
@@ -51,7 +50,7 @@ class OpenOptions:
         decode: "cpu" or "cuda:N".
         max_pixels: pictures with more pixels are not decoded.
         turned: extra clockwise quarter turns of its pictures, on top of the file's own metadata.
-        interlaced: it was found to be interlaced but is not flagged as such.
+        interlaced: whether the video was found to be interlaced although it is not flagged as such.
     """
 
     path: AnyPath
@@ -65,12 +64,12 @@ class OpenOptions:
 
 @dataclass(frozen=True, slots=True)
 class SeekPoint:
-    """A key frame from which reading can start again, with the clock state this needs.
+    """A key frame from which reading can start again, with the clock state that is needed for it.
 
     Attributes:
-        packet: its number among the packets of the stream, from 1.
-        pts_seconds: its corrected time.
-        before: the clock's state before this frame.
+        packet: number of the frame's packet in the stream, from 1.
+        pts_seconds: corrected time of the frame.
+        before: state of the clock before this frame.
     """
 
     packet: int
@@ -79,7 +78,10 @@ class SeekPoint:
 
 
 class FileReader:
-    """One pass over a file. Raises SourceError if it cannot be opened, DeviceError if there is no GPU to decode on."""
+    """One pass over a file.
+
+    Raises SourceError if the file cannot be opened, DeviceError if there is no GPU to decode on.
+    """
 
     def __init__(self, opening: OpenOptions, stats: SourceStats) -> None:
         path, location = opening.path, opening.location
@@ -122,8 +124,8 @@ class FileReader:
         self._enters_at = 0
         self._keys: dict[int, int] | None = None
         self.marks: list[SeekPoint] = []
-        """Points from which reading can start again; recorded once `mark` was called."""
-        # An MP4's index gives the number of packets: any missing at the end were cut off.
+        """Points from which reading can start again; recorded if `mark` was called."""
+        # An MP4's index gives the number of packets; packets that are missing at the end were cut off.
         self._promised = stream.frames if "mp4" in self._container.format.name else 0
         self._cut_off = is_truncated(path)
         self._damage = DamageTracker(self._codec)
@@ -146,7 +148,7 @@ class FileReader:
 
     @property
     def reorders(self) -> bool:
-        """Whether times are derived from packet order but frames are reordered, so no packet's own time is known."""
+        """Whether times are derived from packet order and frames are reordered, so that packets have no known times."""
         return isinstance(self._clock, StorageOrderClock) and self._clock.holds_back
 
     def mark(self) -> None:
@@ -154,12 +156,12 @@ class FileReader:
         self._keys = {}
 
     def enter(self, mark: SeekPoint) -> None:
-        """Start at a key frame recorded by an earlier reader, with its times; only before the first frame."""
+        """Start at a key frame that an earlier reader recorded, with the same times; call before the first frame."""
         self._promised, self._enters_at = 0, mark.packet
         self._clock.resume(mark.before)
 
     def seek(self, pts_seconds: float) -> None:
-        """Seek to the key frame before a time; only before the first frame."""
+        """Seek to the key frame before a time; call before the first frame."""
         self._promised = 0
         try:
             self._container.seek(int(pts_seconds / self._time_base), stream=self._stream, backward=True)
@@ -177,7 +179,7 @@ class FileReader:
                     f"{self._location}: has a header but no frames: it was cut off, or is the first segment of a "
                     "stream; give the whole recording in one file"
                 )
-            # A decoder that rejected every size it was given reports none.
+            # If the decoder rejected the size of every frame, it reports no size.
             unknown = not self._stream.codec_context.width
             most = self._opening.max_pixels
             large = f", or its frames are larger than decoding.max_pixels ({most})" if unknown else ""
@@ -187,7 +189,7 @@ class FileReader:
         return self._first
 
     def frames(self, hints: HintProvider | None, until: float = 0.0) -> Iterator[Frame]:
-        """Yield all frames; `hints` apply to those before `until` seconds, 0.0: to the end."""
+        """Yield all frames; `hints` apply to frames before `until` seconds, or to all frames if `until` is 0.0."""
         frame: Frame | None = self._first or self.first()
         self._first = None
         assert frame is not None
@@ -196,7 +198,7 @@ class FileReader:
         while frame is not None:
             self._stats.frames += 1
             yield frame
-            # Without this the loop would keep the frame alive while the next one is decoded.
+            # Without `del`, the loop would keep the frame alive while the next one is decoded.
             del frame
             frame = next(self._frames, None)
 
@@ -207,7 +209,7 @@ class FileReader:
         except ValueError:
             # Another thread is stuck in the generator and was abandoned: closing the container now would crash.
             return
-        # It holds callbacks to this object: a cycle, which would keep the decoder's last picture alive.
+        # The skipping decoder holds callbacks to this object; this cycle would keep the last decoded picture alive.
         vars(self).pop("_skipping", None)
         self._close_files()
 
@@ -227,7 +229,7 @@ class FileReader:
     def _timed(self) -> Generator[Frame, None, None]:
         for time, decoded, torn in self.decoded():
             frame = self.frame(time, decoded, torn)
-            # Frames that are deinterlaced have other times than their packets, but then nothing more is left out.
+            # Deinterlaced frames have other times than their packets, but with deinterlacing nothing more is left out.
             frame.left_out = self._skipping.left_out(None if self.interlaced else decoded.pts)
             yield frame
             del decoded, frame
@@ -286,7 +288,7 @@ class FileReader:
             frames = []
         if frames:
             self._health.decoded()
-        # There is no limit to packets outside the edit list, or to ones that are decoded a second time.
+        # Packets outside the edit list, and packets that are decoded a second time, do not count towards the limit.
         self._silent = 0 if frames else self._silent + counted
         return frames
 
@@ -295,7 +297,7 @@ class FileReader:
         return self._second_stream().codec_context
 
     def _second_stream(self) -> VideoStream:
-        # On the CPU: for its few frames a second GPU context is not worth it.
+        # This stream is decoded on the CPU: only a few of its frames are needed, too few for a second GPU context.
         if self._scout is None:
             opening = self._opening
             self._scout = open_video(opening.path, opening.location, 1, max_pixels=opening.max_pixels)
@@ -321,7 +323,7 @@ class FileReader:
                 self._stats.decode_errors += 1
                 raise SourceError(
                     f"{self._location}: no more data could be read for {stall_seconds():g} s; "
-                    "the rest of it is skipped"
+                    "the rest of the file is skipped"
                 ) from None
             except (av.error.FFmpegError, OSError):
                 self._check_store()
@@ -330,7 +332,7 @@ class FileReader:
                 packets = self._container.demux(self._stream)
                 continue
             pts, dts = packet.pts, packet.dts
-            real = packet.size > 0 or pts is not None or dts is not None  # else the flush at the end
+            real = packet.size > 0 or pts is not None or dts is not None  # else it is the flush at the end
             self._promised -= real
             self._count += packet.size > 0
             if self._count < self._enters_at:
@@ -346,7 +348,7 @@ class FileReader:
                     yield packet
                 continue
             if packet.size == 0:
-                # The decoder would treat it as the end of the stream.
+                # Not passed on: the decoder would treat an empty packet as the end of the stream.
                 if real:
                     self._clock.packet(_seconds(pts, base), _seconds(dts, base))
                     self._clock.packet_lost()
@@ -363,7 +365,7 @@ class FileReader:
         """Raise SourceError if the packets end because a store failed, which FFmpeg sees as the end of the file."""
         if (trouble := trouble_of(self._opening.path)) is not None:
             self._stats.decode_errors += 1
-            raise SourceError(f"{self._location}: {trouble.words}; the rest of it is skipped")
+            raise SourceError(f"{self._location}: {trouble.words}; the rest of the file is skipped")
 
 
 def _seconds(value: int | None, base: Fraction) -> float | None:

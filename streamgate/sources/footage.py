@@ -17,8 +17,8 @@ from streamgate.sources.naming import slug
 class FootageFinder:
     """Finds sources by the ids they had in a run; a file with another id is a different source.
 
-    A source is searched for where the run read it (relative paths: from the current directory and from the folder
-    that contains the results), then by name in and below `folders`.
+    A source is searched for where the run read it, then by name in and below `folders`. A relative path is tried from
+    the current directory and from the folder that contains the results.
 
     Args:
         out: the run's results.
@@ -38,7 +38,7 @@ class FootageFinder:
             sequence_fps: the rate at which a folder of pictures was read as a sequence, None for anything else.
 
         Raises:
-            SourceError: it is no longer there, or has changed.
+            SourceError: the source was not found, or has changed.
         """
         location, source_id = str(record["source"]), str(record["source_id"])
         changed = False
@@ -51,12 +51,13 @@ class FootageFinder:
             for spec in _sources_of(path, sequence_fps):
                 if _is(spec, source_id):
                     return spec
-        where = f" nor below {', '.join(display(folder) for folder in self._folders)}" if self._folders else ""
-        what = "has changed since the run" if changed else f"is not where it was{where}"
-        raise SourceError(f"{display(location)}: {what}; give the folder it is in now with --footage DIR", location)
+        below = ", ".join(display(folder) for folder in self._folders)
+        where = f" and was not found below {below}" if below else ""
+        what = "has changed since the run" if changed else f"is no longer where the run read it{where}"
+        raise SourceError(f"{display(location)}: {what}; give the folder that contains it with --footage DIR", location)
 
     def open(self, record: Mapping[str, Any], sequence_fps: float | None = None) -> Source:
-        """The same, opened and read as the run read it. Raises SourceError."""
+        """Open the source that a summary record describes, to be read as the run read it. Raises SourceError."""
         source = self.find(record, sequence_fps).open()
         source.location = str(record["source"])
         source.read_as(
@@ -74,7 +75,7 @@ class FootageFinder:
         return [path for path in dict.fromkeys([Path(location), self._out.parent / location]) if os.path.exists(path)]
 
     def _named(self, name: str) -> list[Path]:
-        """Files and folders in and below the given folders that have a source's name."""
+        """The files and folders with the name of a source, in and below the folders to search."""
         if self._by_name is None:
             self._by_name = {}
             for folder in self._folders:

@@ -11,10 +11,11 @@ Buffer = Any
 _SLICE, _IDR, _SEI, _SPS, _PPS = 1, 5, 6, 7, 8
 _RECOVERY_POINT = 6
 _HEADER = 16
-"""Bytes that are enough to contain a slice header up to the frame number."""
+"""Number of bytes that always suffice for a slice header up to the frame number."""
 _HIGH_PROFILES = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
 _PROVEN = 8
-"""Consecutive pictures with consecutive numbers required before a gap is trusted: some encoders number arbitrarily."""
+"""Number of pictures with consecutive numbers that must precede a gap for it to count as a loss: some encoders number
+frames arbitrarily."""
 
 
 class FrameNumbers:
@@ -26,7 +27,8 @@ class FrameNumbers:
 
     def __init__(self, extradata: bytes | None) -> None:
         self._sequences: dict[int, tuple[int, bool, bool]] = {}
-        """By the set's id: bits of a frame number, whether gaps are allowed, whether colour planes are separate."""
+        """For each sequence parameter set, by its id: the number of bits in a frame number, whether gaps are allowed,
+        and whether colour planes are separate."""
         self._pictures: dict[int, int] = {}
         self._length_size = 0
         self._reference: int | None = None
@@ -53,7 +55,8 @@ class FrameNumbers:
     def recovers_after(self, packet: Buffer) -> int:
         """Number of pictures after a key packet that are still damaged if the data before it was damaged.
 
-        0, unless a recovery point message gives a count, as in streams that refresh gradually without full key frames.
+        It is 0 unless a recovery point message gives a count, as in streams that refresh gradually instead of having
+        full key frames.
         """
         data = memoryview(packet)
         for begin, end in self._units(data):
@@ -64,7 +67,7 @@ class FrameNumbers:
         return 0
 
     def _units(self, data: memoryview) -> Iterator[tuple[int, int]]:
-        """Start and end of the packet's units; some units after the first slice are left out."""
+        """Yield start and end of the packet's units; units after the first slice may be left out."""
         size, at = self._length_size, 0
         if size == 0:
             yield from start_codes(bytes(data))
@@ -194,7 +197,7 @@ def _skip_scaling_list(bits: _Bits, size: int) -> None:
 
 
 def _recovery_count(message: bytes) -> int | None:
-    """The frame count of the recovery point among SEI messages, None if there is none."""
+    """The frame count of the recovery point message among SEI messages; None if there is no such message."""
     at = 0
     while at + 2 < len(message):
         kind = size = 0

@@ -1,6 +1,6 @@
-"""Decoding on a GPU: its decoders in FFmpeg, and whether a stream is actually decoded there.
+"""Decoding on a GPU: the choice of FFmpeg's decoder, and checks of whether a stream is actually decoded on the GPU.
 
-FFmpeg silently falls back to the CPU for what a card cannot decode (by codec, profile or size), so this is checked.
+FFmpeg silently falls back to the CPU for video whose codec, profile or size the GPU cannot decode.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from streamgate.sources.sidedata import shown_turn, side_data
 
 CPU = "cpu"
 _OWN_DECODERS = {"libdav1d": "av1", "libaom-av1": "av1"}
-"""FFmpeg prefers these decoders, which have no GPU support, to its own, which supports only GPUs."""
+"""Decoders that FFmpeg prefers although they cannot use a GPU, and FFmpeg's own decoders, which work only on a GPU."""
 _NVDEC = "libnvcuvid.so.1"
 _DEVICE_ERRORS = (av.error.ExternalError, av.error.UnknownError)
-"""What FFmpeg raises when the card fails; on a working card damaged pictures can raise it too."""
+"""Errors that FFmpeg raises when the GPU fails; damaged pictures can also cause them on a working GPU."""
 _FIRST = 64
 """Packets within which a decoder outputs its first frame."""
 
@@ -41,7 +41,7 @@ def accelerator(decode: str) -> HWAccel | None:
 
 
 def check_decoder(decode: str) -> None:
-    """Raise DeviceError if FFmpeg cannot decode there at all."""
+    """Raise DeviceError if FFmpeg cannot decode anything on that device."""
     if decode == CPU:
         return
     if (missing := _missing()) is not None:
@@ -53,16 +53,19 @@ def check_decoder(decode: str) -> None:
 
 
 def _missing() -> str | None:
-    """What prevents FFmpeg from decoding on any GPU, with the remedy; None if nothing is known to."""
+    """Why FFmpeg cannot decode on any GPU, with the remedy; None if no reason is known."""
     if not COPIES_FRAMES_WHOLE:
-        return f"decoding on a GPU needs PyAV 18 or later, but {av.__version__} is installed; pip install 'av>=18'"
+        return (
+            f"decoding on a GPU needs PyAV 18 or later, but {av.__version__} is installed; upgrade it with "
+            "`pip install 'av>=18'`"
+        )
     try:
-        # FFmpeg loads it when it opens a decoder, and without it would fall back to the CPU for each file.
+        # FFmpeg loads this library when it opens a decoder; without it, each file would be decoded on the CPU.
         ctypes.CDLL(_NVDEC)
     except OSError:
         return (
-            f"the driver's video decoder is missing ({_NVDEC} cannot be loaded); install the NVIDIA driver with it, or "
-            "in a container set NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
+            f"the driver's video decoder is missing ({_NVDEC} cannot be loaded); install an NVIDIA driver that "
+            "includes it, or, in a container, set NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
         )
     return None
 
@@ -78,10 +81,10 @@ def no_gpu(decode: str) -> DeviceError:
 def decoder(
     stream: VideoStream, decode: str, beside: Callable[[], VideoStream] | None = None
 ) -> VideoCodecContext:
-    """The decoder for a stream opened with `accelerator(decode)`: the stream's own, or the GPU's for its codec.
+    """The decoder for a stream opened with `accelerator(decode)`: the stream's own, or a GPU decoder for its codec.
 
-    `beside` opens the same stream again on the CPU, for containers that may say how pictures are turned.
-    Raises av.error.FFmpegError without a GPU.
+    `beside` opens the same stream again on the CPU, to check whether the container specifies a rotation.
+    Raises av.error.FFmpegError if there is no GPU.
     """
     given = stream.codec_context
     own = _OWN_DECODERS.get(given.name)
@@ -96,7 +99,10 @@ def decoder(
 
 
 def _is_turned(stream: VideoStream) -> bool:
-    """Whether the container turns its pictures or marks them as stereo pairs; only FFmpeg's own decoder knows that."""
+    """Whether the container rotates its pictures or marks them as stereo pairs.
+
+    Only the stream's own decoder reports this, not a separate GPU decoder.
+    """
     codec, turned = stream.codec_context, False
     try:
         frames = (
@@ -127,7 +133,7 @@ class DecoderHealth:
     def failed(self, error: Exception) -> None:
         """Call with each error of the decoder. Raises DeviceError if the GPU is no longer available."""
         if not self._asked and isinstance(error, _DEVICE_ERRORS):
-            # Once per run of consecutive errors, because opening a device takes a while.
+            # Checked only once per run of consecutive errors, because opening a device takes a while.
             self._asked = True
             check_decoder(self._decode)
 

@@ -11,7 +11,7 @@ import numpy as np
 from streamgate.frames import Array
 
 HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
-HEIC_REMEDY = "pip install 'streamgate[heic]', or convert them to JPEG"
+HEIC_REMEDY = "pip install 'streamgate[heic]', or convert HEIC pictures to JPEG"
 _BRANDS = re.compile(rb".{4}ftyp(?:hei[cxms]|hev[cxms]|(?:mif1|msf1).{0,64}?hei[cxms])", re.DOTALL)
 
 
@@ -34,7 +34,7 @@ def decode_heic(data: bytes) -> Array:
         rgb = np.asarray(picture)
     except (OSError, RuntimeError, EOFError, SyntaxError, MemoryError) as error:
         raise ValueError(str(error)) from None
-    if rgb.dtype == np.uint16:  # grey with more than 8 bits is not converted; its upper bits are filled
+    if rgb.dtype == np.uint16:  # grey of more than 8 bits is not converted; the samples are in the upper bits
         rgb = (rgb >> 8).astype(np.uint8)
     if rgb.dtype != np.uint8 or rgb.ndim < 2:
         raise ValueError(f"unexpected samples ({rgb.dtype}, {rgb.shape})")

@@ -23,7 +23,7 @@ from streamgate.sources.remote import AnyPath
 from streamgate.sources.stores import RemoteError
 
 MAX_BYTES = 1 << 30
-"""Largest picture file: `MAX_PIXELS` of 16 bits and four channels, uncompressed."""
+"""Maximum size of a picture file: about that of `MAX_PIXELS` uncompressed pixels with four channels of 16 bits."""
 _HEAD = 1 << 16
 _STRIP = 256
 
@@ -91,7 +91,7 @@ class Images(Source):
             yield frame
 
     def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
-        """Yield the pictures from a time on; see `Source.frames_from`."""
+        """Yield the pictures at or after a time; see `Source.frames_from`."""
         yield from self._frames(max(0, math.ceil((pts_seconds - SAME_TIME_S) / self._step)), SourceStats())
 
     @property
@@ -145,7 +145,7 @@ def read_rgb(path: AnyPath, max_pixels: int = MAX_PIXELS) -> Array:
     """Return the picture in `path`; see `rgb_of`.
 
     Raises:
-        PictureError: it is not a picture, has more than `max_pixels`, or cannot be read.
+        PictureError: the file is not a picture, has more than `max_pixels`, or cannot be read.
     """
     try:
         status = path.stat()
@@ -169,11 +169,11 @@ def read_rgb(path: AnyPath, max_pixels: int = MAX_PIXELS) -> Array:
 def rgb_of(data: Array, max_pixels: int = MAX_PIXELS) -> Array:
     """Decode a file's bytes (uint8) to RGB uint8 (h, w, 3), with EXIF orientation applied.
 
-    Of an animation or a multi-page file only the first picture is decoded; 16 bits per sample become 8, CMYK and grey
-    become RGB.
+    Only the first picture of an animation or a multi-page file is decoded. Samples of 16 bits are reduced to 8 bits;
+    CMYK and grey are converted to RGB.
 
     Raises:
-        PictureError: it is not a picture, or has more than `max_pixels`.
+        PictureError: the data is not a picture, or has more than `max_pixels`.
     """
     size = image_size(data[:_HEAD].tobytes()) or image_size(data.tobytes())
     if size is None or min(size) <= 0:

@@ -23,8 +23,8 @@ class Layout:
         depth: significant bits per sample; samples of more than 8 bits are little-endian uint16.
         shift: zero bits below the significant ones.
         channels: number of channels of a packed format.
-        blue_first: a packed format is ordered B, G, R; a semi-planar one V, U.
-        full_range: the format itself implies full range (the old yuvj family, gray, RGB).
+        blue_first: whether samples are ordered B, G, R (in a packed format) or V, U (in a semi-planar one).
+        full_range: whether the format itself implies full range (the old yuvj family, gray, RGB).
     """
 
     kind: Literal["planar", "semi", "packed", "gray"]
@@ -74,7 +74,7 @@ def layouts() -> dict[str, Layout]:
 
 
 def plain_format(name: str, is_rgb: bool, depth: int) -> str:
-    """The format of `layouts()` that an unsupported format is converted to with the least loss."""
+    """The format of `layouts()` to which an unsupported format can be converted with the least loss."""
     if is_rgb or name.startswith(("pal8", "bayer", "xyz", "gbr")):
         return "rgb24"
     if name.startswith(("mono", "ya8")):
@@ -95,7 +95,7 @@ def planes_of(frame: VideoFrame, layout: Layout) -> tuple[Array, ...]:
     luma = _view(planes[0], width, height, 1, layout.dtype)
     if layout.kind == "gray":
         return (luma,)
-    # Odd sizes round up.
+    # If the luma size is odd, the chroma size is rounded up.
     chroma_width, chroma_height = -(-width >> layout.sub_x), -(-height >> layout.sub_y)
     if layout.kind == "semi":
         return (luma, _view(planes[1], chroma_width, chroma_height, 2, layout.dtype))

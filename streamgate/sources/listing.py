@@ -29,19 +29,19 @@ IMAGE_SUFFIXES = frozenset(
     }
 )  # fmt: skip
 _SHARED_SUFFIXES = {
-    # TypeScript has the name too; a transport stream begins with its sync byte.
+    # TypeScript files also have this suffix; a transport stream begins with its sync byte.
     ".ts": (b"\x47",),
-    # Music modules; cameras record program streams, and some transport streams.
+    # Music modules also have this suffix; cameras use it for program streams, and some for transport streams.
     ".mod": (b"\0\0\1\xba", b"\x47"),
 }
-"""Suffixes that other things have, with what a recording begins with."""
+"""Suffixes that other types of file share, with the first bytes of a recording."""
 _NO_FOOTAGE = frozenset(
     {
         "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recycle", "@recently-snapshot", "__macosx", "lost+found",
         "recycler", "system volume information",
     }
 )  # fmt: skip
-"""Folders in which storage servers and systems keep what was deleted, and their own small copies."""
+"""Folders in which storage servers and operating systems keep deleted files, thumbnails and other data."""
 
 
 def natural_key(path: str | AnyPath) -> tuple[tuple[bool, int, str], ...]:
@@ -53,7 +53,7 @@ def natural_key(path: str | AnyPath) -> tuple[tuple[bool, int, str], ...]:
 def files_below(folder: Path, output: str | None = None, warnings: list[str] | None = None) -> Iterator[Path]:
     """Files in and below `folder`, sorted naturally; linked folders are followed, each once.
 
-    Results of streamgate are left out, those in `output` and any other folder with its manifest, and exports.
+    Output of streamgate is left out: the folder `output`, any other folder with a streamgate manifest, and exports.
     """
 
     def unreadable_folder(error: OSError) -> None:
@@ -65,20 +65,20 @@ def files_below(folder: Path, output: str | None = None, warnings: list[str] | N
     for base, folders, names in os.walk(folder, followlinks=True, onerror=unreadable_folder):
         status = os.stat(base)
         if (status.st_dev, status.st_ino) in visited:
-            folders.clear()  # a link back up
+            folders.clear()  # reached again through a link
             continue
         visited.add((status.st_dev, status.st_ino))
         if os.path.realpath(base) == output or is_ours(Path(base)):
             folders.clear()
             continue
         folders[:] = [name for name in folders if not name.startswith(".") and name.casefold() not in _NO_FOOTAGE]
-        # Reading a pipe would wait for ever.
+        # Only regular files: reading a pipe could block forever.
         files.extend(path for path in (Path(base, name) for name in names) if path.is_file())
     yield from sorted(files, key=natural_key)
 
 
 def remote_footage(folder: RemotePath) -> list[RemotePath]:
-    """Files below a folder in a store, as `files_below` gives those of a local one. Raises RemoteError."""
+    """Files below a folder in a store, by the same rules as `files_below`. Raises RemoteError."""
     prefix = folder.key.rstrip("/") + "/"
     files = [(path, path.key.removeprefix(prefix).split("/")) for path in remote_files(folder.url)]
     ours = set()
@@ -98,7 +98,10 @@ def remote_footage(folder: RemotePath) -> list[RemotePath]:
 
 
 def looks_like_media(path: AnyPath, suffix: str) -> bool:
-    """Whether a file found in a folder is to be read: by its suffix, and its first bytes where others share that."""
+    """Whether to read a file found in a folder.
+
+    This is decided by its suffix and, if other types of file share the suffix, by its first bytes.
+    """
     if suffix in _SHARED_SUFFIXES:
         try:
             with path.open("rb") as file:

@@ -47,11 +47,11 @@ _WHITELIST = {
     "https": "https,http,httpproxy,tcp,tls,crypto,hls,data",
 }
 LATE_S = 3.0
-"""This far behind the camera, in seconds, only key frames are decoded until reading has caught up: for live video
-being current matters more than being complete. Cameras and networks that merely stutter stay below this delay."""
+"""When reading is this many seconds behind the camera, only key frames are decoded until it has caught up, because live
+video must be current rather than complete. Cameras and networks that merely stutter stay below this delay."""
 _MAX_URL_LENGTH = 4096
 _HOST = re.compile(r"[^/]*@|[0-9]{1,3}(\.[0-9]{1,3}){3}([:/]|$)|[^/]+:[0-9]{1,5}(/|$)")
-"""The beginning of a camera's URL without its scheme."""
+"""Matches the beginning of a camera's URL whose scheme is missing."""
 _MAX_DAMAGED_PACKETS = 500
 """Consecutive packets without a picture after which a connection is closed: about twenty seconds."""
 
@@ -62,7 +62,7 @@ class FailureKind(StrEnum):
     REFUSED = "refused"
     """Wrong user name or password, or access denied: further attempts may lock the account."""
     MISSING = "missing"
-    """The server exists, the stream does not."""
+    """The server exists, but the stream does not."""
     UNREACHABLE = "unreachable"
     SILENT = "silent"
     """Connected, but no data arrives."""
@@ -85,7 +85,7 @@ def check_address(url: str) -> str:
     if len(url) > _MAX_URL_LENGTH:
         raise UsageError(f"the stream's URL has {len(url)} characters; at most {_MAX_URL_LENGTH} are allowed")
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in url):
-        # They would end up in the request lines of a protocol.
+        # Control characters would end up in the request lines of a protocol.
         raise UsageError(f"{one_line(redact_url(url))}: a URL must not contain control characters")
     if "://" not in url:
         if not url.strip():
@@ -110,7 +110,7 @@ def check_address(url: str) -> str:
         _ = parts.port
         malformed = False
     if malformed:
-        # Without the reason and outside the handler: the parser's message may quote the password.
+        # Raised outside the handler and without the parser's message, which may quote the password.
         raise UsageError(f"{redact_url(url)}: host or port is malformed; special characters in a password "
                          "must be percent-encoded")  # fmt: skip
     if scheme != "file" and not parts.hostname:
@@ -122,7 +122,7 @@ class LiveConnection:
     """One connection, from the handshake to its end; `frames()` can be read once. A context manager.
 
     Args:
-        url: as returned by `check_address`, secrets included; they never appear in messages.
+        url: as returned by `check_address`, including secrets, which never appear in messages.
         options: timeouts and transport.
         decode: "cpu" or "cuda:N"; the CPU decodes what the GPU cannot, see `not_on_gpu`.
 
@@ -154,20 +154,20 @@ class LiveConnection:
         self._stamp = live_clock()
         self._damage = DamageTracker(codec)
         self._health = DecoderHealth(decode)
-        # A camera sends in real time; a file or a playlist would be read as fast as possible.
+        # A camera sends in real time; without pacing, a file or a playlist would be read as fast as possible.
         self._pace = None if scheme in ("rtsp", "rtsps") else pacing()
         self._damaged = 0
         self.left_out = 0
-        """Packets not decoded because reading was far behind the camera."""
+        """Number of packets that were not decoded because reading was far behind the camera."""
         self._late_by = lateness()
         self._late = False
 
     def frames(self) -> Iterator[tuple[Frame, float]]:
         """Yield frames as they arrive, each with the time (`time.monotonic()`) at which its last packet arrived.
 
-        It only ends by raising a LiveError.
+        The iterator ends only by raising a LiveError.
 
-        `pts_seconds` counts from the first frame, `captured_at` is the wall-clock time of arrival.
+        `pts_seconds` counts from the first frame; `captured_at` is the wall-clock time of arrival.
         """
         deinterlacer = Deinterlacer(self._time_base, self.stats)
         index = 0
@@ -241,7 +241,8 @@ class LiveConnection:
             raise self._error(FailureKind.UNREADABLE, "has no video with a supported codec; check the camera's codec")
         if (words := over_limit(stream, self._options.max_pixels)) is not None:
             container.close()
-            raise self._error(FailureKind.UNREADABLE, f"{words} live.max_pixels; use a smaller stream or raise it")
+            text = f"{words} live.max_pixels; use a smaller stream or raise the limit"
+            raise self._error(FailureKind.UNREADABLE, text)
         stream.codec_context.options = limit
         return container, stream
 
@@ -284,7 +285,7 @@ class LiveConnection:
         return frames
 
     def _hint(self) -> str:
-        """A hint for messages: a decoder that rejected every size it was given reports none."""
+        """A hint for messages if the decoder reports no size, as it does if it rejected the size of every frame."""
         return "" if self._stream.codec_context.width else "; they may be larger than live.max_pixels"
 
     def _timed(self, decoded: VideoFrame, torn: bool, index: int, arrived: float) -> tuple[Frame, float]:
@@ -326,11 +327,11 @@ _FAILURES: tuple[tuple[type[Exception], int], ...] = (
     (av.error.HTTPUnauthorizedError, 401), (av.error.HTTPForbiddenError, 403), (av.error.HTTPNotFoundError, 404),
     (av.error.HTTPError, 0),
 )  # fmt: skip
-"""FFmpeg's errors and the status they stand for, most specific first; 0 if that is not known."""
+"""FFmpeg's errors and the HTTP or RTSP status of each, most specific first; the status is 0 if it is not known."""
 
 
 def status_error(status: int, url: str) -> LiveError:
-    """What a server's answer means, by its HTTP or RTSP status; 0 if that is not known."""
+    """The error for a server's response with an HTTP or RTSP status, which is 0 if it is not known."""
     kind = FailureKind.UNREACHABLE
     text = f"the server answers with an error{f' ({status})' if status else ''}; check the server"
     if status == 401:

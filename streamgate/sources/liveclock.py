@@ -12,12 +12,12 @@ _SAME_TIME = 1e-5  # smaller differences are lost in records, which store micros
 
 
 def live_clock() -> Callable[[float | None, float], tuple[float, bool]]:
-    """A function that assigns times to frames, which count from the first frame and strictly increase.
+    """Return a function that assigns times to frames; the times count from the first frame and strictly increase.
 
-    It takes the camera's timestamp `pts` in seconds (None if it sent none) and the time of arrival
+    The function takes the camera's timestamp `pts` in seconds (None if it sent none) and the time of arrival
     (`time.monotonic()`), and returns the seconds since the first frame and whether the time had to be estimated. The
-    camera's timestamps are used. One that steps back, jumps ahead of the local elapsed time or is missing is replaced
-    by the time of arrival, and later ones continue from there.
+    times follow the camera's timestamps. A timestamp that is missing, steps back, or jumps ahead of the local elapsed
+    time is replaced by the time of arrival, and later times continue from there.
     """
     base: float | None = None
     before: float | None = None
@@ -44,10 +44,11 @@ def live_clock() -> Callable[[float | None, float], tuple[float, bool]]:
 
 
 def lateness() -> Callable[[float, float], float]:
-    """A function that tells how far reading is behind the camera, that is, how much data waits in network buffers.
+    """Return a function that measures how far reading is behind the camera because data waits in network buffers.
 
-    It returns the seconds by which a frame with time `seconds` was late at `arrived` (`time.monotonic()`). The camera's
-    clock and the local one drift apart slowly, so the smallest delay of the last minute counts as zero.
+    The function returns by how many seconds a frame with time `seconds` that arrived at `arrived` (`time.monotonic()`)
+    was late. The camera's clock and the local one drift apart slowly, so the smallest delay of the last minute counts
+    as zero.
     """
     least: dict[int, float] = {}
 
@@ -62,9 +63,9 @@ def lateness() -> Callable[[float, float], float]:
 
 
 def pacing() -> Callable[[float | None], float]:
-    """A function that delays the frames of a source that is not real-time until they are due.
+    """Return a function that delays the frames of a source that does not deliver them in real time.
 
-    It sleeps until a frame with the timestamp `pts` is due, and returns that time, `time.monotonic()`.
+    The function sleeps until a frame with the timestamp `pts` is due, then returns the time (`time.monotonic()`).
     """
     anchor: float | None = None
     last: float | None = None
@@ -76,7 +77,7 @@ def pacing() -> Callable[[float | None], float]:
         leap = last is None or not 0 <= pts - last <= LEAP_S
         last = pts
         if anchor is None or leap or now > anchor + pts:
-            # Late, first, or after a jump of the clock: pacing restarts here.
+            # The frame is the first one, is late, or follows a jump of the clock: pacing restarts here.
             anchor = now - pts
             return now
         time.sleep(anchor + pts - now)

@@ -22,7 +22,7 @@ def slug(text: str) -> str:
 
 
 def file_source_id(path: AnyPath) -> str:
-    """Return slug(stem)-<8 hex> over the file's size, first and last MiB. Raises OSError."""
+    """Return slug(stem)-HASH; HASH is 8 hex digits, from the file's size and first and last MiB. Raises OSError."""
     size = path.stat().st_size
     digest = hashlib.sha256(f"{size}:".encode())
     with path.open("rb") as file:
@@ -33,7 +33,10 @@ def file_source_id(path: AnyPath) -> str:
 
 
 def folder_source_id(name: str, pictures: Iterable[tuple[str, AnyPath]]) -> str:
-    """Return slug(name)-<8 hex> over names and sizes of `pictures` (relative name, path). Raises OSError."""
+    """Return slug(name)-HASH; HASH is 8 hex digits, from the names and sizes of `pictures` (relative name, path).
+
+    Raises OSError.
+    """
     digest = hashlib.sha256()
     for relative, path in pictures:
         digest.update(f"{relative}\0{path.stat().st_size}\0".encode("utf-8", "surrogateescape"))

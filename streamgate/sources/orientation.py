@@ -15,7 +15,7 @@ Turn = tuple[int, int, int, int]
 
 UNTURNED: Turn = (1, 0, 0, 1)
 
-_IMPLAUSIBLE = 8  # a larger sample aspect ratio is damage and would make giant pictures
+_IMPLAUSIBLE = 8  # a larger sample aspect ratio is a sign of damage and would result in giant pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class Upright:
     Attributes:
         width, height: size of the upright picture in pixels.
         turn: right-angled rotation and flip from stored to upright.
-        stretched: pixels were not square, so upright pixels are between stored ones.
-        to_stored: (2, 3) float64, upright pixel centres to stored pixel centres.
+        stretched: whether stored pixels are not square, so that upright pixels are between stored ones.
+        to_stored: (2, 3) float64, maps upright pixel centres to stored pixel centres.
     """
 
     width: int
@@ -59,7 +59,7 @@ def upright(width: int, height: int, turn: Turn = UNTURNED, aspect: Fraction | N
     size = np.rint(np.abs(ends)).astype(int)
     shift = np.where(ends < 0, -ends, 0.0)
     linear = np.linalg.inv(stored_to_upright)
-    # Edges run from 0, pixel centres from 0.5: shift before and after.
+    # `stored_to_upright` maps pixel edges; pixel centres are shifted by half a pixel before and after.
     offset = linear @ (0.5 - shift) - 0.5
     matrix = np.column_stack([linear, offset])
     matrix.setflags(write=False)

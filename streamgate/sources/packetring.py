@@ -29,7 +29,7 @@ class Group:
 
     @property
     def last(self) -> int:
-        """Latest time in the group; pictures may be out of order among the last few."""
+        """Latest time in the group; the last few pictures may be out of order."""
         return max(unit.time for unit in self.units[-8:])
 
 
@@ -46,8 +46,8 @@ class PacketRing:
 
     Args:
         clock_rate: time units per second.
-        seconds, nbytes: bounds; pinned groups may take another `nbytes`. The incoming group is always kept, unless it
-            alone exceeds the bound: then nothing is kept until the next key frame.
+        seconds, nbytes: limits for what is kept; pinned groups may take another `nbytes`. The incoming group is always
+            kept, unless it alone exceeds `nbytes`; then nothing is kept until the next key frame.
     """
 
     def __init__(self, clock_rate: int, seconds: float, nbytes: int) -> None:
@@ -86,7 +86,7 @@ class PacketRing:
         return pin
 
     def unpin(self, pins: Iterable[Pin]) -> None:
-        """Release pins; ones that are not held are ignored."""
+        """Release pins; pins that are not held are ignored."""
         gone = {id(pin) for pin in pins}
         with self._mutex:
             self._pins = [pin for pin in self._pins if id(pin) not in gone]
@@ -127,7 +127,7 @@ class PacketRing:
 
     @property
     def seconds(self) -> float:
-        """Seconds from the oldest group that is not merely pinned up to the newest time."""
+        """Seconds from the oldest group to the newest time, without groups that are kept only because of a pin."""
         with self._mutex:
             if not self._groups or not self._groups[0].units or self._newest is None:
                 return 0.0
@@ -137,7 +137,7 @@ class PacketRing:
         assert self._newest is not None
         groups = self._groups
         size = sum(group.nbytes for group in groups)
-        # The first group may go only if the second one reaches back far enough by itself.
+        # The first group is dropped only if the size limit is exceeded or the second group reaches back far enough.
         while len(groups) > 1 and (
             size > self._limit or self._newest - groups[1].first >= self._seconds * self.clock_rate
         ):

@@ -31,7 +31,7 @@ _REGION_MARGIN = 8
 _CENTRE_SITED = frozenset(
     {"mpeg1video", "mjpeg", "mjpegb", "ljpeg", "h261", "h263", "h263i", "flv1", "theora", "webp"}
 )
-"""Codecs with chroma sited in the middle of its luma samples; all others align it with the left ones."""
+"""Codecs whose chroma samples are centred between luma samples; all others align chroma with the left luma samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class PlanePicture:
     """A `frames.Picture` over stored planes.
 
     Args:
-        load: returns the planes when they are first needed; most frames of a video are never examined.
+        load: called for the planes when they are first needed, because most frames of a video are never examined.
     """
 
     def __init__(self, load: Callable[[], StoredPicture]) -> None:
@@ -77,13 +77,13 @@ class PlanePicture:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the pixels (a region holds its own copy; those of a whole frame belong to the decoder)."""
+        """Memory of the pixels in bytes (a region has its own copy; a whole frame shares the decoder's buffer)."""
         return sum(plane.nbytes for plane in self._stored.planes)
 
     def luma(self, box: Array | None = None) -> Array:
         """Luma of `box` (None: the whole picture) as an owned array, uint8 (h, w), 0..255, upright; may be empty.
 
-        The box is rounded outward to whole pixels and clipped to the picture (of a region: to its pixels).
+        The box is rounded outward to whole pixels and clipped to the picture (for a region: to its pixels).
         """
         stored = self._stored
         left, top, right, bottom = self._clip(box)
@@ -124,7 +124,7 @@ class PlanePicture:
         return is_combed(np.ascontiguousarray(eight_bits(stored.planes[0][top:bottom, left:right], stored.layout)))
 
     def thumbnail(self, long_side: int) -> Array:
-        """The picture (of a region: its pixels) averaged down to `long_side`, RGB uint8, never enlarged.
+        """The picture (for a region: its pixels), averaged down to `long_side` but never enlarged, RGB uint8.
 
         If W x H pixels become w x h, thumbnail pixel x is at source pixel (x + 0.5) * W / w - 0.5, and likewise for y.
         """
@@ -141,8 +141,8 @@ class PlanePicture:
         """Resample with `matrix` (2, 3), which maps upright source pixel centres to result pixel centres.
 
         `size` is the side of a square or (width, height). Returns RGB uint8 (h, w, 3). Luma is interpolated cubically
-        and chroma linearly; downscaling averages by area (`fine`: with a Lanczos filter, for pictures that are kept);
-        outside the picture its edge is repeated.
+        and chroma linearly. Downscaling averages by area or, if `fine`, uses a Lanczos filter, for pictures that are
+        kept. Outside the picture, its edge pixels are repeated.
         """
         wanted = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         return self._rgb(np.asarray(matrix, np.float64), wanted, cv2.INTER_CUBIC, FINE if fine else EXACT)
@@ -164,10 +164,10 @@ class PlanePicture:
         return PlanePicture(lambda: copied)
 
     def _clip(self, box: Array | None) -> tuple[int, int, int, int]:
-        """The available whole upright pixels of `box`: [left, top, right, bottom)."""
+        """The whole upright pixels of `box` that are available: [left, top, right, bottom)."""
         stored = self._stored
         rows, columns = stored.planes[0].shape[:2]
-        # The inverse of `stored_box` on the pixels held.
+        # The inverse of `stored_box`, applied to the pixels that this picture holds.
         inverse = cv2.invertAffineTransform(stored.upright.to_stored)
         x1, y1 = stored.left, stored.top
         corners = np.array([[x1, y1, 1.0], [x1 + columns, y1 + rows, 1.0]]) - [0.5, 0.5, 0.0]
@@ -254,8 +254,9 @@ class PictureMaker:
         return StoredPicture(planes, layout, colour, siting, upright(width, height, turn, aspect))
 
     def _shown(self, frame: VideoFrame) -> tuple[Turn, Eye | None]:
-        # Reading side data ties the frame into a reference cycle, so its pixels live until some later
-        # garbage collection. So it is read only when the rotation angle, which has no such effect, has changed.
+        # Reading side data creates a reference cycle with the frame, which keeps its pixels in memory until a later
+        # garbage collection. So side data is read only when the rotation angle has changed; reading the angle creates
+        # no cycle.
         if frame.rotation != self._rotation:
             self._rotation = frame.rotation
             self._turn, self._eye = turned(shown_turn(frame), self._quarters), used_eye(frame, self.aspect)
@@ -322,7 +323,10 @@ def _after_shift(matrix: Array, x: float, y: float) -> Array:
 
 
 def _aligned_span(low: float, high: float, length: int, step: int) -> tuple[int, int]:
-    """Samples [begin, end) around low..high, within 0..length, begin a multiple of `step`, never empty."""
+    """The range [begin, end) of samples around low..high, within 0..length; never empty.
+
+    `begin` is a multiple of `step`.
+    """
     # Plain Python numbers: numpy scalars would cost more than copying the pixels.
     begin = min(max(math.floor(low) - _REGION_MARGIN, 0), length - 1) // step * step
     end = min(max(math.ceil(high) + _REGION_MARGIN, begin + 1), length)

@@ -13,7 +13,7 @@ TAKES_STREAM_OPTIONS = _RELEASE >= 17
 """Whether `av.open` may be given stream options: older releases crash if streams are found only while probing."""
 
 METADATA_ERRORS: dict[str, Any] = {"metadata_errors": "replace"} if _RELEASE < 19 else {}
-"""For `av.open`: metadata that is not UTF-8 must not prevent opening. PyAV 19 reads it without this option."""
+"""Options for `av.open` with which metadata that is not UTF-8 does not prevent opening; PyAV 19 needs no option."""
 
 COPIES_FRAMES_WHOLE = _RELEASE >= 18
 """Whether copying a GPU-decoded frame to the host keeps its metadata. In older releases only its time is kept (no

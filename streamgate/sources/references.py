@@ -1,4 +1,4 @@
-"""Whether other frames are predicted from a packet's frame: H.264 and HEVC mark those from which none is."""
+"""Whether other frames are predicted from a packet's frame: H.264 and HEVC mark frames not used for prediction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IsReference = Callable[[Packet], bool | None]
 
 
 def reference_test(codec: VideoCodecContext) -> IsReference:
-    """The test for the packets of a stream."""
+    """The test for the packets of a stream that `codec` decodes."""
     name, extradata = codec.codec.canonical_name, codec.extradata or b""
     if name == "h264":
         size = (extradata[4] & 3) + 1 if len(extradata) > 6 and extradata[0] == 1 else 0
@@ -26,7 +26,7 @@ def reference_test(codec: VideoCodecContext) -> IsReference:
 
 
 def _h264(data: memoryview, begin: int) -> bool | None:
-    """None if the unit is no slice."""
+    """Whether the unit is a slice of a reference frame; None if it is not a slice."""
     return data[begin] >> 5 & 3 > 0 if data[begin] & 31 in (1, 5) else None
 
 
@@ -41,7 +41,10 @@ def _first(answers: Iterator[bool | None]) -> bool | None:
 
 
 def _units(packet: Buffer, length_size: int) -> Iterator[tuple[memoryview, int]]:
-    """Each unit's start in the packet's data; `length_size` is that of the length before it, 0 for start codes."""
+    """Yield the packet's data and the start of each unit in it.
+
+    `length_size` is the size of the length field before each unit; 0 if there are start codes instead.
+    """
     data, at = memoryview(packet), 0
     if not length_size:
         yield from ((data, begin) for begin, _ in start_codes(bytes(data)))

@@ -21,7 +21,7 @@ from streamgate.sources.stores import BLOCK, WEB, RemoteError, fetched, info_of,
 AHEAD = 2
 """Blocks to prefetch while a file is read sequentially."""
 _BLOCKS, _BLOCKS_A_READER = 16, 4
-"""Blocks held in memory: a base number, and additional ones per open file."""
+"""Number of blocks held in memory: a base number, and an additional number for each open file."""
 _STREAMS = frozenset(
     {"rtsp", "rtsps", "rtspt", "rtspu", "rtmp", "rtmps", "rtmpt", "rtmpe", "srt", "udp", "rtp", "tcp", "mms", "mmsh",
      "mmst", "rist", "hls", "webrtc", "whep", "onvif", "icecast", "gopher", "rtp+udp"}
@@ -35,7 +35,7 @@ class RemotePath:
     """A file or folder in a store, with the part of `pathlib.Path`'s interface that sources use.
 
     Attributes:
-        url: the full URL, which may contain credentials; as text it is shown redacted.
+        url: the full URL, which may contain credentials; `str()` of the path redacts them.
         size: bytes of a file, None for a folder.
         version: the store's marker of the content's version, such as an ETag; may be empty.
     """
@@ -55,7 +55,7 @@ class RemotePath:
 
     @property
     def key(self) -> str:
-        """Its path as text, without the protocol and, for HTTP, without the query string."""
+        """The path as text, without the protocol and, for HTTP, without the query string."""
         if self.protocol in WEB:
             return unquote(urlsplit(self.url).path)
         return self.url.partition("://")[2]
@@ -86,26 +86,27 @@ class RemotePath:
         return self.size is not None
 
     def relative_to(self, root: object) -> PurePosixPath:
-        """Raises ValueError if it is not below `root`."""
+        """The path relative to `root`. Raises ValueError if it is not below `root`."""
         if not isinstance(root, RemotePath):
             raise ValueError("a file in a store is not below a local folder")
         return PurePosixPath(self.key).relative_to(PurePosixPath(root.key.rstrip("/")))
 
     def stat(self) -> os.stat_result:
-        """Its size and type; all other fields are 0."""
+        """The size and type of the file or folder; all other fields are 0."""
         mode = stat.S_IFDIR if self.size is None else stat.S_IFREG
         return os.stat_result((mode, 0, 0, 0, 0, 0, self.size or 0, 0, 0, 0))
 
     def open(self, mode: str = "rb", *, ends: bool = False) -> RemoteReader:
-        """Open it for reading; `mode` is "rb".
+        """Open the file for reading; `mode` must be "rb".
 
-        Reading raises RemoteError; with `ends` the file ends at the error instead, which `trouble` then returns.
+        Reading raises RemoteError. With `ends`, the file seems to end at the error instead, and `trouble` returns the
+        error.
         """
         return RemoteReader(self, ends=ends)
 
     @property
     def trouble(self) -> RemoteError | None:
-        """The last error in reading it since it was found; None if there was none."""
+        """The last error in reading the file since it was found; None if there was none."""
         return _cache.trouble.get(self.url)
 
 
@@ -113,7 +114,7 @@ AnyPath = Path | RemotePath
 
 
 def trouble_of(path: AnyPath) -> RemoteError | None:
-    """Why reading a file in a store failed; None if it did not, and for local files."""
+    """Why reading a file in a store failed; None if reading did not fail, and for local files."""
     return path.trouble if isinstance(path, RemotePath) else None
 
 
@@ -136,7 +137,7 @@ def is_remote(text: str, media: frozenset[str] = frozenset()) -> bool:
 
 
 class RemoteReader(io.RawIOBase):
-    """A file in a store, with read and seek as for a local file. For one thread at a time.
+    """A file in a store, with read and seek as for a local file. To be used by one thread at a time.
 
     With `ends` a read error looks like the end of the file, because PyAV cannot pass errors on to FFmpeg.
     """
@@ -276,7 +277,7 @@ def remote_files(url: str, *, pattern: bool = False) -> list[RemotePath]:
         if info.get("type") == "directory":
             if pattern:
                 paths.append(RemotePath(address))
-        elif not name.endswith("/"):  # else an empty object that represents a folder
+        elif not name.endswith("/"):  # with a slash, it is an empty object that represents a folder
             paths.append(_file(address, info))
     return paths
 

@@ -176,7 +176,7 @@ def test_a_store_that_fails_midway_costs_what_follows(store: Store, tmp_path: Pa
     assert all(one["status"] == "done" for one in sources if one is not broken)
     assert broken["status"] == "done" and done.code == 0, broken
     assert broken["decode_errors"] and 0 < broken["frames"] < 60, broken
-    assert "the rest of it is skipped" in broken["error"] and "day 2/large.mkv: " in done.err, broken
+    assert "the rest of the file is skipped" in broken["error"] and "day 2/large.mkv: " in done.err, broken
 
 
 def test_exports_go_to_a_bucket(

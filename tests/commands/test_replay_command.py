@@ -85,7 +85,7 @@ def test_a_run_whose_redis_is_away_is_complete_on_disk_and_replayed(tmp_path: Pa
     )
     assert ran.code == 5, ran.err
     told = [line for line in ran.err.splitlines() if line.startswith("streamgate: ") and "warning" not in line]
-    assert len(told) == 1 and "0 of 2 finals delivered, 2 not: those of 2 of 2 sources" in told[0], ran.err
+    assert len(told) == 1 and "0 of 2 finals delivered, 2 missing, from 2 of 2 sources" in told[0], ran.err
     assert f"streamgate replay {tmp_path}/out --sink" in told[0] and "s3cret-pw" not in ran.err + ran.out
     # The other destinations have everything.
     assert len(lines(tmp_path / "out" / "faces.jsonl")) == 2 == len(ran.out.splitlines())

@@ -97,7 +97,7 @@ def test_each_final_comes_exactly_once_across_a_killed_camera_a_killed_service_a
         service.until(lambda: len(records(out, "door")) >= before + 1, "faces after the restart")
         assert "of an earlier run are waiting in the spool" in service.said()
         assert service.end() == 0
-        assert "not ready in time" not in service.said()
+        assert "did not stop in time" not in service.said()
 
     events = sent(server)
     finals = [one[b"id"].decode() for one in events if one[b"kind"] == b"final"]

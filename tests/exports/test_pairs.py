@@ -74,7 +74,7 @@ def test_footage_that_moved_is_named_or_found(ran: Path, out: Path, tmp_path: Pa
     moved = (ran / "speaker.mp4").rename(tmp_path / "speaker.mp4")
     try:
         done = streamgate("export", out, "--to", "pairs", "--seconds", 1, "-o", tmp_path / "a")
-        assert "speaker.mp4: is not where it was" in done.err and "--footage" in done.err
+        assert "speaker.mp4: is no longer where the run read it" in done.err and "--footage" in done.err
         (pair,) = lines(tmp_path / "a" / "pairs.jsonl")
         assert pair["driving"]["video"] is None and pair["driving"]["end_seconds"] > 0
         found = ("--footage", tmp_path, "-o", tmp_path / "b")

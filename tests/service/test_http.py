@@ -271,7 +271,7 @@ def test_a_wrong_token_is_told_so_and_soon_slowed_down(serve: Serve) -> None:
     client = serve(token=TOKEN)
     for _ in range(5):
         answer = client.post("/login", urlencode({"token": "<wrong>"}))
-        assert answer.status == 401 and b"not the token" in answer.body and b"<wrong>" not in answer.body
+        assert answer.status == 401 and b"token is wrong" in answer.body and b"<wrong>" not in answer.body
         assert "set-cookie" not in answer.headers
     wrong = {"Authorization": "Bearer wrong"}
     for answer in (client.post("/login", urlencode({"token": "wrong"})), client.get("/metrics", wrong)):

@@ -173,7 +173,7 @@ def test_an_empty_wall_says_what_will_come(wide: Browser, serve: Serve) -> None:
 
     with serving(ServiceState(), "127.0.0.1:0", "") as url:
         wide.open(url)
-        wide.wait(lambda: "No face yet" in wide.text("main"))
+        wide.wait(lambda: "No faces yet" in wide.text("main"))
         assert "No stream" in wide.text("main")
 
 
@@ -182,7 +182,7 @@ def test_logging_in_and_out(wide: Browser, serve: Serve) -> None:
     assert wide.driver.current_url.endswith("/login")
     wide.run("document.getElementById('token').value = 'wrong'")
     wide.click("button")
-    wide.wait(lambda: "not the token" in wide.text("#problem"))
+    wide.wait(lambda: "token is wrong" in wide.text("#problem"))
     wide.driver.get_log("browser")  # it notes the 401
     wide.press(*TOKEN, "ENTER")
     wide.wait_for_faces(3)

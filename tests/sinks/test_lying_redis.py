@@ -50,7 +50,7 @@ def test_a_lie_at_the_start_is_a_sink_that_cannot_be_used(make: Make, lie: Lie) 
 def test_a_lie_midway_costs_the_events_and_not_the_sources(make: Make, lie: Lie) -> None:
     with lying_redis() as server:
         with (
-            pytest.raises(DeliveryError, match=r"4 of 12 finals delivered, 8 not") as caught,
+            pytest.raises(DeliveryError, match=r"4 of 12 finals delivered, 8 missing") as caught,
             RedisSink(server.url(QUICK), make.run(), retry_seconds=0.5) as sink,
         ):
             make.send(sink, "a")

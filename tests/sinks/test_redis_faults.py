@@ -198,7 +198,7 @@ def test_a_server_gone_midway_costs_its_events_and_is_counted(make: Make, start_
         with pytest.raises(DeliveryError) as caught:
             sink.finish([make.result(name) for name in "abcdef"], {})
     text = str(caught.value)
-    assert "4 of 24 finals delivered, 20 not: those of 5 of 6 sources" in text
+    assert "4 of 24 finals delivered, 20 missing, from 5 of 6 sources" in text
     assert "in/b.mp4 (0 of 4), in/c.mp4 (0 of 4), in/d.mp4 (0 of 4) and 2 more" in text and "no connection" in text
     assert f"streamgate replay '{tmp_path}/my out' --sink" in text
     # Nothing on disk is lost, and the run's own files are whole.
@@ -220,10 +220,10 @@ def test_a_server_that_comes_back_gets_what_follows(make: Make, start_redis: Sta
         time.sleep(0.15)
         make.send(sink, "b")
         make.send(sink, "c")
-        with pytest.raises(DeliveryError, match=r"8 of 12 finals delivered, 4 not: those of 1 of 3 .*a.mp4 \(0 of 4"):
+        with pytest.raises(DeliveryError, match=r"8 of 12 finals delivered, 4 missing, from 1 of 3 .*a.mp4 \(0 of 4"):
             sink.finish([], {})
     assert len(server.entries()) == 8
-    assert any("are delivered again" in line for line in said)
+    assert any("delivery of finals works again" in line for line in said)
 
 
 def recovering(server: RedisServer, make: Make, out: Path, **options: object) -> RedisSink:
@@ -254,7 +254,7 @@ def test_what_is_still_missing_at_the_end_is_counted(make: Make, start_redis: St
         make.send(sink, "b")
         make.send(sink, "c")
         (tmp_path / "b-0a1b2c3d" / "track_0001" / "1.png").unlink()
-        with pytest.raises(DeliveryError, match=r"4 of 12 finals delivered, 8 not: those of 2 of 3 .*memory"):
+        with pytest.raises(DeliveryError, match=r"4 of 12 finals delivered, 8 missing, from 2 of 3 .*memory"):
             sink.finish([make.result(name) for name in "abc"], {})
 
 
@@ -266,7 +266,7 @@ def test_damaged_results_cannot_be_sent_at_the_end(make: Make, start_redis: Star
             make.send(sink, "a")
             client.config_set("maxmemory", "0")
         (tmp_path / "a-0a1b2c3d" / "track_0001" / "1.png").unlink()
-        with pytest.raises(DeliveryError, match=r"3 of 4 finals delivered, 1 not: .*track_0001/1.png is missing"):
+        with pytest.raises(DeliveryError, match=r"3 of 4 finals delivered, 1 missing, .*track_0001/1.png is missing"):
             sink.finish([make.result("a")], {})
     assert len(server.entries()) == 3
 
@@ -405,7 +405,7 @@ def test_out_of_memory_delivers_what_fits_in_order(make: Make, start_redis: Star
         writer.commit(make.result("a"))
     delivered = tracks_of(server)
     assert 0 < len(delivered) < 100 and delivered == list(range(len(delivered)))
-    assert f"{len(delivered)} of 100 finals delivered, {100 - len(delivered)} not" in str(caught.value)
+    assert f"{len(delivered)} of 100 finals delivered, {100 - len(delivered)} missing" in str(caught.value)
 
 
 faults = pytest.mark.parametrize(
@@ -504,7 +504,7 @@ def test_no_room_for_waiting_events_costs_only_them(
         writer._writers[0].track(make.ended("a", 2))
         writer.commit(make.result("a"))
         make.send(sink, "b")
-        with pytest.raises(DeliveryError, match=r"4 of 7 finals delivered, 3 not.*No space left"):
+        with pytest.raises(DeliveryError, match=r"4 of 7 finals delivered, 3 missing.*No space left"):
             sink.finish([make.result("a"), make.result("b")], {})
     assert len((tmp_path / "faces.jsonl").read_text().splitlines()) == 6
 

@@ -59,5 +59,5 @@ def test_a_closed_standard_output_is_a_clear_error(
 ) -> None:
     source_id = commit(tmp_path, make, "a")
     monkeypatch.setattr("sys.stdout", None)
-    with pytest.raises(SinkError, match="standard output is closed"):
+    with pytest.raises(SinkError, match="standard output, which is closed"):
         print_records(tmp_path, source_id)

@@ -117,7 +117,7 @@ function factsOf(face, track, base) {
   const found = [];
   if (!face.missed && !face.picture) {
     found.push(["Rank in its track", String(face.rank)], ["Smoothed quality", words.whole(face.quality_smoothed)]);
-    found.push(["Mean quality nearby", words.whole(face.quality_context)]);
+    found.push(["Local mean quality", words.whole(face.quality_context)]);
   }
   if (track && track.last_pts > track.first_pts) found.push(["Track length", `${(track.last_pts - track.first_pts).toFixed(1)} s`]);
   if (face.frame_index !== null && face.frame_index !== undefined && !face.name) found.push(["Frame", words.grouped(face.frame_index)]);

@@ -16,7 +16,7 @@ export async function ask(address) {
 // The address of a face; the slashes in a key are kept.
 export function addressOf(face, part = "") {
   const key = face.key.split("/").map(encodeURIComponent).join("/");
-  // The number gives a better picture a new address.
+  // The number changes the URL when a better picture arrives, so that the browser does not show a cached one.
   return `/api/faces/${key}${part && `/${part}?v=${face.number}`}`;
 }
 

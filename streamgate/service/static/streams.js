@@ -74,7 +74,7 @@ export class Streams {
     if (overview.stopping) parts.push("stopping");
     else if (!overview.models_loaded) parts.push("loading the networks");
     else if (overview.streams) parts.push(`${overview.streams_running} of ${overview.streams} running`);
-    if (overview.config_error) parts.push(`configuration file not active: ${overview.config_error}`);
+    if (overview.config_error) parts.push(`new configuration not applied: ${overview.config_error}`);
     for (const [kind, one] of Object.entries(overview.destinations)) {
       if (!one.ok) parts.push(`${kind}: ${one.error ?? "not reachable"}`);
       if (one.spool_events) parts.push(`${words.count(one.spool_events, "event")} waiting for ${kind}`);
