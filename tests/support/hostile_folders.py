@@ -143,7 +143,7 @@ STORED = [
             "tune OUT --max-yaw 5 --pictured", 1, "damaged"),
     Spoiled("candidates: every face ten times", lambda out, elsewhere: (first(out) / "candidates.jsonl.gz").write_bytes(
             (first(out) / "candidates.jsonl.gz").read_bytes() * 10),
-            "tune OUT --max-yaw 5 --pictured", 1, "two faces at one time"),
+            "tune OUT --max-yaw 5 --pictured", 1, "two faces at the same time"),
     Spoiled("candidates: a measure is a text", edited("SOURCE/candidates.jsonl.gz", _set("measures", "yaw", to="x")),
             "tune OUT --max-yaw 5 --dry-run --pictured", 1, "measures.yaw is not an object"),
     Spoiled("persons: 60 MB of empty lists", replaced("persons.jsonl", _lists), "export OUT --to csv", 3,
