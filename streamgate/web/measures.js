@@ -16,7 +16,7 @@ export function measureRows({ measures, gate }) {
 
 function row({ label, hint, unit, counts }, measure, failing) {
   const muted = !counts && !failing;
-  const title = make("span", { title: muted ? `${hint}; not part of the quality with these settings` : hint }, label);
+  const title = make("span", { title: muted ? `${hint}; with these settings it does not count for the quality` : hint }, label);
   if (measure.status !== "ok") {
     return make("li", { class: "measure absent" }, title, make("span", { class: "why" }, words.status(measure)));
   }
