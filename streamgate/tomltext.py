@@ -50,15 +50,15 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
-        raise UsageError(f"{what}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        raise UsageError(f"{what} cannot be read ({getattr(error, 'strerror', None) or error})") from None
     if not regular:
-        raise UsageError(f"{what}: is not a regular file; write the text to a file and give its path")
+        raise UsageError(f"{what} is not a regular file; write the text to a file and give its path")
     if len(data) > MAX_BYTES:
-        raise UsageError(f"{what}: is larger than {MAX_BYTES >> 10} KiB; check that it is the right file")
+        raise UsageError(f"{what} is larger than {MAX_BYTES >> 10} KiB; check that it is the right file")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
-        raise UsageError(f"{what}: is not UTF-8 text; check the file") from None
+        raise UsageError(f"{what} is not UTF-8 text; check the file") from None
     return parse_toml(text, what)
 
 
@@ -80,7 +80,7 @@ def parse_toml(text: str, what: str) -> dict[str, Any]:
         UsageError: the text is too large or nested too deeply, or has a number or a type of value that no key accepts.
     """
     if len(text) > MAX_BYTES:
-        raise UsageError(f"{what}: is larger than {MAX_BYTES >> 10} KiB")
+        raise UsageError(f"{what}: the text is larger than {MAX_BYTES >> 10} KiB")
     too_deep = UsageError(f"{what}: tables or arrays are nested more than {MAX_DEPTH} deep; no key needs that")
     if _LONG_KEY.search(text):
         raise too_deep
@@ -92,7 +92,7 @@ def parse_toml(text: str, what: str) -> dict[str, Any]:
         raise too_deep from None
     except (ValueError, OverflowError):
         # Raised by Python if a number has too many digits to convert, or if a date does not exist.
-        raise UsageError(f"{what}: contains a number or a date that is not valid; check its digits") from None
+        raise UsageError(f"{what}: a number or a date is not valid; check its digits") from None
     waiting: list[tuple[Any, int, str]] = [(tree, 0, "")]
     while waiting:
         value, depth, key = waiting.pop()

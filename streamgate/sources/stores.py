@@ -189,7 +189,7 @@ def listing_of(url: str, *, pattern: bool = False) -> dict[str, dict[str, Any]]:
 
     found = within(partial(_request, url, look, limit), limit)
     if len(found) > MOST_FILES:
-        raise RemoteError(f"contains more than {MOST_FILES} files; give its subfolders one by one", final=True)
+        raise RemoteError(f"it contains more than {MOST_FILES} files; give its subfolders one by one", final=True)
     return dict(found)
 
 
@@ -274,7 +274,7 @@ def _as_remote_error(error: BaseException) -> RemoteError:
     if isinstance(error, FileNotFoundError):
         return RemoteError("no such bucket, folder or file; check the URL", final=True, missing=True)
     if isinstance(error, IsADirectoryError | NotADirectoryError):
-        return RemoteError("is not a file; check the URL", final=True)
+        return RemoteError("this is not a file; check the URL", final=True)
     return RemoteError(f"the request to the store failed ({type(error).__name__}{why})")
 
 

@@ -21,12 +21,12 @@ _REMEDIES = {
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.EACCES: "no permission to write here; change the permissions or choose another folder",
     errno.EPERM: "no permission to write here; change the permissions or choose another folder",
-    errno.ENOTDIR: "is a file where a folder is needed; move it or choose another folder",
-    errno.EEXIST: "is a file where a folder is needed; move it or choose another folder",
-    errno.EISDIR: "is a folder where a file is needed; move it or choose another folder",
+    errno.ENOTDIR: "it is a file where a folder is needed; move it or choose another folder",
+    errno.EEXIST: "it is a file where a folder is needed; move it or choose another folder",
+    errno.EISDIR: "it is a folder where a file is needed; move it or choose another folder",
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
     errno.ELOOP: "the path has a loop of symbolic links; choose another folder",
-    errno.EINVAL: "is not a regular file; remove it or choose another folder",
+    errno.EINVAL: "it is not a regular file; remove it or choose another folder",
     errno.EMFILE: "too many open files; raise the limit (ulimit -n) or lower --jobs",
     errno.ENFILE: "too many open files in the whole system; close some programs",
     errno.EIO: "the disk reports an input/output error; check the disk or choose another folder",
@@ -49,7 +49,7 @@ def sink_error(error: OSError, path: Path) -> SinkError:
         own = Path(os.fsdecode(error.filename))
         named = own if own.is_relative_to(path) or path.is_relative_to(own) else path
     if os.path.islink(named):
-        return SinkError(f"cannot write {named}: is a symbolic link, which is not followed; remove it")
+        return SinkError(f"cannot write {named}: it is a symbolic link, which is not followed; remove it")
     reason = _REMEDIES.get(error.errno or 0) or f"{error.strerror or error}; choose another folder"
     return SinkError(f"cannot write {named}: {reason}")
 
