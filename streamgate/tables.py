@@ -78,7 +78,7 @@ def _csv(path: Path, data: bytes) -> Table:
                     f"{display(path)}, line {lines.line_num}: {len(cells)} cells under {len(columns)} columns"
                 )
             if len(rows) == MAX_ROWS:
-                raise SourceError(f"{display(path)} has more than {MAX_ROWS:,} rows; take a sample of them")
+                raise SourceError(f"{display(path)} has more than {MAX_ROWS:,} rows; use a sample of them")
             rows.append(dict(zip(columns, (cell.strip() for cell in cells), strict=True)))
     except csv.Error as error:
         raise SourceError(f"{display(path)} is not valid CSV ({one_line(str(error))})") from None
@@ -94,7 +94,7 @@ def _parquet(path: Path, data: bytes) -> Table:
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         if file.metadata.num_rows > MAX_ROWS:
-            raise SourceError(f"{display(path)} has more than {MAX_ROWS:,} rows; take a sample of them")
+            raise SourceError(f"{display(path)} has more than {MAX_ROWS:,} rows; use a sample of them")
         found = file.read()
         columns = tuple(str(name) for name in found.column_names)
         cells = [["" if value is None else str(value) for value in column.to_pylist()] for column in found.columns]
