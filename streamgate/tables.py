@@ -1,4 +1,4 @@
-"""Tables from users: CSV or Parquet, read as rows of text."""
+"""Reads tables from users, in CSV or Parquet, as rows of text."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def parse_toml(text: str, what: str) -> dict[str, Any]:
     """
     if len(text) > MAX_BYTES:
         raise UsageError(f"{what}: the text is larger than {MAX_BYTES >> 10} KiB")
-    too_deep = UsageError(f"{what}: tables or arrays are nested more than {MAX_DEPTH} deep; no key needs that")
+    too_deep = UsageError(f"{what}: tables or arrays are nested more than {MAX_DEPTH} deep, which no key needs")
     if _LONG_KEY.search(text):
         raise too_deep
     try:

@@ -23,7 +23,7 @@ _LENGTH = re.compile(rb"(?i)\r\ncontent-length:\s*([0-9]{1,6})\r\n")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One picture, not decoded.
+    """An encoded picture.
 
     Attributes:
         time: the camera's timestamp in units of the stream's clock, unwrapped.
@@ -145,7 +145,7 @@ def _answer_length(buffer: bytes, index: int) -> int:
     end = buffer.find(b"\r\n\r\n", index)
     if end < 0:
         if len(buffer) - index > _MAX_HEAD_BYTES:
-            raise NotInterleavedError("neither RTP nor an RTSP response")
+            raise NotInterleavedError("the data is neither RTP nor an RTSP response")
         return 0
     found = _LENGTH.search(buffer, index, end + 2)
     whole = end + 4 - index + (int(found[1]) if found else 0)

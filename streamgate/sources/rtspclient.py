@@ -232,7 +232,9 @@ class RtspClient:
             self._socket.settimeout(left)
             more = self._socket.recv(_MAX_HEAD_BYTES)
             if not more:
-                raise self._error(FailureKind.UNREACHABLE, "the server closed the connection; check address and port")
+                raise self._error(
+                    FailureKind.UNREACHABLE, "the server closed the connection; check the address and the port"
+                )
             buffer += more
 
     def _error(self, kind: FailureKind, text: str) -> LiveError:

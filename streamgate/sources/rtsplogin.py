@@ -166,7 +166,7 @@ class _Open:
 
 
 class _Session:
-    """One connection from FFmpeg and one to the camera."""
+    """Relays data between one connection from FFmpeg and one connection to the camera."""
 
     def __init__(
         self,
@@ -353,7 +353,7 @@ def _number(text: str) -> int:
 
 def camera_tls(connected: socket.socket, host: str) -> socket.socket:
     """Start TLS on a connection to a camera, without verifying its certificate. Closes the connection on failure."""
-    # FFmpeg does not verify them by default either: cameras use self-signed certificates and outdated ciphers.
+    # As in FFmpeg by default, certificates are not verified: cameras use self-signed ones, and outdated ciphers.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_ciphers("DEFAULT:@SECLEVEL=0")

@@ -75,7 +75,7 @@ def used_eye(frame: VideoFrame, aspect: Fraction | None) -> Eye | None:
         return None
     across = kind == _SIDE_BY_SIDE
     if aspect not in (None, 1) or side_data(frame, "SPHERICAL") is not None:
-        # An explicit pixel aspect ratio already accounts for the pair; panoramas are not displayed as flat screens.
+        # Eyes are not squeezed if the file has an explicit pixel aspect ratio, which includes that, or is a panorama.
         return Eye(across, False)
     shape = frame.width / frame.height
     return Eye(across, shape < _WIDE if across else shape >= _HIGH)

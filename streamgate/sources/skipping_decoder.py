@@ -208,7 +208,7 @@ class SkippingDecoder:
                 self._spared.add(frame.pts)
 
     def _due(self, pts: int) -> bool:
-        """Whether a frame is due for detection, or the last examined frame was not EMPTY."""
+        """Whether a frame is due for detection, or the hint about the last yielded frame is not EMPTY."""
         hints, latest = self._hints, self._latest
         if hints is None or latest is None or pts * self._base >= latest + hints.probe_interval_s - 1e-6:
             return True

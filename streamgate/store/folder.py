@@ -56,7 +56,7 @@ class DamageLog:
 
 
 class RunFolder:
-    """Results of a run in `out`. Records are read one at a time.
+    """The results of a run in the folder `out`. Records are read one at a time.
 
     Args:
         damaged: called once for each damaged part of a file, with a line that starts with the name of the file; the
@@ -68,7 +68,7 @@ class RunFolder:
         self._damaged = damaged
 
     def check(self) -> None:
-        """Raises ResultsError when `out` contains no results at all."""
+        """Raise ResultsError if `out` contains no results at all."""
         if not self._is_there():
             raise ResultsError(self._no_results())
 
@@ -126,7 +126,7 @@ class RunFolder:
             yield record
 
     def faces_with_offsets(self) -> Iterator[tuple[int, Record]]:
-        """The faces of the run, each with its offset in the file for `face_at`."""
+        """The faces of the run, each with its offset in the file, which `face_at` takes."""
         yield from self._records(FACES, schemas.FACE)
 
     def face_at(self, offset: int) -> Record:
@@ -147,7 +147,7 @@ class RunFolder:
             yield record
 
     def candidates(self, source_id: str) -> Iterator[Record]:
-        """Every evaluated face of a source in the order of evaluation."""
+        """The records of all evaluated faces of a source, in the order of evaluation."""
         for _, record in self._records(f"{source_id}/{CANDIDATES}", schemas.CANDIDATE):
             yield record
 
@@ -197,7 +197,7 @@ class RunFolder:
         return True
 
     def content(self, name: str, most: int = 256 << 20) -> bytes:
-        """The bytes of a file, for example a crop. Raises OSError, and ValueError when it is larger than `most`."""
+        """The bytes of a file, for example a crop. Raises OSError, and ValueError if the file is larger than `most`."""
         with files.open_below(self.out, name) as file:
             data = file.read(most + 1)
         if len(data) > most:

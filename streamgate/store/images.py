@@ -21,12 +21,12 @@ _MAX_PIXELS = 1 << 24
 
 
 def encode_png(image: Array) -> bytes:
-    """`image` RGB uint8 (H, W, 3) as a lossless PNG."""
+    """Encode `image`, RGB uint8 (H, W, 3), as a lossless PNG."""
     return _encode(".png", image, [])
 
 
 def decode_png(data: bytes) -> Array:
-    """Decode a crop written by `encode_png`, RGB uint8 (H, W, 3).
+    """Decode a crop written by `encode_png` to RGB uint8 (H, W, 3).
 
     Raises ValueError that names the problem. All checksums are verified, since a decoder fills in missing data.
     """
@@ -60,7 +60,7 @@ def decode_png(data: bytes) -> Array:
 
 
 def decode_crop(data: bytes) -> Array:
-    """Decode a crop written by `encode`, RGB uint8 (H, W, 3). Raises ValueError that names the problem."""
+    """Decode a crop written by `encode` to RGB uint8 (H, W, 3). Raises ValueError that names the problem."""
     jpeg = data.startswith(b"\xff\xd8\xff")
     webp = data.startswith(b"RIFF") and data[8:12] == b"WEBP"
     if not jpeg and not webp:
@@ -75,12 +75,12 @@ def decode_crop(data: bytes) -> Array:
 
 
 def encode_jpeg(image: Array, quality: int) -> bytes:
-    """`image` RGB uint8 (H, W, 3) as a JPEG of `quality` 1..100."""
+    """Encode `image`, RGB uint8 (H, W, 3), as a JPEG of `quality` 1..100."""
     return _encode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
 
 
 def encode(image: Array, encoding: Encoding) -> bytes:
-    """`image` RGB uint8 (H, W, 3) in the given `encoding`."""
+    """Encode `image`, RGB uint8 (H, W, 3), as `encoding` says."""
     if encoding.format == "jpeg":
         return encode_jpeg(image, encoding.quality or 100)
     if encoding.format == "webp":
@@ -90,7 +90,7 @@ def encode(image: Array, encoding: Encoding) -> bytes:
 
 
 def decode(data: bytes) -> Array:
-    """Decode the output of `encode`, RGB uint8 (H, W, 3). Raises ValueError if it is damaged."""
+    """Decode the output of `encode` to RGB uint8 (H, W, 3). Raises ValueError if it is damaged."""
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:

@@ -1,4 +1,4 @@
-"""Writing and reading the JSON in the files of an output folder.
+"""Writes and reads the JSON in the files of an output folder.
 
 Files are untrusted. The objects that `parse` returns have no NaN or infinity, no integer of more than 64 bits, no lone
 surrogate, and limited nesting. Files are read line by line, and the length of a line is limited.

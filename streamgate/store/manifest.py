@@ -74,7 +74,7 @@ class Manifest:
         return sorted(key for key in self.sources if is_source_id(key) and (self.out / key / SOURCE).is_file())
 
     def paths(self) -> list[str]:
-        """Every listed file relative to OUT, with `/`, in the order of removal.
+        """All listed files, relative to OUT with `/`, in the order of removal.
 
         The source.json of a folder is removed first, so that a partly removed source does not count as present.
         """

@@ -4,9 +4,12 @@ The functions return plain dicts, whose keys have the same order as in the files
 Records never contain NaN or infinity: an optional value that is not finite becomes null, and a required one (box,
 landmarks, time, detection score) raises ValueError. Values are rounded, so that equal runs give equal bytes:
 
-    times          6 decimals (seconds)          boxes, landmarks   2 decimals (source pixels)
-    detection score 4 decimals (0..1)            pose               2 decimals (degrees)
-    raw            8 significant digits           scalar, quality    4 decimals (0..100)
+    times: 6 decimals (seconds)
+    boxes and landmarks: 2 decimals (source pixels)
+    detection score: 4 decimals (0..1)
+    pose: 2 decimals (degrees)
+    raw: 8 significant digits
+    scalar and quality: 4 decimals (0..100)
 """
 
 from __future__ import annotations
@@ -336,7 +339,7 @@ def _measure_of(name: str, record: Mapping[str, Any]) -> Measure:
         return _MISSING[status]
     raw, scalar = record["raw"], record["scalar"]
     if raw is None or scalar is None:
-        raise ValueError(f"{name} is ok but has no value")
+        raise ValueError(f"measure {name} has the status ok but no value")
     return Measure(raw, scalar, status)
 
 

@@ -1,4 +1,4 @@
-"""Minimum-cost matching of a small rectangular cost matrix."""
+"""Finds the minimum-cost matching for a small, rectangular cost matrix."""
 
 from __future__ import annotations
 

@@ -132,9 +132,9 @@ def grid_of(frame: Frame) -> Array:
 
 
 def grid_difference(before: Array, now: Array) -> float:
-    """Mean absolute difference of two grids over their mean contrast; about 1 for unrelated pictures.
+    """Mean absolute difference of two grids, divided by their mean contrast; about 1 for unrelated pictures.
 
-    On the labelled clips cuts reach 0.69 and more; a passer-by who fills half the picture within one frame gives 0.55.
+    On the labelled clips, cuts give 0.69 and more; a passer-by who fills half the picture within one frame gives 0.55.
     """
     change = now - before
     contrast = (_deviation(before) + _deviation(now)) / 2

@@ -37,7 +37,7 @@ class BoxMotion:
         return _to_box(self._position + self._velocity * _travel(pts_seconds - self._pts))
 
     def update(self, box: Array, pts_seconds: float) -> None:
-        """Update with the box detected at `pts_seconds`, which must not be earlier than the last update."""
+        """Update the filter with the box detected at `pts_seconds`, which must not be earlier than the last update."""
         dt = max(pts_seconds - self._pts, 0.0)
         move = np.array([[1.0, _travel(dt)], [0.0, float(np.exp(-dt / DAMPING_S))]])
         noise = ACCELERATION**2 * np.array([[dt**4 / 4, dt**3 / 2], [dt**3 / 2, dt**2]])

@@ -22,7 +22,7 @@ _NO_PICTURE = picture_of_rgb(np.zeros((8, 8, 3), np.uint8))
 
 
 class TrackFaces:
-    """The evaluated faces of one track, by time.
+    """The evaluated faces of one track, ordered by time.
 
     Args:
         potential: returns an upper bound of the quality of a face that was not fully scored.

@@ -180,8 +180,8 @@ def _warnings(judged: FitData) -> Iterator[str]:
     count, tracks = len(judged.grades), _telling(judged)
     if count < ENOUGH or tracks < ENOUGH_TRACKS:
         yield (
-            f"few labels: {count}, and {tracks} track{'' if tracks == 1 else 's'} with faces of two grades; a reliable "
-            f"fit needs {ENOUGH} labels and {ENOUGH_TRACKS} such tracks"
+            f"few labels: there are {count} labels, and {tracks} track{'' if tracks == 1 else 's'} with faces of two "
+            f"grades; a reliable fit needs {ENOUGH} labels and {ENOUGH_TRACKS} such tracks"
         )
     for word, grade in (("good", GOOD), ("bad", BAD)):
         if not (judged.grades == grade).any():

@@ -124,7 +124,7 @@ class SourceTuning:
         self._scored_before = {track_id: _scored(faces) for track_id, faces in self.faces.items()}
 
     def pick(self, footage: FootageScorer) -> None:
-        """Evaluate and select again. Raises SourceError if footage is needed but missing."""
+        """Evaluate all faces again and select. Raises SourceError if footage is needed but missing."""
         size = (self.record["width"] or 0, self.record["height"] or 0)
         at_best = partial(potential, tuning=self.tuning, size=size)
         settled = partial(settle, tuning=self.tuning, size=size)

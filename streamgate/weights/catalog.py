@@ -11,7 +11,7 @@ from typing import Any
 from streamgate.errors import WeightsError
 
 ROLES = ("detector", "recognizer", "pose", "expression", "ifqa")
-"""What a network can be used for."""
+"""The purposes for which networks are used."""
 
 REQUIRED_ROLES = ("detector", "recognizer", "pose")
 """Roles that every run needs; the other roles are only needed for optional measures."""
@@ -137,7 +137,7 @@ def _source(table: Mapping[str, Any]) -> SourceFile:
 
 
 def parse_input(table: Mapping[str, Any], name: str) -> InputSpec:
-    """An InputSpec from a catalog, receipt or card table.
+    """The InputSpec in a table of a catalog, receipt or card.
 
     Raises:
         WeightsError: a value is not supported.

@@ -118,7 +118,7 @@ def embedded_folder() -> Path | None:
 
 
 def resolve(models: str = DEFAULT_MODELS) -> dict[str, Weights]:
-    """Weights by role from "embedded", "open", "standard", "imported" or a folder with the same layout.
+    """The weights for each role, from "embedded", "open", "standard", "imported" or a folder with the same layout.
 
     `models` may be several of these, joined by commas, which are searched in order for each role. For example,
     "imported,embedded" uses imported weights, and weights of the package for the remaining roles. Sets that are not
@@ -375,7 +375,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: not readable ({error}); remove its folder and install it again") from error
+        raise WeightsError(f"{path} is not readable ({error}); remove its folder and install it again") from error
     if not isinstance(content, dict):
-        raise WeightsError(f"{path}: not a JSON object")
+        raise WeightsError(f"{path} is not a JSON object; remove its folder and install it again")
     return content

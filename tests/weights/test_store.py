@@ -125,7 +125,7 @@ def test_a_card_without_its_file_does_not_count_and_a_broken_card_is_named(embed
     add_card(embedded, "ifqa", file="later.onnx")
     assert store.scan("embedded") == []
     (embedded / "ifqa" / "card.json").write_text("{")
-    with pytest.raises(WeightsError, match=r"card\.json: not readable"):
+    with pytest.raises(WeightsError, match=r"card\.json is not readable"):
         store.scan("embedded")
 
 
