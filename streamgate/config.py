@@ -88,12 +88,9 @@ class Config(Section):
 
     @property
     def specs(self) -> tuple[MeasureSpec, ...]:
-        """Specs of all measures, in the order of records, with this configuration's weights (0 outside the set)."""
-        counted = set(self.measure_set)
-        return tuple(
-            replace(spec, weight=self.measures[spec.name].weight if spec.name in counted else 0.0)
-            for spec in self.measures.specs
-        )
+        """Specs of all measures, in the order of records; `use` tells which measures belong to the run's set."""
+        used = set(self.measure_set)
+        return tuple(replace(spec, use=spec.name in used) for spec in self.measures.specs)
 
     def smallest_face_px(self, width: int, height: int) -> float:
         """The shorter side of the smallest box that may be kept, in pixels of an upright `width` x `height` frame."""

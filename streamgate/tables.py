@@ -1,4 +1,4 @@
-"""Tables from users: CSV or Parquet, read as rows of text."""
+"""Reads tables from users, in CSV or Parquet, as rows of text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from streamgate.errors import SourceError, UsageError, display, one_line
 
 Row = dict[str, str]
-"""Column -> text; missing values are empty strings."""
+"""The text of each column; missing values are empty strings."""
 MAX_BYTES = 256 << 20
 MAX_ROWS = 1_000_000
 _PARQUET = b"PAR1"
@@ -18,28 +18,28 @@ _PARQUET = b"PAR1"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows in the order of the file; the first has the number 1."""
+    """The contents of a table, with the rows in the order of the file."""
 
     path: Path
     columns: tuple[str, ...]
     rows: list[Row]
 
     def need(self, column: str, option: str) -> str:
-        """`column`, if the table has it. Otherwise raises UsageError that lists the existing columns."""
+        """Return `column` if the table has it, else raise UsageError, which lists the existing columns."""
         if column not in self.columns:
             raise UsageError(f"{display(self.path)} has no column {one_line(column, 80)!r} ({option}); {self.listed}")
         return column
 
     @property
     def listed(self) -> str:
-        """Its columns, as part of a message."""
+        """The columns of the table, as part of a message."""
         return f"its columns are {one_line(', '.join(self.columns))}"
 
 
 def read_table(path: Path) -> Table:
-    """Read a table with a header; cells of a CSV are separated by comma, semicolon or tab.
+    """Read a table with a header. The cells of a CSV file are separated by commas, semicolons or tabs.
 
-    Raises SourceError for a file that cannot be read or is not a table, UsageError for Parquet without pyarrow.
+    Raises SourceError if the file cannot be read or is not a table, UsageError if it is Parquet and pyarrow is missing.
     """
     try:
         with open(path, "rb") as file:
@@ -52,7 +52,7 @@ def read_table(path: Path) -> Table:
         raise SourceError(f"{display(path)} is larger than {MAX_BYTES >> 20} MiB; split it into smaller tables")
     table = _parquet(path, data) if data.startswith(_PARQUET) else _csv(path, data)
     if not table.rows:
-        raise SourceError(f"{display(path)} has a header and no rows" if table.columns else f"{display(path)} is empty")
+        raise SourceError(f"{display(path)} has a header but no rows" if table.columns else f"{display(path)} is empty")
     return table
 
 
@@ -68,7 +68,7 @@ def _csv(path: Path, data: bytes) -> Table:
         columns = tuple(cell.strip() for cell in next(lines, []))
         if len(set(columns)) != len(columns):
             twice = next(name for name in columns if columns.count(name) > 1)
-            raise SourceError(f"{display(path)} has two columns {one_line(twice, 80)!r}; rename one")
+            raise SourceError(f"{display(path)} has two columns named {one_line(twice, 80)!r}; rename one of them")
         rows: list[Row] = []
         for cells in lines:
             if not any(cells):
@@ -78,7 +78,7 @@ def _csv(path: Path, data: bytes) -> Table:
                     f"{display(path)}, line {lines.line_num}: {len(cells)} cells under {len(columns)} columns"
                 )
             if len(rows) == MAX_ROWS:
-                raise SourceError(f"{display(path)} has more than {MAX_ROWS:,} rows; take a sample of them")
+                raise SourceError(f"{display(path)} has more than {MAX_ROWS:,} rows; use a sample of them")
             rows.append(dict(zip(columns, (cell.strip() for cell in cells), strict=True)))
     except csv.Error as error:
         raise SourceError(f"{display(path)} is not valid CSV ({one_line(str(error))})") from None
@@ -90,11 +90,11 @@ def _parquet(path: Path, data: bytes) -> Table:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
-        raise UsageError("Parquet needs pyarrow: pip install 'streamgate[data]'") from None
+        raise UsageError("reading Parquet needs pyarrow: pip install 'streamgate[data]'") from None
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         if file.metadata.num_rows > MAX_ROWS:
-            raise SourceError(f"{display(path)} has more than {MAX_ROWS:,} rows; take a sample of them")
+            raise SourceError(f"{display(path)} has more than {MAX_ROWS:,} rows; use a sample of them")
         found = file.read()
         columns = tuple(str(name) for name in found.column_names)
         cells = [["" if value is None else str(value) for value in column.to_pylist()] for column in found.columns]

@@ -1,7 +1,8 @@
-"""Bounded reading of TOML, used for all configuration: presets, `--set`, `serve --config` and its reload.
+"""Reads TOML with limits, for all configuration: presets, `--set`, and `serve --config` including its reloads.
 
-A service reloads its file while it runs, so bad content must cause a quick error message and never end or block the
-process: a pipe without a writer, an endless device, nesting too deep for the parser, numbers too large for any type.
+A service reloads its file while it runs, so bad content must quickly lead to an error message and must never end or
+block the process. Examples are a pipe without a writer, an endless device, nesting that is too deep for the parser, and
+numbers that are too large for any type.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from typing import Any
 from streamgate.errors import UsageError, one_line
 
 MAX_BYTES = 256 << 10
-"""Enough for 500 streams with 500 characters each; the longest preset is 8 kB. The parser may need seconds for a
-megabyte, during which a service does not react to signals."""
+"""Maximum size, enough for 500 streams with 500 characters each; the longest preset has 8 kB. The limit is low because
+the parser may take seconds for a megabyte, during which a service does not react to signals."""
 MAX_DEPTH = 16
-"""Nested tables and arrays; a preset has three levels."""
+"""Maximum number of levels of nested tables and arrays; a preset has three."""
 _MAX_INTEGER = 1 << 63
 
 _PART = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')[ \t]*+"""
 _LONG_KEY = re.compile(rf"(?<![\\A-Za-z0-9_-]){_PART}(?:\.[ \t]*+{_PART}){{{MAX_DEPTH},}}+")
-"""A dotted key with more parts than allowed levels: the parser needs time and memory quadratic in their number."""
+"""A dotted key with more than `MAX_DEPTH` parts, which takes the parser quadratic time and memory."""
 
 
 class NotToml(UsageError):
@@ -35,11 +36,11 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     """The content of a TOML file. `what` names the file in messages.
 
     Raises:
-        FileNotFoundError: there is no such file; the caller can give better advice.
-        UsageError: it is not a regular file, is too large or not UTF-8 text, or as for `parse_toml`.
+        FileNotFoundError: the file does not exist; the caller knows what the user should do.
+        UsageError: the file is not a regular file, is too large or is not UTF-8 text, or as for `parse_toml`.
     """
     try:
-        # Do not wait until the other end of a pipe is opened.
+        # O_NONBLOCK: opening a pipe does not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
@@ -49,20 +50,20 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
-        raise UsageError(f"{what}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        raise UsageError(f"{what} cannot be read ({getattr(error, 'strerror', None) or error})") from None
     if not regular:
-        raise UsageError(f"{what}: is not a regular file; write the text to a file and give its path")
+        raise UsageError(f"{what} is not a regular file; write the text to a file and give its path")
     if len(data) > MAX_BYTES:
-        raise UsageError(f"{what}: is larger than {MAX_BYTES >> 10} KiB; check that it is the right file")
+        raise UsageError(f"{what} is larger than {MAX_BYTES >> 10} KiB; check that it is the right file")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
-        raise UsageError(f"{what}: is not UTF-8 text; check the file") from None
+        raise UsageError(f"{what} is not UTF-8 text; check the file") from None
     return parse_toml(text, what)
 
 
 def _read(descriptor: int) -> bytes:
-    """Read a file, at most `MAX_BYTES` + 1 bytes: it may grow meanwhile, and files in /proc have no size."""
+    """Read at most `MAX_BYTES` + 1 bytes. The size of a file is not reliable: it may grow, and is 0 in /proc."""
     parts: list[bytes] = []
     left = MAX_BYTES + 1
     while left and (part := os.read(descriptor, left)):
@@ -76,11 +77,11 @@ def parse_toml(text: str, what: str) -> dict[str, Any]:
 
     Raises:
         NotToml: the text is not valid TOML.
-        UsageError: it is too large or nested too deeply, or has a number or type of value that no key accepts.
+        UsageError: the text is too large or nested too deeply, or has a number or a type of value that no key accepts.
     """
     if len(text) > MAX_BYTES:
-        raise UsageError(f"{what}: is larger than {MAX_BYTES >> 10} KiB")
-    too_deep = UsageError(f"{what}: tables or arrays are nested more than {MAX_DEPTH} deep; no key needs that")
+        raise UsageError(f"{what}: the text is larger than {MAX_BYTES >> 10} KiB")
+    too_deep = UsageError(f"{what}: tables or arrays are nested more than {MAX_DEPTH} deep, which no key needs")
     if _LONG_KEY.search(text):
         raise too_deep
     try:
@@ -90,8 +91,8 @@ def parse_toml(text: str, what: str) -> dict[str, Any]:
     except RecursionError:
         raise too_deep from None
     except (ValueError, OverflowError):
-        # Raised by Python's conversions: more digits than its limit, or a date that does not exist.
-        raise UsageError(f"{what}: contains a number or a date that is not valid; check its digits") from None
+        # Raised by Python if a number has too many digits to convert, or if a date does not exist.
+        raise UsageError(f"{what}: a number or a date is not valid; check its digits") from None
     waiting: list[tuple[Any, int, str]] = [(tree, 0, "")]
     while waiting:
         value, depth, key = waiting.pop()
@@ -101,7 +102,7 @@ def parse_toml(text: str, what: str) -> dict[str, Any]:
             inside = value.items() if isinstance(value, dict) else ((key, one) for one in value)
             waiting.extend((one, depth + 1, str(name)) for name, one in inside)
         elif isinstance(value, int) and not -_MAX_INTEGER <= value < _MAX_INTEGER:
-            raise UsageError(f"{what}: {one_line(key, 60)}: the number has more than 64 bits")
+            raise UsageError(f"{what}: {one_line(key, 60)}: the number does not fit into 64 bits")
         elif not isinstance(value, (str, int, float)):
-            raise UsageError(f"{what}: {one_line(key, 60)}: is a date or a time, which no key accepts")
+            raise UsageError(f"{what}: {one_line(key, 60)}: the value is a date or a time, which no key accepts")
     return tree

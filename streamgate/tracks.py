@@ -11,12 +11,13 @@ from streamgate.faces import ScoredFace
 from streamgate.frames import Array
 
 CROP_NAMES = ("ffhq", "arcface", "loose", "frame")
-"""Public names of the pictures of a kept face: FFHQ-aligned, ArcFace-aligned, cut with a margin, whole frame."""
+"""Public names of the pictures of a kept face: aligned as in FFHQ, aligned for ArcFace, cut out with a margin, and the
+whole frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How to write a picture: `format` png, jpeg or webp; `quality` 1..100, None for lossless formats."""
+    """How to encode a picture. `format` is png, jpeg or webp; `quality` is 1..100, or None for lossless encoding."""
 
     format: str = "png"
     quality: int | None = None
@@ -31,8 +32,8 @@ class Crop:
     """An additional picture of a kept face, RGB uint8 (h, w, 3).
 
     Attributes:
-        upscaled: how many times larger it is than in the source, at least 1.0.
-        box: the part [x1, y1, x2, y2] of the upright source frame that it shows; None for an aligned crop.
+        upscaled: how many times larger the face is than in the source, at least 1.0.
+        box: the part [x1, y1, x2, y2] of the upright source frame that the picture shows; None for an aligned crop.
     """
 
     image: Array
@@ -45,9 +46,9 @@ class Crop:
 class Candidate(ScoredFace):
     """A face of a track that may be kept. Its `image` is lossless and exists only while the face may still be kept.
 
-    `interpolated`: box and landmarks are interpolated between two detections. `refined`: the landmarks come from a
-    second pass over the region. `unsettled`: how far the first pass of the expression network moved the eyes, as a
-    share of the distance between them; 0.0 before the first pass and after the second.
+    `interpolated` says whether box and landmarks are interpolated between two detections, `refined` whether the
+    landmarks are from a second pass over the region. `unsettled` is how far the first pass of the expression network
+    moved the eyes, as a share of the distance between them; it is 0.0 before the first pass and after the second.
     """
 
     track_id: int
@@ -60,19 +61,19 @@ class Candidate(ScoredFace):
     refined: bool = False
     unsettled: float = 0.0
     spoiled: str | None = None
-    """The reason in `SPOILED` that applies to its picture: the face is rejected and nothing is measured."""
+    """The reason in `SPOILED` that applies to the picture, if any; such a face is rejected without being measured."""
     bound: float = 0.0
-    """Upper bound of `quality` when the face was first examined, regardless of the gate."""
+    """Upper bound of `quality`, computed when the face was first examined; the gate is not considered."""
     ceilings: Mapping[str, float] = field(default_factory=dict)
-    """Assumed upper bounds of the scalars from networks in this track, by measure; updated as the track grows."""
+    """Assumed upper bounds, in this track, of the scalars that need networks, by measure. Updated with the track."""
     usual: Mapping[str, float] = field(default_factory=dict)
-    """Usual values of this track's person, by measure (`ReferenceSpec`); updated as the track grows."""
+    """Usual values of the person in this track, by measure (see `ReferenceSpec`). Updated as the track grows."""
     arcface: Array | None = None
-    """RGB uint8 (112, 112, 3), if that crop is requested; exists as long as `image`."""
+    """The ArcFace crop, RGB uint8 (112, 112, 3), if it is requested. Exists as long as `image`."""
     phash: int | None = None
-    """Perceptual hash of brows to chin, 63 bits; only for faces that may be kept."""
+    """Perceptual hash of the face from brows to chin, 63 bits; None for faces that cannot be kept."""
     shown: Array | None = None
-    """The area of the face's frame without black bars, see `Frame.shown`."""
+    """The area of the frame without black bars (see `Frame.shown`)."""
 
     def _line(self) -> str:
         return f"track {self.track_id} at {self.pts_seconds:.2f} s"
@@ -80,9 +81,9 @@ class Candidate(ScoredFace):
 
 @dataclass(frozen=True, slots=True)
 class TrackInfo:
-    """One face followed inside one shot; times are pts seconds of its first and last frame.
+    """One face followed inside one shot. Times are pts seconds of its first and last frame.
 
-    `still`: it never moved while another track did (`runtime.stillness`).
+    `still` is true if the face never moved while the face of another track did (`runtime.stillness`).
     """
 
     track_id: int
@@ -99,7 +100,7 @@ class BestShot(ScoredFace):
 
     Attributes:
         image: RGB uint8 (H, W, 3), FFHQ-aligned crop.
-        rank: from 1 within its track.
+        rank: its rank within its track, from 1.
         quality_smoothed, quality_context: quality over time, 0..100 (design.md 4.5); None for a fallback shot without
             quality.
         calibration_id: qualities are comparable only under the same one.
@@ -126,13 +127,13 @@ class BestShot(ScoredFace):
     crops: Mapping[str, Crop] = field(default_factory=dict)
     """Additional pictures by name, in the order of `CROP_NAMES`."""
     phash: int | None = None
-    """Perceptual hash of brows to chin, 63 bits (`scoring.fingerprint`)."""
+    """Perceptual hash of the face from brows to chin, 63 bits (`scoring.fingerprint`)."""
     pose_bin: str | None = None
-    """The bin of yaw and pitch that it was kept for, with `keep.poses` = "all"."""
+    """The bin of yaw and pitch for which the face was kept, with `keep.poses` = "all"."""
     stream: str | None = None
-    """For a camera with two streams, the one that the face was taken from: "main" or "sub"."""
+    """The stream from which the face was cropped, "main" or "sub", if the camera has two streams."""
     person_id: str | None = None
-    """The id of the person, if known: set on shots from `Gate.people`."""
+    """The id of the person, if known. It is set on shots from `Gate.people`."""
 
     @property
     def id(self) -> str:
@@ -159,18 +160,19 @@ class BestShot(ScoredFace):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Template:
-    """The identity of a track: the weighted mean of its faces' embeddings, and how reliable it is.
+    """The identity of a track: the weighted mean of its faces' embeddings, with values that say how reliable it is.
 
-    Biometric data: it is stored only where `identity.store` allows it, never in a record or event.
+    A template is biometric data. It is stored only where `identity.store` allows it, never in a record or event.
 
     Attributes:
         vector: float32 (D,), unit length.
         faces: number of faces in the mean.
-        weight: their mean weight, 0..1: the product of SER-FIQ and occlusion scalars and squared cosines of yaw and
-            pitch.
+        weight: mean weight of these faces, 0..1. The weight of a face is the product of its SER-FIQ and occlusion
+            scalars and the squared cosines of its yaw and pitch.
         agreement: length of the mean before normalisation, 0..1; 1 if all faces have the same embedding.
-        inter_eye: their mean distance between the eyes, in source pixels.
-        offset: the part of its cosines that it shares with many other people, at least 0 (see `networks.cohort`).
+        inter_eye: mean distance between the eyes of these faces, in source pixels.
+        offset: the part of its cosine with another template that is due to its similarity to many people, at least 0
+            (see `networks.cohort`).
     """
 
     vector: Array
@@ -181,7 +183,7 @@ class Template:
     offset: float = 0.0
 
     def similarity(self, other: Template) -> float:
-        """Similarity of two people: the cosine minus the mean of both offsets."""
+        """Similarity to another template: the cosine minus the mean of both offsets."""
         return float(self.vector @ other.vector) - (self.offset + other.offset) / 2
 
 
@@ -200,10 +202,10 @@ class NearMiss:
 class TrackEnd:
     """A track has ended: its kept shots (possibly none) and why candidates were rejected.
 
-    `rejected` counts evaluated faces by gate reason. `reasons` are those of the best near miss, if the track keeps
-    nothing. `near_misses` are the best few, nearest first, if they were requested. `template` is None if identity is
-    off or no face was good enough for it. `reference` has the usual values of the person, by measure
-    (`ReferenceSpec`).
+    `rejected` counts evaluated faces by gate reason. `reasons` are those of the best near miss, if no face was kept.
+    `near_misses` contains the best few near misses, the nearest first, if they were requested. `template` is None if
+    identity is off or no face was good enough for a template. `reference` has the usual values of the person, by
+    measure (see `ReferenceSpec`).
     """
 
     track: TrackInfo

@@ -25,16 +25,15 @@ def reason_words(specs: Iterable[MeasureSpec]) -> dict[str, str]:
 
 
 def vocabulary(specs: Iterable[MeasureSpec]) -> dict[str, Any]:
-    """Data for the pages: {measures [{name, label, hint, unit, counts}], reasons {NAME: {measure | null, words}}}.
+    """Data for the pages: {measures [{name, label, hint, unit, use}], reasons {NAME: {measure | null, words}}}.
 
-    `counts` tells whether the measure has a weight in the quality.
+    `use` tells whether the measure belongs to the run's set.
     """
     specs = tuple(specs)
     giver = {name: spec.name for spec in specs for name in spec.reasons}
     return {
         "measures": [
-            {**{key: getattr(spec, key) for key in ("name", "label", "hint", "unit")}, "counts": spec.weight > 0}
-            for spec in specs
+            {key: getattr(spec, key) for key in ("name", "label", "hint", "unit", "use")} for spec in specs
         ],
         "reasons": {name: {"measure": giver.get(name), "words": text} for name, text in reason_words(specs).items()},
     }

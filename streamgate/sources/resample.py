@@ -1,4 +1,4 @@
-"""Affine resampling of one plane, anti-aliased when downscaling."""
+"""Affine resampling of one picture plane, with anti-aliasing when downscaling."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _MARGIN = 4  # pixels around the covered part, so that cubic interpolation has i
 
 
 class ResampleOptions(NamedTuple):
-    """How exact to be.
+    """How exactly `sample` resamples.
 
     Attributes:
         slack: a displacement of up to this many result pixels may be ignored to save work.
-        shrink_from: plane pixels per result pixel from which area averaging precedes interpolation.
-        lanczos: downscale with a windowed sinc instead of area averaging: sharper, less aliasing, several times the
-            work.
+        shrink_from: number of plane pixels per result pixel above which area averaging precedes interpolation.
+        lanczos: downscale with a windowed sinc instead of area averaging. The result is sharper and has less aliasing,
+            but takes several times as long.
     """
 
     slack: float
@@ -29,29 +29,29 @@ class ResampleOptions(NamedTuple):
 
 
 EXACT = ResampleOptions(0.02, 1.2)
-"""For crops: below 1.2 the aliasing of plain interpolation is not visible."""
+"""For crops. When shrinking by less than 1.2, the aliasing of plain interpolation is not visible."""
 
 FINE = ResampleOptions(0.02, 1.1, lanczos=True)
-"""For pictures that are kept."""
+"""For pictures that are written to the results."""
 
 COARSE = ResampleOptions(0.6, 2.0)
-"""For thumbnails, where a detector is not affected: halving by area averaging, the rest by interpolation."""
+"""For thumbnails for a detector, which tolerates aliasing. Only factors above 2 are averaged by area."""
 
 
 def sample(
     plane: Array, to_plane: Array, size: tuple[int, int], interpolation: int, care: ResampleOptions = EXACT
 ) -> Array:
-    """Resample `plane` (h, w[, c]) into a picture of `size` (width, height), same type.
+    """Resample `plane` (h, w[, c]) into a picture of `size` (width, height) and of the same type.
 
     Args:
         plane: uint8 or uint16 samples; rows may be strided.
-        to_plane: (2, 3), result pixel centres to plane pixel centres.
+        to_plane: (2, 3) matrix that maps pixel centres of the result to pixel centres of the plane.
         size: (width, height) of the result.
         interpolation: an OpenCV interpolation flag, used where the plane is not shrunk.
-        care: how exact to be.
+        care: how exactly to resample.
 
-    Outside the plane its edge is repeated. When downscaling, the covered part is first averaged down by area to the
-    result's scale, or (Lanczos) filtered on a finer grid.
+    Result pixels outside the plane repeat its edge. When downscaling, the covered part is first averaged by area to the
+    scale of the result, or, with `lanczos`, filtered on a finer grid.
     """
     slack, shrink_from, lanczos = care
     matrix = np.array(to_plane, np.float64)
@@ -75,7 +75,7 @@ def sample(
 
 _LOBES = 3
 _BLOCK_BYTES = 1 << 17
-"""Size of the arrays that the filter computes with, so that they stay in the processor's cache."""
+"""Size of the filter's working arrays in bytes, small enough for the processor's cache."""
 _MAX_STEPS = 16
 
 
@@ -91,7 +91,7 @@ def _lanczos(
         part, matrix = _shrink(part, matrix, 2.0, 2.0, 1.0)
         shrink = (shrink[0] / 2, shrink[1] / 2)
     steps = [max(1, int(np.ceil(one - 1e-6))) for one in shrink]
-    # Result pixels around the picture, for the filter at its border.
+    # Extra result pixels around the picture, which the filter needs at the border.
     room = [_LOBES if step > 1 else 0 for step in steps]
     finer = np.array([[1 / steps[0], 0.0, 0.5 / steps[0] - 0.5 - room[0]],
                       [0.0, 1 / steps[1], 0.5 / steps[1] - 0.5 - room[1]]])  # fmt: skip
@@ -106,7 +106,7 @@ def _lanczos(
 
 
 def _reduce(fine: Array, axis: int, count: int, step: int) -> Array:
-    """`count` samples along `axis`, each the filtered mean around `step` fine ones; float32."""
+    """Reduce `axis` to `count` samples, each a weighted mean of the fine samples around it; returns float32."""
     if step == 1:
         return fine.astype(np.float32)
     centre = (_LOBES + 0.5) * step - 0.5
@@ -117,8 +117,8 @@ def _reduce(fine: Array, axis: int, count: int, step: int) -> Array:
     shape = list(fine.shape)
     shape[axis] = count
     total = np.zeros(shape, np.float32)
-    # A few rows at a time: a service returns each large temporary array to the system, and getting new memory takes
-    # several times as long as the computation.
+    # Computed a few rows at a time: in a service, each large temporary array is returned to the operating system, and
+    # allocating it again takes several times as long as the computation.
     rows = max(1, _BLOCK_BYTES * shape[0] // total.nbytes)
     room = np.empty((min(rows, shape[0]), *shape[1:]), np.float32)
     for top in range(0, shape[0], rows):
@@ -135,8 +135,8 @@ def _reduce(fine: Array, axis: int, count: int, step: int) -> Array:
 
 
 def _covered(plane: Array, matrix: Array, size: tuple[int, int]) -> tuple[Array, int, int]:
-    """The part of the plane that the result covers, never empty, with its left and top."""
-    # Plain Python numbers: for so few values numpy would take as long as the resampling.
+    """The part of the plane that the result covers (never empty), and the position of its left and top edges."""
+    # Uses plain Python numbers: for so few values numpy would take as long as the resampling itself.
     spans = []
     for (across, down, shift), length in zip(matrix.tolist(), (plane.shape[1], plane.shape[0]), strict=True):
         ends = [(across * -0.5, across * (size[0] - 0.5)), (down * -0.5, down * (size[1] - 0.5))]
@@ -150,7 +150,7 @@ def _covered(plane: Array, matrix: Array, size: tuple[int, int]) -> tuple[Array,
 
 
 def _even(begin: int, end: int, length: int) -> tuple[int, int]:
-    """Widen an odd span by one if there is room: even spans can be halved fast."""
+    """Widen an odd span by one if there is room, because even spans can be halved quickly."""
     if (end - begin) % 2:
         if end < length:
             return begin, end + 1
@@ -162,10 +162,10 @@ def _even(begin: int, end: int, length: int) -> tuple[int, int]:
 def _shrink(
     part: Array, matrix: Array, shrink_x: float, shrink_y: float, shrink_from: float
 ) -> tuple[Array, Array]:
-    """Average down by area until the remaining factor is at most `shrink_from`; returns the part and its map."""
+    """Average by area until the remaining factor is at most `shrink_from`; returns the smaller part and its matrix."""
     rows, columns = part.shape[:2]
     size = (max(1, round(columns / shrink_x)), max(1, round(rows / shrink_y)))
-    # OpenCV vectorises halving but not averaging by other factors, so get close by halving first.
+    # OpenCV vectorises halving but not averaging by other factors, so halve the part as often as possible first.
     while min(part.shape[1] / size[0], part.shape[0] / size[1]) >= 2:
         if part.shape[0] % 2 or part.shape[1] % 2:
             break
@@ -180,7 +180,7 @@ def _shrink(
 
 
 def _is_resize(matrix: Array, scale_x: float, scale_y: float, size: tuple[int, int], slack: float) -> bool:
-    """Whether the map takes the whole part to the whole result, as `cv2.resize` does."""
+    """Whether the matrix maps the whole result to the whole part, as `cv2.resize` does."""
     plain = ((scale_x, 0.0, scale_x / 2 - 0.5), (0.0, scale_y, scale_y / 2 - 0.5))
     return all(
         sum(abs(is_ - would) * far for is_, would, far in zip(row, wanted, (*size, 1.0), strict=True)) <= slack * scale

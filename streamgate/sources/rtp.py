@@ -1,8 +1,8 @@
-"""RTP packets of H.264 and HEVC, interleaved in an RTSP connection (RFC 2326, 3550, 6184, 7798), stored as received.
+"""Stores RTP packets of H.264 and HEVC as received, interleaved in an RTSP connection (RFC 2326, 3550, 6184, 7798).
 
-Depacketizing costs more than receiving. So a picture is stored as its received bytes, of which only the time and
-whether it is a key frame are parsed; `access_unit` converts them to what a decoder takes, for the few pictures that
-are ever decoded.
+Depacketizing takes more time than receiving. So a picture is stored as the bytes that were received, and only its time
+and whether it is a key frame are parsed. For the few pictures that are decoded, `access_unit` converts these bytes to
+the format that a decoder takes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 _START = b"\x00\x00\x00\x01"
 _LARGEST = 8 << 20
-"""Maximum number of bytes of one picture; more cannot be valid video."""
+"""Maximum number of bytes of one picture; valid video has no larger ones."""
 _MAX_HEAD_BYTES = 1 << 16
 _WRAP = 1 << 32
 _H264_KEYS, _H264_OTHERS = frozenset({5}), frozenset({1, 2})
@@ -23,12 +23,12 @@ _LENGTH = re.compile(rb"(?i)\r\ncontent-length:\s*([0-9]{1,6})\r\n")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One picture, not decoded.
+    """An encoded picture.
 
     Attributes:
         time: the camera's timestamp in units of the stream's clock, unwrapped.
         key: decoding can start here.
-        data: its interleaved RTP packets.
+        data: the interleaved RTP packets of the picture.
     """
 
     time: int
@@ -37,7 +37,7 @@ class Unit:
 
 
 class NotInterleavedError(ValueError):
-    """The data is neither interleaved RTP nor an RTSP response."""
+    """The received data is neither interleaved RTP nor an RTSP response."""
 
 
 class UnitReader:
@@ -59,7 +59,7 @@ class UnitReader:
         self._key: bool | None = None
 
     def feed(self, data: bytes) -> list[Unit]:
-        """Take received data and return the pictures that it completes. Raises NotInterleavedError."""
+        """Add received data and return the pictures that are now complete. Raises NotInterleavedError."""
         buffer = self._rest + data if self._rest else data
         units: list[Unit] = []
         index, end, start = 0, len(buffer), 0
@@ -128,7 +128,7 @@ class UnitReader:
 
 
 def access_unit(unit: Unit, codec: str, channel: int = 0) -> bytes:
-    """The NAL units of a picture with start codes, as decoders expect them."""
+    """The NAL units of a picture, each with a start code, as decoders expect them."""
     data, hevc = unit.data, codec == "hevc"
     out = bytearray()
     index = 0
@@ -141,11 +141,11 @@ def access_unit(unit: Unit, codec: str, channel: int = 0) -> bytes:
 
 
 def _answer_length(buffer: bytes, index: int) -> int:
-    """Length in bytes of the RTSP response or request that starts at `index`, 0 while it is incomplete."""
+    """Length in bytes of the RTSP response or request that starts at `index`; 0 while it is incomplete."""
     end = buffer.find(b"\r\n\r\n", index)
     if end < 0:
         if len(buffer) - index > _MAX_HEAD_BYTES:
-            raise NotInterleavedError("neither RTP nor an RTSP response")
+            raise NotInterleavedError("the data is neither RTP nor an RTSP response")
         return 0
     found = _LENGTH.search(buffer, index, end + 2)
     whole = end + 4 - index + (int(found[1]) if found else 0)
@@ -164,7 +164,7 @@ def _payload(packet: bytes, *, padded: bool = True) -> bytes:
 
 
 def _kinds(payload: bytes, hevc: bool) -> Iterator[int]:
-    """Types of the NAL units in a payload, as far as it is complete."""
+    """Types of the NAL units in a payload, which may be cut off at the end."""
     if len(payload) < 3:
         return
     kind = payload[0] >> 1 & 63 if hevc else payload[0] & 31
@@ -181,7 +181,7 @@ def _kinds(payload: bytes, hevc: bool) -> Iterator[int]:
 
 
 def _unpack(payload: bytes, hevc: bool, out: bytearray) -> None:
-    """Append the NAL units of one payload."""
+    """Append the NAL units of one payload to `out`."""
     if len(payload) < 3:
         return
     kind = payload[0] >> 1 & 63 if hevc else payload[0] & 31

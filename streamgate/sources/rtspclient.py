@@ -1,9 +1,9 @@
-"""Receiving a stream without decoding it: RTSP over one TCP connection, read in large chunks.
+"""Receives a stream over RTSP without decoding it, on a single TCP connection that is read in large chunks.
 
-FFmpeg reads every RTP packet separately and depacketizes it immediately. For a main stream, of which a picture is only
-needed now and then, that costs more than the entire analysis of its substream. This client sets up the session as
-FFmpeg does, and then reads the buffered data a few times per second. It follows no redirects: user name and password
-are sent only to the server in the URL.
+FFmpeg reads every RTP packet separately and depacketizes it immediately. For a main stream, from which only an
+occasional picture is needed, that takes more time than the entire analysis of the substream. This client sets up the
+session as FFmpeg does, and then reads the buffered data a few times per second. It does not follow redirects, so the
+user name and the password are sent only to the server in the URL.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Media:
     Attributes:
         codec: "h264" or "hevc".
         clock_rate: timestamp units per second.
-        control: control URL of the media, absolute or relative; "*" for the session's own.
-        parameter_sets: NAL units with start codes; empty if they are sent only with the pictures.
+        control: control URL of the media, absolute or relative; "*" stands for the URL of the session.
+        parameter_sets: their NAL units, with start codes; empty if the camera sends them only with the pictures.
     """
 
     codec: str
@@ -56,9 +56,9 @@ class Media:
 
 
 class RtspClient:
-    """One playing session. A context manager.
+    """An RTSP session that is playing. A context manager.
 
-    Raises LiveError if it cannot be opened.
+    Raises LiveError if the session cannot be opened.
     """
 
     def __init__(self, url: str, options: LiveConfig) -> None:
@@ -92,7 +92,10 @@ class RtspClient:
             raise
 
     def read(self) -> bytes:
-        """All data received so far, at least one byte. Raises LiveError if no data comes for `live.read_timeout_s`."""
+        """The data received since the last call, at least one byte.
+
+        Raises LiveError if no data arrives for `live.read_timeout_s`.
+        """
         failed: LiveError | None = None
         try:
             if time.monotonic() >= self._alive_due:
@@ -105,7 +108,7 @@ class RtspClient:
         raise failed
 
     def close(self) -> None:
-        """End the session; closing twice is fine."""
+        """End the session. Closing it twice is allowed."""
         if self._session:
             with suppress(OSError, ValueError):
                 self._socket.settimeout(0.2)
@@ -182,7 +185,7 @@ class RtspClient:
         self._socket.sendall(("\r\n".join(head) + "\r\n\r\n").encode(*_TEXT))
 
     def _answer(self, method: str, url: str, until: float, *lines: str) -> tuple[list[str], bytes]:
-        """Send a request, repeat it once with a login if required, and wait for the response: its head and its body.
+        """Send a request, repeat it once with a login if required, and return the head and the body of the response.
 
         Raises OSError, LiveError, ValueError.
         """
@@ -206,7 +209,7 @@ class RtspClient:
         raise status_error(status, self._secret)
 
     def _receive(self, until: float) -> tuple[list[str], bytes]:
-        """The lines of the next response's head, and its body. Raises OSError, LiveError."""
+        """The head of the next response, as lines, and its body. Raises OSError, LiveError."""
         buffer = self._rest
         while True:
             while buffer[:1] == b"$" and len(buffer) >= 4 + int.from_bytes(buffer[2:4]):
@@ -229,7 +232,9 @@ class RtspClient:
             self._socket.settimeout(left)
             more = self._socket.recv(_MAX_HEAD_BYTES)
             if not more:
-                raise self._error(FailureKind.UNREACHABLE, "the server closed the connection; check address and port")
+                raise self._error(
+                    FailureKind.UNREACHABLE, "the server closed the connection; check the address and the port"
+                )
             buffer += more
 
     def _error(self, kind: FailureKind, text: str) -> LiveError:

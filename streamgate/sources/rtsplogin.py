@@ -1,8 +1,9 @@
-"""Login at RTSP cameras that does not leak user name and password to servers that a camera redirects to.
+"""Logs in to RTSP cameras without leaking user name and password to servers that a camera redirects to.
 
 FFmpeg follows redirects by itself and sends the password to any host, in any form that the host asks for. So FFmpeg
 never gets the password: it connects to a relay on the loopback interface, which answers the camera's authentication
-challenges and connects only to the server in the URL. If FFmpeg is redirected elsewhere, it goes without a password.
+challenges and connects only to the server in the URL. If the camera redirects FFmpeg to another server, FFmpeg has no
+password to send there.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from urllib.request import parse_http_list, parse_keqv_list
 _PORTS = {"rtsp": 554, "rtsps": 322}
 _MAX_HEAD_BYTES = 1 << 16
 _MAX_OPEN = 64
-"""Maximum number of requests without a response; FFmpeg has one or two."""
+"""Maximum number of requests that wait for a response; FFmpeg never has more than two."""
 _SEND_S = 30.0
 _HASHES = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}
 _END = b"\r\n\r\n"
@@ -33,7 +34,7 @@ _TEXT = ("utf-8", "surrogateescape")
 
 
 def has_login(url: str) -> bool:
-    """Whether an RTSP URL contains a user or a password."""
+    """Whether an RTSP URL contains a user name or a password."""
     parts = urlsplit(url)
     return parts.scheme.lower() in _PORTS and parts.username is not None
 
@@ -82,16 +83,16 @@ def _digest(user: str, password: str, challenge: str, method: str, url: str) -> 
     if "opaque" in given:
         fields["opaque"] = given["opaque"]
     if any(set(text) & set('"\r\n') for text in fields.values()):
-        return None  # such characters would end a field or a line
+        return None  # a quote or a line break would end the field
     return "Digest " + ", ".join(f'{key}="{text}"' for key, text in fields.items()) + tail
 
 
 class LoginRelay:
-    """Relays between FFmpeg and a camera, in its own thread, until `close`.
+    """Relays data between FFmpeg and a camera in a separate thread, until `close` is called.
 
     Args:
         url: rtsp:// or rtsps:// URL with user name and password.
-        timeout_s: timeout for connecting.
+        timeout_s: timeout in seconds for connecting to the camera.
 
     Raises OSError if the camera cannot be reached.
     """
@@ -117,7 +118,7 @@ class LoginRelay:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the relay; closing twice is fine."""
+        """Stop the relay. Closing it twice is allowed."""
         with self._mutex:
             waiting, self._open = self._open, []
         for one in waiting:
@@ -151,21 +152,21 @@ class LoginRelay:
 
 
 class _Open:
-    """A request without a response so far."""
+    """A request that waits for its response."""
 
     def __init__(self, number: str, lines: list[str], body: bytes) -> None:
         self.number = number
         self.lines = lines
         self.body = body
         self.answered: set[str] = set()
-        """Challenges that were already answered by sending it again."""
+        """Challenges that were already answered by sending the request again."""
         self.repeated = False
-        """Whether it was sent again. After a wrong password most cameras send a new challenge with another nonce:
-        answering each one would make thousands of failed attempts per second."""
+        """Whether the request was sent again. After a wrong password most cameras send a new challenge with another
+        nonce; answering each of these would cause thousands of failed attempts per second."""
 
 
 class _Session:
-    """One connection from FFmpeg and one to the camera."""
+    """Relays data between one connection from FFmpeg and one connection to the camera."""
 
     def __init__(
         self,
@@ -180,14 +181,18 @@ class _Session:
         self._login, self._base, self._camera, self._peer = login, base, camera, peer
         self._from_us, self._from_them = b"", b""
         self._passing = {True: 0, False: 0}
-        """Remaining bytes of a frame or body to pass on unparsed, from FFmpeg (True) and from the camera (False)."""
+        """Remaining bytes of a frame or body to pass on unparsed; those from FFmpeg under True, from the camera under
+        False."""
         self._known = False
         self._challenges: list[str] = []
         self._number = 0
         self._waiting: dict[str, _Open] = {}
 
     def run(self) -> None:
-        """Relay data until one side closes. Raises OSError; ValueError if the client is not our FFmpeg."""
+        """Relay data until one side closes its connection.
+
+        Raises OSError, and ValueError if the client is not the FFmpeg of this process.
+        """
         with selectors.DefaultSelector() as selector:
             selector.register(self._ours, selectors.EVENT_READ, True)
             selector.register(self._theirs, selectors.EVENT_READ, False)
@@ -202,7 +207,7 @@ class _Session:
                         if not data:
                             return
                         self._take(key.data, data)
-                        # Data that TLS has already decrypted does not wake the selector.
+                        # The selector does not report data that TLS has already decrypted.
                         more = isinstance(connection, ssl.SSLSocket) and connection.pending() > 0
 
     def _take(self, from_us: bool, data: bytes) -> None:
@@ -224,7 +229,7 @@ class _Session:
             if end < 0 and len(buffer) < _MAX_HEAD_BYTES and (from_us or b"RTSP/"[: len(buffer)] == buffer[:5]):
                 break
             if end < 0 or (not from_us and not buffer.startswith(b"RTSP/")):
-                # Neither media nor RTSP: skip to the next byte that may begin one of them.
+                # This is neither media nor RTSP: skip to the next byte at which either of them may begin.
                 found = [index for mark in (b"$", b"RTSP/") if (index := buffer.find(mark, 1)) > 0]
                 self._passing[from_us] = min(found, default=len(buffer))
                 continue
@@ -275,7 +280,7 @@ class _Session:
         return _written(lines) + request.body
 
     def _on_response(self, lines: list[str]) -> tuple[bytes, bytes]:
-        """Handle a response of the camera: returns the request to repeat with a login, or the response for FFmpeg."""
+        """Handle a response of the camera. Returns the request to repeat with a login, or the response for FFmpeg."""
         number = field_of(lines, "cseq")
         request = self._waiting.pop(number, None)
         status = lines[0].split(" ")[1:2]
@@ -297,18 +302,19 @@ class _Session:
                 port = target.port or _PORTS.get(target.scheme.lower())
                 same_scheme = target.scheme.lower() == self._camera.partition(":")[0]
                 if same_scheme and (target.hostname or "", port) == (self._peer[0], self._peer[1]):
-                    # Another path on the same camera: route it through the relay again.
+                    # The target is another path on the same camera: route it through the relay as well.
                     return f"Location: {self._base}{target.path or '/'}{f'?{target.query}' if target.query else ''}"
         if _is(line, "transport") and "server_port=" in line.lower() and "source=" not in line.lower():
-            # Otherwise FFmpeg would expect the media to come from the relay.
+            # Without `source`, FFmpeg would expect the media to come from the relay.
             return f"{line};source={self._theirs.getpeername()[0]}"
         return line
 
 
 def _received(connection: socket.socket) -> bytes | None:
-    """The available data, b"" at the end; None if TLS consumed it itself (a session ticket, a partial record).
+    """The available data; b"" if the connection was closed.
 
-    Waiting for more would block the other direction as well.
+    None if TLS needs more data before it can return any (after a session ticket or a partial record): waiting for it
+    here would also block the other direction.
     """
     connection.settimeout(0.0)
     try:
@@ -328,12 +334,12 @@ def _is(line: str, name: str) -> bool:
 
 
 def field_of(lines: list[str], name: str) -> str:
-    """Value of the first header field of that name (lower case), empty without one."""
+    """The value of the first header field called `name` (lower case); empty if there is none."""
     return next(iter(fields_of(lines, name)), "")
 
 
 def fields_of(lines: list[str], name: str) -> list[str]:
-    """Values of all header fields of that name (lower case); the first line is not a field."""
+    """The values of all header fields called `name` (lower case); the first line is not a field."""
     return [line.partition(":")[2].strip() for line in lines[1:] if _is(line, name)]
 
 
@@ -346,8 +352,8 @@ def _number(text: str) -> int:
 
 
 def camera_tls(connected: socket.socket, host: str) -> socket.socket:
-    """TLS over a connection to a camera, whose certificate is not verified. Closes the connection if that fails."""
-    # As FFmpeg does by default: cameras use self-signed certificates and outdated ciphers.
+    """Start TLS on a connection to a camera, without verifying its certificate. Closes the connection on failure."""
+    # As in FFmpeg by default, certificates are not verified: cameras use self-signed ones, and outdated ciphers.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_ciphers("DEFAULT:@SECLEVEL=0")

@@ -1,4 +1,4 @@
-"""Whether frames of a file can be found by seeking to their time."""
+"""Tells whether frames of a file can be found by seeking to their time."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from streamgate.sources.container import has_times, open_video
 from streamgate.sources.file_reader import OpenOptions
 
 _JOINABLE = frozenset({"mpegts", "mpeg"})
-"""Containers without a global header: concatenated files are a valid file, in which the clock restarts."""
+"""Containers without a global header. Two such files, concatenated, are a valid file in which the clock restarts."""
 
 
 def times_are_unique(opening: OpenOptions, *, restarts: bool | None = None) -> bool:
     """Whether seeking by time is reliable: the packets have times, and the clock does not restart within the file.
 
-    `restarts` says whether the clock restarts, if known; if None, the packets are read for containers in which it can.
+    `restarts` says whether the clock restarts. If it is None (not known) and the container allows restarts, all packets
+    are read to find out.
     Raises SourceError, DeviceError.
     """
     container, stream = open_video(opening.path, opening.location, 1, max_pixels=opening.max_pixels)

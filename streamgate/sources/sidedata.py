@@ -16,18 +16,18 @@ from streamgate.frames import Array
 from streamgate.sources.orientation import UNTURNED, Turn, turn_of
 
 _SIDE_BY_SIDE, _TOP_AND_BOTTOM = 1, 2
-"""FFmpeg's AVStereo3DType; in its other arrangements one eye is not a rectangular part of the picture."""
+"""Values of FFmpeg's AVStereo3DType. In its other arrangements one eye is not a rectangular part of the picture."""
 _KINDS = 64
-"""More than the number of side data types in FFmpeg."""
+"""Upper bound of FFmpeg's numbers for types of side data."""
 _WIDE, _HIGH = 2.4, 1.2
-"""Aspect ratios (width over height) from which a side-by-side pair, and below which a top-and-bottom pair, has both
-eyes at full size, because no screen is that wide or tall. Otherwise the pair has the shape of a screen, and each eye
-is squeezed into half of it."""
+"""Aspect ratios (width over height). A side-by-side pair that is at least as wide as the first, and a top-and-bottom
+pair that is narrower than the second, has both eyes at full size, because no screen has such a shape. Any other pair
+has the shape of a screen, and each eye is squeezed into half of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Eye:
-    """The half of a stereo pair that is used: the left one or the upper one.
+    """The half of a stereo pair that is analysed: the left or the upper half.
 
     Attributes:
         across: the pair is side by side.
@@ -38,17 +38,17 @@ class Eye:
     squeezed: bool
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Stored width and height of the eye, for a pair of that size."""
+        """Stored width and height of the eye in a pair of `width` x `height` pixels."""
         return (width // 2, height) if self.across else (width, height // 2)
 
     def aspect(self, aspect: Fraction | None) -> Fraction | None:
-        """Sample aspect ratio of the eye, given that of the pair."""
+        """Sample aspect ratio of the eye, given the one of the pair."""
         if not self.squeezed:
             return aspect
         return (aspect or Fraction(1)) * (Fraction(2) if self.across else Fraction(1, 2))
 
     def planes(self, planes: Sequence[Array]) -> tuple[Array, ...]:
-        """The eye's part of a pair's planes, luma first, (h, w) or (h, w, c) each; views."""
+        """The eye's part of each plane of a pair, as views. Planes are (h, w) or (h, w, c), luma first."""
         axis = 1 if self.across else 0
         whole = planes[0].shape[axis]
         # Chroma sizes are rounded up, as for a picture of the eye's size.
@@ -57,13 +57,16 @@ class Eye:
 
 
 def shown_turn(frame: VideoFrame) -> Turn:
-    """How to turn and mirror the stored picture; this includes the EXIF orientation of MJPEG pictures."""
+    """How to turn and mirror the stored picture for display, including the EXIF orientation of MJPEG pictures."""
     matrix = side_data(frame, "DISPLAYMATRIX")
     return UNTURNED if matrix is None else turn_of(matrix)
 
 
 def used_eye(frame: VideoFrame, aspect: Fraction | None) -> Eye | None:
-    """The half of the frame that shows one eye; None if it is not a pair. `aspect`: sample aspect ratio, if known."""
+    """The half of the frame that shows one eye; None if the frame is not a stereo pair.
+
+    `aspect` is the sample aspect ratio, if it is known.
+    """
     stereo = side_data(frame, "STEREO3D")
     if stereo is None or len(stereo) < 4:
         return None
@@ -72,22 +75,22 @@ def used_eye(frame: VideoFrame, aspect: Fraction | None) -> Eye | None:
         return None
     across = kind == _SIDE_BY_SIDE
     if aspect not in (None, 1) or side_data(frame, "SPHERICAL") is not None:
-        # An explicit pixel aspect ratio already accounts for the pair; panoramas are not displayed as flat screens.
+        # Eyes are not squeezed if the file has an explicit pixel aspect ratio, which includes that, or is a panorama.
         return Eye(across, False)
     shape = frame.width / frame.height
     return Eye(across, shape < _WIDE if across else shape >= _HIGH)
 
 
 def side_data(frame: VideoFrame, kind: str) -> bytes | None:
-    """The frame's side data of a type, by PyAV's name for it; None if it has none.
+    """The frame's side data of the type `kind` (PyAV's name); None if the frame has none.
 
-    Reading side data ties the frame into a reference cycle, so its pixels live until a later garbage collection.
+    Reading side data puts the frame into a reference cycle, so its pixels are not freed until a garbage collection.
     """
     found: Any
     try:
         found = frame.side_data.get(kind)
     except ValueError:
-        # PyAV looks up the names of all side data first, and fails on types that it has no name for.
+        # PyAV looks up the names of all side data of the frame, and fails if there is a type that it does not know.
         found = _nameable(frame).side_data.get(kind)
     return None if found is None else bytes(found)
 

@@ -2,8 +2,8 @@
 
 While there is no face, only the decoded frames that are due for detection are yielded.
 
-All packets are still read. So times and ranks are those of the whole file, nothing depends on how exactly a format can
-seek, and skipped packets can still be decoded when a face appears after them.
+All packets are read, also those that are not decoded. So frames have the same times and ranks as in the whole file, the
+accuracy of seeking does not matter, and skipped packets can still be decoded when a face appears after them.
 
 The result depends neither on speed nor on the number of decoder threads: a hint about a frame takes effect a fixed
 number of packets later, and hints are only requested for frames that were already yielded.
@@ -24,17 +24,17 @@ from streamgate.sources.base import HintProvider, Interest
 from streamgate.sources.references import IsReference
 
 LAG = 36
-"""Packets after which the hint about a frame takes effect: a decoder holds back at most 16 frames for its threads and
-16 for reordering, so by then the frame has come out."""
+"""Number of packets after which the hint about a frame takes effect. A decoder holds back at most 16 frames for its
+threads and 16 for reordering, so it has returned the frame before that packet."""
 AHEAD_BYTES = 32 << 20
-"""Limit in bytes for packets kept in memory to be decoded later, and the same for those that may be decoded again."""
+"""Maximum bytes of packets kept in memory to be decoded later, and also of those that may be decoded again."""
 _REORDERED = 16
-"""Maximum number of packets between a frame and an earlier frame that is stored after it."""
+"""Maximum number of packets between a frame and a frame that is stored after it but shown before it."""
 PATIENCE = 3
-"""Consecutive key frames that cannot be decoded on their own after which no more are tried."""
+"""Skipping ends after this many consecutive key frames that cannot be decoded on their own."""
 
 _IDLE = (Interest.EMPTY, Interest.KNOWN)
-"""Interests after which spans between key frames may be skipped."""
+"""Hints after which spans between key frames may be skipped."""
 
 Numbered = tuple[int, Packet]
 
@@ -42,16 +42,17 @@ Numbered = tuple[int, Packet]
 class SkippingDecoder:
     """Decodes packets to frames.
 
-    Without hints it decodes everything in order. Hints require reliable packet times; the source calls `begin(None)` if
-    these turn out to be wrong, and for interlaced video, whose frames are rebuilt from their neighbours.
+    Without hints it decodes everything in order. Hints require reliable packet times. The source calls `begin(None)` if
+    the times are wrong, and for interlaced video, because deinterlacing a frame needs its neighbours.
 
     Args:
         packets: packets of one stream, in storage order; may raise SourceError when no more can be read.
         codec: the stream's decoder; its `skip_frame` is set here.
-        decode: decodes a packet, or flushes the decoder for None; its second argument says whether to count damage.
-        scout: returns a second, unthreaded decoder of the stream, for single key frames.
-        is_reference: tells whether other frames are predicted from a packet's frame.
-        sees_face: asks the hint provider about a picture ahead of its turn.
+        decode: decodes a packet, or flushes the decoder if given None; the second argument says whether to count
+            damage.
+        scout: returns a second decoder of the stream, without threads, for single key frames.
+        is_reference: tells whether other frames are predicted from the frame of a packet.
+        sees_face: asks the hint provider whether a picture has a face, before that picture is yielded.
         time_base: time base of the packets.
     """
 
@@ -74,28 +75,28 @@ class SkippingDecoder:
         self._sees_face = sees_face
         self._base = time_base
         self._failure: SourceError | None = None
-        self._number = 0  # packets read, excluding those outside an edit list
-        self._sent = 0  # the highest number of a packet sent to the decoder
+        self._number = 0  # number of packets read, without those outside the edit list
+        self._sent = 0  # highest number of the packets sent to the decoder
         self._sent_pts = -(1 << 62)
-        self._waiting: deque[Numbered] = deque()  # read ahead, to be decoded
-        # Packets sent since the last key frame, starting with it; recorded from the start, even without hints.
+        self._waiting: deque[Numbered] = deque()  # packets read ahead, to be decoded
+        # Packets sent to the decoder since the last key frame, including that frame; recorded even before `begin`.
         self._group: list[Numbered] | None = None
         self._keeps_group = True
         self._group_bytes = 0
         self._thins = False
-        self._held = 0  # no skip until this packet number is passed
+        self._held = 0  # skips start only after this packet number
         self._failures = 0
-        self._shown: deque[tuple[int, float]] = deque()  # rank and time of frames whose hints have yet to take effect
+        self._shown: deque[tuple[int, float]] = deque()  # rank and time of frames with pending hints
         self._settled: float | None = None
         self._latest: float | None = None
-        self._stops_at = 1 << 62  # a packet's number
-        self._hints_end = 1 << 62  # a packet's time
+        self._stops_at = 1 << 62  # number of the packet where hints end
+        self._hints_end = 1 << 62  # time of the packet where hints end
         self._skip_until = -(1 << 62)  # frames up to this pts were already yielded
-        self._bridges: deque[int] = deque(maxlen=_REORDERED)  # times of the last frames that surely come out
-        self._spared: set[int] = set()  # times of frames that may not come out
+        self._bridges: deque[int] = deque(maxlen=_REORDERED)  # times of the last frames that are certain to be yielded
+        self._spared: set[int] = set()  # times of frames that may not be yielded
 
     def begin(self, hints: HintProvider | None, until: float = 0.0) -> None:
-        """Use `hints` from here on, up to frames at `until` seconds (0.0: the end); with None decode everything."""
+        """From now on use `hints`, up to frames at `until` seconds (0.0: to the end); with None decode everything."""
         self._hints_end = self._after(0, until) if until else 1 << 62
         self._hints = hints
         self._keeps_group = hints is not None and hints.max_skip_s > 0
@@ -107,11 +108,11 @@ class SkippingDecoder:
             self._thins = False
 
     def stop_after(self, rank: int) -> None:
-        """Decode everything, starting `LAG` packets after `rank`, when the frame of that rank has come out."""
+        """Decode everything from `LAG` packets after `rank` on. The decoder has returned that frame by that point."""
         self._stops_at = rank + LAG
 
     def shown(self, rank: int, pts_seconds: float) -> None:
-        """Record that a frame is yielded now."""
+        """Record that a frame is yielded."""
         self._latest = pts_seconds
         if self._hints is not None:
             self._shown.append((rank, pts_seconds))
@@ -119,14 +120,14 @@ class SkippingDecoder:
     def left_out(self, until: int | None = None) -> int:
         """Number of frames that were left out since the last call and are earlier than the yielded frame at `until`.
 
-        None stands for the end.
+        `until` is None at the end of the stream.
         """
         past = {pts for pts in self._spared if until is None or pts <= until}
         self._spared -= past
         return len(past - {until})
 
     def frames(self) -> Iterator[VideoFrame]:
-        """Yield the frames in presentation order. Raises SourceError after everything that could be read."""
+        """Yield the frames in presentation order. Raises SourceError after all frames that could be read."""
         while (item := self._take()) is not None:
             number, packet = item
             if self._hints is not None and (
@@ -154,7 +155,7 @@ class SkippingDecoder:
             raise self._failure
 
     def _is_needed(self, packet: Packet, max_gap_s: float) -> bool:
-        """Whether others depend on the packet's frame, or the gap between two frames would be too long without it."""
+        """Whether other frames depend on the packet's frame, or its neighbours would be too far apart without it."""
         if self._is_reference(packet):
             return True
         pts, limit = packet.pts, max_gap_s * self._base.denominator / self._base.numerator * (1 + 1e-9)
@@ -163,11 +164,11 @@ class SkippingDecoder:
         after = min((one for one in self._bridges if one > pts), default=None)
         if before is None or (after is not None and after - before <= limit):
             return before is None
-        # The frame after it may still be close enough.
+        # The next frame may still be close enough to the previous one.
         return pts + (packet.duration or 0) - before > limit
 
     def _spare(self, packet: Packet, after: int = -(1 << 62), before: int = 1 << 62) -> None:
-        """Note that the packet's frame may be left out, if it is shown between these times."""
+        """Record that the packet's frame may be left out, if it is shown between `after` and `before`."""
         if packet.pts is not None and not packet.is_discard and after < packet.pts < before:
             self._spared.add(packet.pts)
 
@@ -180,18 +181,18 @@ class SkippingDecoder:
         try:
             packet = next(self._packets, None)
         except SourceError as error:
-            # Packets read before the error are decoded first.
+            # The error is raised after the packets that were read before it are decoded.
             self._failure = error
             return None
         if packet is None:
             return None
-        # Numbers are compared with ranks, which count only packets that are shown.
+        # Packet numbers are compared with ranks of frames, which count only packets that are shown.
         self._number += not packet.is_discard
         return self._number, packet
 
     def _send(self, item: Numbered) -> Iterator[VideoFrame]:
         number, packet = item
-        # Damage in packets that are decoded a second time was already counted.
+        # If a packet is decoded a second time, its damage was already counted.
         frames = self._decode(packet, number > self._sent)
         self._sent = max(self._sent, number)
         if packet.pts is not None:
@@ -199,7 +200,7 @@ class SkippingDecoder:
         return self._fresh(frames)
 
     def _fresh(self, frames: list[VideoFrame]) -> Iterator[VideoFrame]:
-        """The frames that were not yielded before and are not to be thinned out."""
+        """The frames that were not yielded before and are needed now."""
         for frame in frames:
             if frame.pts is None or (frame.pts > self._skip_until and (not self._thins or self._due(frame.pts))):
                 yield frame
@@ -207,7 +208,7 @@ class SkippingDecoder:
                 self._spared.add(frame.pts)
 
     def _due(self, pts: int) -> bool:
-        """Whether a frame is due for detection, or the last examined frame was not EMPTY."""
+        """Whether a frame is due for detection, or the hint about the last yielded frame is not EMPTY."""
         hints, latest = self._hints, self._latest
         if hints is None or latest is None or pts * self._base >= latest + hints.probe_interval_s - 1e-6:
             return True
@@ -236,14 +237,15 @@ class SkippingDecoder:
         return Interest.LIVELY if self._settled is None else hints.interest(self._settled)
 
     def _may_skip(self, hints: HintProvider, number: int) -> bool:
-        # If a face appears in frames still inside the decoder, decoding restarts at the last key frame.
+        # If a face appears in frames that are still in the decoder, decoding restarts at the key frame of `_group`.
         return hints.max_skip_s > 0 and number > self._held and self._failures < PATIENCE and self._group is not None
 
     def _skip(self, hints: HintProvider, word: Interest) -> Iterator[VideoFrame]:
-        """Skip to a key frame, then to the next one, and so on, as long as these are not interesting.
+        """Skip from key frame to key frame, as long as none of them is interesting.
 
-        While there is no face (EMPTY), up to the last key frame without one: nothing is lost, because the packets read
-        ahead are decoded later. While all faces are known, decoding continues from the first key frame that differs.
+        If there is no face (EMPTY), the skip ends at the last key frame without a face. No face is missed, because the
+        packets after it, which were read ahead, are decoded later. If all faces are known (KNOWN), decoding continues
+        from the first key frame whose hint is neither EMPTY nor KNOWN.
         """
         assert self._group is not None
         group = self._group
@@ -277,16 +279,16 @@ class SkippingDecoder:
                 break
             index = self._next_face(hints, start, 1)
             picture = None if index is None else self._probe(hints, index, word)
-        # Frames shown before the key frame depend on skipped packets.
+        # Drop frames that are shown before the key frame, because they depend on skipped packets.
         key, *rest = self._waiting
         self._waiting = deque([key, *(one for one in rest if one[1].pts is None or one[1].pts >= self._skip_until)])
         self._group = None
 
     def _next_face(self, hints: HintProvider, since: int, first: int = 0) -> int | None:
-        """Index in `_waiting` of the key frame to probe next, from index `first` on; reads ahead up to it.
+        """Index in `_waiting` of the key frame to probe next, at or after index `first`. Reads packets up to it.
 
-        That is the first key frame that is due for detection, else the last one within the longest skip. None if there
-        is none; then no skip starts until the packets read ahead are decoded.
+        The key frame is the first one that is due for detection, or else the last one within `max_skip_s`. If there is
+        none, returns None, and no skip starts until the packets read ahead are decoded.
         """
         due = self._after(since, hints.probe_interval_s)
         limit = min(self._after(since, hints.max_skip_s), self._hints_end)
@@ -295,7 +297,7 @@ class SkippingDecoder:
             if index == len(self._waiting):
                 item = self._read()
                 if item is None:
-                    # Near the end of a file there is no later key frame to probe: decode the rest.
+                    # The file ends before another key frame: decode the rest.
                     found = None
                     break
                 self._waiting.append(item)
@@ -316,7 +318,7 @@ class SkippingDecoder:
         return found
 
     def _read_past(self, pts: int) -> None:
-        """Read ahead until no packet with an earlier time can follow, because a frame's rank counts all of those."""
+        """Read ahead until no packet shown earlier can follow, because a frame's rank counts all of these."""
         for index in range(_REORDERED + 1):
             if index == len(self._waiting):
                 item = self._read()
@@ -331,9 +333,10 @@ class SkippingDecoder:
         return since + int(seconds * self._base.denominator / self._base.numerator)
 
     def _probe(self, hints: HintProvider, index: int, word: Interest) -> VideoFrame | None:
-        """The decoded key frame at an index of `_waiting`, after EMPTY frames only if it has no face.
+        """The decoded key frame at an index of `_waiting`.
 
-        Else None, and no skip starts until that frame was examined in its turn.
+        None if it cannot be decoded on its own, or if it has a face and the hint is EMPTY. In that case no skip starts
+        before the frame is decoded and examined in order.
         """
         number, packet = self._waiting[index]
         picture = self._alone(packet)
@@ -344,7 +347,7 @@ class SkippingDecoder:
         return picture
 
     def _alone(self, packet: Packet) -> VideoFrame | None:
-        """The key frame, decoded without anything before it; None if that is not possible."""
+        """The key frame, decoded without the packets before it; None if that is not possible."""
         scout = self._scout()
         try:
             frames = [*scout.decode(packet), *scout.decode(None)]

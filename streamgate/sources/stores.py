@@ -1,4 +1,4 @@
-"""Access to object stores through fsspec: requests with time limits, and errors in plain words."""
+"""Access to object stores through fsspec, with time limits for requests and readable errors."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from streamgate.errors import display
 ATTEMPTS = 3
 PAUSES_S = (0.5, 2.0)
 STALL_S = 60.0
-"""Timeout in seconds for opening a file, and for each packet; see `stall_seconds`."""
+"""Default timeout in seconds for opening a file and for reading each packet; see `stall_seconds`."""
 _MARGIN_S = 15.0
-"""Seconds added to a request's own limit, for calls that a library does not end by itself, including its import."""
+"""Seconds after a request's timeout when it is abandoned, in case the library does not end it. Includes the time to
+import the library."""
 _LISTING = 10
-"""Factor by which listing a folder may take longer: a store lists a thousand names per request."""
+"""Factor by which the timeout for listing a folder is longer: a store lists only a thousand names per request."""
 BLOCK = 1 << 20
-"""Bytes of one request."""
+"""Number of bytes read per request."""
 SLOWEST = 64 << 10
-"""Bytes per second below which writing a file times out."""
+"""Rate in bytes per second; writing a file times out if it is slower on average."""
 MOST_FILES = 1_000_000
 
 WEB = frozenset({"http", "https"})
 _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "hf", "oci", "oss"})
-"""Stores whose URLs begin with a bucket, so a user name or password in them is always a mistake."""
+"""Stores whose URLs begin with a bucket and never contain a user name or a password."""
 
 
 class RemoteError(OSError):
@@ -42,7 +43,7 @@ class RemoteError(OSError):
 
     Attributes:
         words: the reason, without the file's URL.
-        final: retrying is pointless.
+        final: the same request would fail again.
         missing: the file does not exist.
     """
 
@@ -54,7 +55,7 @@ class RemoteError(OSError):
 
 
 def stall_seconds() -> float:
-    """Seconds that a file may deliver no data: $STREAMGATE_STALL_S (for very slow storage), else `STALL_S`."""
+    """Timeout in seconds for a file that delivers no data: $STREAMGATE_STALL_S (for very slow storage) or `STALL_S`."""
     try:
         given = float(os.environ.get("STREAMGATE_STALL_S", ""))
     except ValueError:
@@ -79,7 +80,7 @@ def fetched(url: str, start: int, end: int) -> bytes:
 
 
 def patience_s() -> float:
-    """Upper bound in seconds for `fetched`, with a margin for libraries that exceed their timeouts."""
+    """Longest time in seconds that `fetched` can take, with a margin for libraries that exceed their timeouts."""
     return ATTEMPTS * stall_seconds() + sum(PAUSES_S) + _MARGIN_S
 
 
@@ -88,12 +89,12 @@ _sync_lock = threading.Lock()
 
 def _range(store: Any, path: str, start: int, end: int, timeout: float) -> bytes:
     if path.partition("://")[0] in WEB:
-        # The only way to stop a server that sends more than was requested.
+        # Only this call stops reading when a server sends more than was requested.
         with store.open(path, "rb", size=end, block_size=BLOCK, cache_type="none") as file:
             try:
                 return bytes(_synced(store, file.async_fetch_range, start, end, timeout=timeout))
             except ValueError:
-                words = "the server does not support range requests; download the file and give the local copy"
+                words = "the server does not support range requests; download the file and give the path of the copy"
                 raise RemoteError(words, final=True) from None
     if store.async_impl:
         return bytes(_synced(store, store._cat_file, path, start=start, end=end, timeout=timeout))
@@ -114,7 +115,7 @@ def _request(url: str, call: Callable[..., Any], timeout: float) -> Any:
         return call(store, path, timeout=timeout)
     except RemoteError:
         raise
-    except Exception as error:  # each store has its own types, and their messages may contain secrets
+    except Exception as error:  # each store has its own error types, and their messages may contain secrets
         raise _as_remote_error(error) from None
 
 
@@ -130,8 +131,8 @@ def store_of(url: str) -> tuple[Any, str]:
     protocol = scheme.lower()
     if protocol in _BUCKETS and "@" in rest.partition("/")[0]:
         raise RemoteError(
-            "credentials in the URL are not supported; configure them as for the store's own tools, for S3 in "
-            "~/.aws or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            "credentials in the URL are not supported; configure them as for the store's own tools (for S3: in "
+            "~/.aws, or with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)",
             final=True,
         )
     try:
@@ -150,7 +151,7 @@ def store_of(url: str) -> tuple[Any, str]:
         raise RemoteError(f"reading {protocol}:// needs a package: pip install {extra}", final=True) from None
     for name in _LOGGERS:
         if not (logger := logging.getLogger(name)).level:
-            # At DEBUG they would write URLs and signed headers to the log of a program that uses this library.
+            # At level DEBUG these libraries log URLs and signed headers.
             logger.setLevel(logging.WARNING)
     options = kind._get_kwargs_from_urls(url)
     with _making:
@@ -173,7 +174,10 @@ def info_of(url: str) -> dict[str, Any]:
 
 
 def listing_of(url: str, *, pattern: bool = False) -> dict[str, dict[str, Any]]:
-    """The same for all files below a URL, or for everything that matches its pattern, by name. Raises RemoteError."""
+    """fsspec's info about all files below a URL, or about everything that matches it as a `pattern`, by name.
+
+    Raises RemoteError.
+    """
     limit = _LISTING * stall_seconds()
 
     def look(store: Any, path: str, timeout: float) -> dict[str, dict[str, Any]]:
@@ -185,12 +189,12 @@ def listing_of(url: str, *, pattern: bool = False) -> dict[str, dict[str, Any]]:
 
     found = within(partial(_request, url, look, limit), limit)
     if len(found) > MOST_FILES:
-        raise RemoteError(f"contains more than {MOST_FILES} files; give its subfolders one by one", final=True)
+        raise RemoteError(f"it contains more than {MOST_FILES} files; give its subfolders one by one", final=True)
     return dict(found)
 
 
 def put(url: str, content: Path | bytes) -> None:
-    """Write a whole file, from a local file or from bytes. Raises RemoteError."""
+    """Write a whole file; its content is a local file or bytes. Raises RemoteError."""
     size = len(content) if isinstance(content, bytes) else content.stat().st_size
     limit = stall_seconds() + size / SLOWEST
 
@@ -227,13 +231,13 @@ def remove(url: str) -> None:
 
 
 def within(call: Callable[[], Any], seconds: float) -> Any:
-    """The result of a call, which must finish in `seconds` plus a margin. Raises RemoteError."""
+    """The result of `call()`, which must finish within `seconds` plus a margin. Raises RemoteError."""
     future: Future[Any] = Future()
 
     def work() -> None:
         try:
             value = call()
-        except BaseException as error:  # handed over
+        except BaseException as error:  # raised again in the calling thread
             with suppress(Exception):
                 future.set_exception(error)
         else:
@@ -254,13 +258,13 @@ def slow() -> RemoteError:
 
 
 def _as_remote_error(error: BaseException) -> RemoteError:
-    """Turn an error of a store's library into a RemoteError without its message, which may contain a URL or a key."""
+    """Convert an error of a store's library to a RemoteError without its message, which may contain a URL or a key."""
     names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
     code = _code_of(error)
     why = f" {code}" if code else ""
     if names & {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "DefaultCredentialsError"}:
         return RemoteError("no credentials were found; configure them as for the store's own tools", final=True)
-    # fsspec's HTTP file system reports every failure as "not found", so its causes are checked first.
+    # fsspec's HTTP file system reports every failure as "not found", so the causes of the error are checked first.
     if isinstance(error, PermissionError) or code in ("(401)", "(403)"):
         return RemoteError(f"access was denied{why}; check the credentials and their permissions", final=True)
     if names & {"TimeoutError", "FSTimeoutError", "ReadTimeoutError", "ConnectTimeoutError", "ServerTimeoutError"}:
@@ -270,8 +274,8 @@ def _as_remote_error(error: BaseException) -> RemoteError:
     if isinstance(error, FileNotFoundError):
         return RemoteError("no such bucket, folder or file; check the URL", final=True, missing=True)
     if isinstance(error, IsADirectoryError | NotADirectoryError):
-        return RemoteError("is not a file; check the URL", final=True)
-    return RemoteError(f"could not be read from the store ({type(error).__name__}{why})")
+        return RemoteError("this is not a file; check the URL", final=True)
+    return RemoteError(f"the request to the store failed ({type(error).__name__}{why})")
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

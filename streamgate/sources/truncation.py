@@ -1,4 +1,4 @@
-"""Files that are shorter than their header says, where FFmpeg takes the end of the file for the end of the video."""
+"""Detects files that are shorter than their header says; FFmpeg reads them to their end without an error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def is_truncated(path: AnyPath) -> bool:
 
 
 def _matroska_size(head: bytes) -> int | None:
-    """Where the first segment ends; None if it does not say (RFC 8794: EBML elements, RFC 9559: Segment)."""
+    """Offset of the end of the first segment (RFC 8794: EBML elements, RFC 9559: Segment); None if it has no size."""
     header = _length(head, len(_EBML))
     if header is None:
         return None
@@ -39,7 +39,7 @@ def _matroska_size(head: bytes) -> int | None:
 
 
 def _length(head: bytes, offset: int) -> tuple[int, int] | None:
-    """Size of the element at `offset` and the offset of its content; None if cut off or of unknown size."""
+    """Size of the element at `offset` and offset of its content; None if it is cut off or of unknown size."""
     first = head[offset] if offset < len(head) else 0
     count = 9 - first.bit_length()
     if first == 0 or offset + count > len(head):
@@ -52,5 +52,5 @@ def _riff_size(head: bytes) -> int | None:
     if head[:4] != b"RIFF" or head[8:12] != b"AVI " or len(head) < 12:
         return None
     length = int(struct.unpack_from("<I", head, 4)[0])
-    # Recorders that did not finalize the file leave 0 or 0xFFFFFFFF.
+    # A recorder that did not finalize the file leaves a size of 0 or 0xFFFFFFFF.
     return None if length in (0, 0xFFFFFFFF) else 8 + length

@@ -1,1 +1,1 @@
-"""The output folder of a run: the contents of its files, writing them atomically, and reading them."""
+"""Output folders of runs: the formats of their files, and functions to write these atomically and to read them."""

@@ -1,4 +1,4 @@
-"""Atomic writes and removal of files, confined to their folder, and readable error messages."""
+"""Atomic writing and removal of files inside a given folder, with readable error messages."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from streamgate.errors import SinkError
 from streamgate.store.layout import parts_of
 
 _REMEDIES = {
-    errno.ENOSPC: "no space left on the disk; free some or choose another folder",
+    errno.ENOSPC: "no space left on the disk; free some space or choose another folder",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
     errno.EFBIG: "the file is too large for this file system; choose another folder",
     errno.EROFS: "the file system is read-only; choose another folder",
-    errno.EACCES: "no permission to write here; change it or choose another folder",
-    errno.EPERM: "no permission to write here; change it or choose another folder",
-    errno.ENOTDIR: "is a file where a folder is needed; move it or choose another folder",
-    errno.EEXIST: "is a file where a folder is needed; move it or choose another folder",
-    errno.EISDIR: "is a folder where a file is needed; move it or choose another folder",
+    errno.EACCES: "no permission to write here; change the permissions or choose another folder",
+    errno.EPERM: "no permission to write here; change the permissions or choose another folder",
+    errno.ENOTDIR: "it is a file where a folder is needed; move it or choose another folder",
+    errno.EEXIST: "it is a file where a folder is needed; move it or choose another folder",
+    errno.EISDIR: "it is a folder where a file is needed; move it or choose another folder",
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
-    errno.ELOOP: "has a loop of symbolic links; choose another folder",
-    errno.EINVAL: "is not a regular file; remove it or choose another folder",
+    errno.ELOOP: "the path has a loop of symbolic links; choose another folder",
+    errno.EINVAL: "it is not a regular file; remove it or choose another folder",
     errno.EMFILE: "too many open files; raise the limit (ulimit -n) or lower --jobs",
     errno.ENFILE: "too many open files in the whole system; close some programs",
-    errno.EIO: "the disk reports an input/output error; check it or choose another folder",
+    errno.EIO: "the disk reports an input/output error; check the disk or choose another folder",
 }
 
 
 @contextmanager
 def sink_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError of the block into a SinkError with one line: the path, the problem, the remedy."""
+    """Convert an OSError of the block to a SinkError whose message is one line: the path, the problem, the remedy."""
     try:
         yield
     except OSError as error:
@@ -43,34 +43,37 @@ def sink_errors(path: Path) -> Iterator[None]:
 
 
 def sink_error(error: OSError, path: Path) -> SinkError:
-    """The SinkError that explains `error`; it names the error's own path if that is more specific than `path`."""
+    """The SinkError that explains `error`. It names the path of the error if that is more specific than `path`."""
     named = path
     if isinstance(error.filename, (str, bytes)):
         own = Path(os.fsdecode(error.filename))
         named = own if own.is_relative_to(path) or path.is_relative_to(own) else path
     if os.path.islink(named):
-        return SinkError(f"cannot write {named}: is a symbolic link, which is not followed; remove it")
+        return SinkError(f"cannot write {named}: it is a symbolic link, which is not followed; remove it")
     reason = _REMEDIES.get(error.errno or 0) or f"{error.strerror or error}; choose another folder"
     return SinkError(f"cannot write {named}: {reason}")
 
 
 def write_bytes(root: Path, name: str, data: bytes) -> None:
-    """Write the file atomically and durably. Raises OSError; then the old file, if any, is unchanged."""
+    """Write the file `name` below `root` atomically and durably.
+
+    Raises OSError; in that case an existing file is unchanged.
+    """
     with atomic_writer(root, name) as file:
         file.write(data)
 
 
 def write_text(root: Path, name: str, text: str) -> None:
-    """`write_bytes` of UTF-8."""
+    """Like `write_bytes`, for text as UTF-8."""
     write_bytes(root, name, text.encode())
 
 
 @contextmanager
 def atomic_writer(root: Path, name: str) -> Iterator[IO[bytes]]:
-    """A temporary file that replaces `name` when the block succeeds, and is removed when it fails.
+    """A temporary file that replaces `name` when the block succeeds, and is removed when the block fails.
 
-    It is in the same folder, since a rename is atomic only within one file system. One writer per file at a time.
-    Raises OSError.
+    The temporary file is in the same folder, since a rename is atomic only within one file system. A file must not have
+    two writers at the same time. Raises OSError.
     """
     path, parts = _parts(root, name)
     temporary = f".{path.name}.tmp"
@@ -95,9 +98,10 @@ def atomic_writer(root: Path, name: str) -> Iterator[IO[bytes]]:
 
 
 def append_line(root: Path, name: str, text: str) -> None:
-    """Append a line durably. A partial line from an earlier crash is terminated first. Raises OSError.
+    """Append a line durably. If a crash left a partial line at the end, that line is terminated first. Raises OSError.
 
-    A file with several hard links (a copy made of hard links) is replaced, so that the copy does not change.
+    If the file has several hard links (because the folder was copied with hard links), it is replaced by a new file, so
+    that the copy does not change.
     """
     line = text.encode() + b"\n"
     with open_own(root, name, os.O_RDWR | os.O_CREAT | os.O_APPEND) as file:
@@ -118,7 +122,7 @@ def append_line(root: Path, name: str, text: str) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Make everything in `folder` durable. Raises OSError."""
+    """Flush everything in `folder` to disk. Raises OSError."""
     for path in folder.rglob("*"):
         if path.is_dir():
             sync_folder(path)
@@ -129,9 +133,9 @@ def sync_tree(folder: Path) -> None:
 
 
 def rename_folder(root: Path, name: str, final: str) -> None:
-    """Give the folder `name` the name `final`, both below `root`, in one durable step. Raises OSError.
+    """Rename the folder `name` to `final`, both below `root`, atomically and durably. Raises OSError.
 
-    Fails when something other than an empty folder already has that name.
+    Fails if `final` exists and is not an empty folder.
     """
     (path, parts), (target, others) = _parts(root, name), _parts(root, final)
     with _folder(root, parts[:-1]) as here, _folder(root, others[:-1]) as there:
@@ -144,7 +148,7 @@ def rename_folder(root: Path, name: str, final: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable; does nothing on file systems that do not support it."""
+    """Flush the names in `folder` to disk; does nothing on file systems that do not support this."""
     with _folder(folder, ()) as descriptor:
         _sync(descriptor)
 
@@ -160,8 +164,8 @@ def _sync(descriptor: int) -> None:
 def open_below(root: Path, name: str) -> IO[bytes]:
     """Open the regular file `name` (relative to `root`, with `/`) for reading.
 
-    No link is followed below `root`, and a pipe does not block. Raises OSError, also for anything but a regular file
-    and for a name that leads out of `root`.
+    No link below `root` is followed, and opening a pipe does not block. Raises OSError, also if `name` leads out of
+    `root` or is not a regular file.
     """
     path, parts = _parts(root, name)
     with _folder(root, parts[:-1]) as folder:
@@ -194,9 +198,9 @@ def open_own(root: Path, name: str, flags: int) -> IO[bytes]:
 
 
 def make_folder(root: Path, name: str, mode: int = 0o777) -> Path:
-    """Create the folder `name` below `root` and its parents if they are missing, with `mode`.
+    """Create the folder `name` below `root`, and its missing parents, with `mode`.
 
-    Raises OSError, including when a part of the path is a link.
+    Raises OSError, also if a part of the path is a link.
     """
     path, parts = _parts(root, name)
     with _folder(root, parts, make=mode):
@@ -206,7 +210,7 @@ def make_folder(root: Path, name: str, mode: int = 0o777) -> Path:
 def link_or_copy(root: Path, name: str, target: Path) -> None:
     """Create `target` as a hard link to `root`/`name` (with `/`), or as a copy if hard links are not supported.
 
-    Raises OSError, also for a name that leads out of `root` and for anything but a regular file.
+    Raises OSError, also if `name` leads out of `root` or is not a regular file.
     """
     with open_below(root, name) as file:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -218,10 +222,10 @@ def link_or_copy(root: Path, name: str, target: Path) -> None:
 
 
 def remove_listed(root: Path, names: Iterable[str]) -> None:
-    """Remove files (relative to `root`, with `/`) and the folders that become empty. Raises OSError.
+    """Remove the files `names` (relative to `root`, with `/`) and the folders that become empty. Raises OSError.
 
-    Missing files are skipped, and so is every name that leads out of `root` by `..` or a symbolic link, since the list
-    comes from a file that others can edit.
+    Missing files are skipped. Names that lead out of `root` by `..` or a symbolic link are skipped as well, since the
+    list comes from a file that others can edit.
     """
     folders: set[tuple[str, ...]] = set()
     for name in names:
@@ -231,15 +235,15 @@ def remove_listed(root: Path, names: Iterable[str]) -> None:
                 os.unlink(parts[-1], dir_fd=folder)
             folders.update(parts[:depth] for depth in range(1, len(parts)))
     for parts in sorted(folders, key=len, reverse=True):
-        # A folder that is not empty contains other files and stays.
+        # If a folder is not empty, it contains other files and is not removed.
         with suppress(OSError), _folder(root, parts[:-1]) as folder:
             os.rmdir(parts[-1], dir_fd=folder)
 
 
 def remove_tree(root: Path, name: str) -> None:
-    """Remove the file or the folder tree `name` below `root`; anything that cannot be removed stays. Never raises.
+    """Remove the file or the folder tree `name` below `root`, as far as possible. Never raises.
 
-    Nothing outside `root` is touched: a link is removed, not its target.
+    Nothing outside `root` is removed: of a link only the link itself, not its target.
     """
     with suppress(OSError):
         _, parts = _parts(root, name)
@@ -260,7 +264,7 @@ def _parts(root: Path, name: str) -> tuple[Path, tuple[str, ...]]:
 
 @contextmanager
 def _folder(root: Path, parts: Sequence[str], *, make: int | None = None) -> Iterator[int]:
-    """The descriptor of a folder below `root`, created with mode `make` if that is given; no link is followed.
+    """The descriptor of a folder below `root`. No link is followed. With `make`, missing folders get that mode.
 
     Raises OSError.
     """
@@ -283,7 +287,7 @@ def _folder(root: Path, parts: Sequence[str], *, make: int | None = None) -> Ite
 
 
 def _named(error: OSError, path: Path) -> OSError:
-    """The error with its full path; for a link, an error that says so."""
+    """The error with its full path; if the path is a link, an error that says so."""
     if os.path.islink(path):
         return NotADirectoryError(errno.ENOTDIR, "is a symbolic link, which is not followed", str(path))
     return OSError(error.errno, error.strerror, str(path))

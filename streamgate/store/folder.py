@@ -1,7 +1,7 @@
-"""Reading an output folder of `run`, for everything that uses results afterwards.
+"""Reads an output folder of `run`, for all commands that use results.
 
-The folder is untrusted: its contents are validated before use, no link inside it is followed, and of a file at most one
-line at a time is held in memory.
+The folder is untrusted: its contents are validated before use, and no link inside it is followed. Large files are read
+line by line, so only one line is in memory at a time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class DamageLog:
-    """Collects reports of damage, one line each: the first `most` of them, and their number."""
+    """Counts reports of damage, and stores the first `most` of them, one line each."""
 
     def __init__(self, most: int = 20) -> None:
         self.count = 0
@@ -48,7 +48,7 @@ class DamageLog:
         self._most = most
 
     def add(self, words: str) -> None:
-        """Add a report, unless it is already there."""
+        """Add a report, unless the same one was added before."""
         if words not in self.words:
             self.count += 1
             if len(self.words) < self._most:
@@ -56,11 +56,11 @@ class DamageLog:
 
 
 class RunFolder:
-    """Results of a run in `out`. Records are read one at a time.
+    """The results of a run in the folder `out`. Records are read one at a time.
 
     Args:
-        damaged: called with a line for each damage, which starts with the file's name; damaged parts are skipped.
-            Without it the first damage raises ResultsError.
+        damaged: called once for each damaged part of a file, with a line that starts with the name of the file; the
+            part is skipped. If it is None, the first damage raises ResultsError.
     """
 
     def __init__(self, out: Path, damaged: Callable[[str], None] | None = None) -> None:
@@ -68,26 +68,26 @@ class RunFolder:
         self._damaged = damaged
 
     def check(self) -> None:
-        """Raises ResultsError when `out` contains no results at all."""
+        """Raise ResultsError if `out` contains no results at all."""
         if not self._is_there():
             raise ResultsError(self._no_results())
 
     def lock(self) -> Lock:
-        """The lock that keeps runs out of the folder, not yet taken. Raises ResultsError when there is no manifest."""
+        """The lock that keeps runs out of the folder, not acquired yet. Raises ResultsError if no manifest exists."""
         if not has_manifest(self.out):
             raise ResultsError(self._no_results())
         return Lock(self.out)
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The manifest. Raises ResultsError when it is missing or damaged, even with `damaged`."""
+        """The manifest. Raises ResultsError if it is missing or damaged, even if `damaged` was given."""
         if not has_manifest(self.out):
             raise ResultsError(self._no_results())
         return Manifest.read(self.out)
 
     @cached_property
     def summary(self) -> Record:
-        """summary.json. Raises ResultsError when it is missing or damaged, even with `damaged`."""
+        """The record in summary.json. Raises ResultsError if it is missing or damaged, even if `damaged` was given."""
         path = display(self.out / SUMMARY)
         remedy = "run the same command again with --resume, which rewrites it"
         try:
@@ -102,11 +102,11 @@ class RunFolder:
 
     @cached_property
     def measures(self) -> tuple[MeasureSpec, ...]:
-        """The measures that records can contain, with their weights, in order; also those that the preset defines.
+        """The measures that records can contain, in order, with those that the preset defines.
 
-        If this version cannot read the configuration, all measures known here. Raises ResultsError like `summary`.
+        If this version cannot read the configuration, all measures of this version. Raises ResultsError like `summary`.
         """
-        # The configuration is slow to import, and most uses of a folder do not need it.
+        # Imported here because it is slow to import, and most uses of a folder do not need it.
         from streamgate.config import stored_config
         from streamgate.measures import known_measures
 
@@ -117,20 +117,20 @@ class RunFolder:
 
     @property
     def source_ids(self) -> list[str]:
-        """The committed sources, sorted. Raises ResultsError like `manifest`."""
+        """Ids of the committed sources, sorted. Raises ResultsError like `manifest`."""
         return self.manifest.present()
 
     def faces(self, source_id: str | None = None) -> Iterator[Record]:
-        """The kept faces in order: of the whole run (then with their persons), or of one source."""
+        """The kept faces in order, either of the whole run (with their persons) or of one source."""
         for _, record in self._records(FACES if source_id is None else f"{source_id}/{FACES}", schemas.FACE):
             yield record
 
     def faces_with_offsets(self) -> Iterator[tuple[int, Record]]:
-        """The faces of the run, each with its offset in the file for `face_at`."""
+        """The faces of the run, each with its offset in the file, which `face_at` takes."""
         yield from self._records(FACES, schemas.FACE)
 
     def face_at(self, offset: int) -> Record:
-        """The face at an offset from `faces_with_offsets`; used because all faces might not fit into memory."""
+        """The face at an offset from `faces_with_offsets`, for callers that cannot hold all faces in memory."""
         try:
             with files.open_below(self.out, FACES) as file:
                 file.seek(offset)
@@ -147,12 +147,12 @@ class RunFolder:
             yield record
 
     def candidates(self, source_id: str) -> Iterator[Record]:
-        """Every evaluated face of a source in the order of evaluation."""
+        """The records of all evaluated faces of a source, in the order of evaluation."""
         for _, record in self._records(f"{source_id}/{CANDIDATES}", schemas.CANDIDATE):
             yield record
 
     def notes(self, source_id: str) -> dict[int, Record]:
-        """The source's notes for the report, by track; empty if it stored none."""
+        """The notes of a source for the report, by track; empty if there are none."""
         if not self.has(f"{source_id}/{NOTES}"):
             return {}
         return {
@@ -160,14 +160,14 @@ class RunFolder:
         }
 
     def person_names(self) -> dict[str, str]:
-        """Names that users gave to persons, by id; empty without persons."""
+        """The names that users gave to persons, by person id; empty if there are no persons."""
         if not self.has(PERSONS):
             return {}
         found = (person for _, person in self._records(PERSONS, schemas.PERSON, MAX_LIST_BYTES))
         return {person["person_id"]: person["name"] for person in found if person["name"]}
 
     def source(self, source_id: str) -> Record:
-        """The source.json of a committed source. Raises ResultsError, even with `damaged`."""
+        """The record in source.json of a committed source. Raises ResultsError, even if `damaged` was given."""
         name = f"{source_id}/{SOURCE}"
         try:
             record = jsonlines.read_object(self.out, name, schemas.SOURCE)
@@ -182,7 +182,7 @@ class RunFolder:
         return record
 
     def result(self, source_id: str) -> SourceResult | None:
-        """The result of a committed source; None when it is missing or cannot be read."""
+        """The result of a committed source; None if it is missing or cannot be read."""
         try:
             return result_of(self.source(source_id)) if is_source_id(source_id) else None
         except ResultsError:
@@ -197,7 +197,7 @@ class RunFolder:
         return True
 
     def content(self, name: str, most: int = 256 << 20) -> bytes:
-        """The bytes of a file, for example a crop. Raises OSError, and ValueError when it is larger than `most`."""
+        """The bytes of a file, for example a crop. Raises OSError, and ValueError if the file is larger than `most`."""
         with files.open_below(self.out, name) as file:
             data = file.read(most + 1)
         if len(data) > most:
@@ -205,14 +205,14 @@ class RunFolder:
         return data
 
     def _records(self, name: str, shape: Schema, longest: int = MAX_LINE_BYTES) -> Iterator[tuple[int, Record]]:
-        """Records of a file, gzipped or not, each with its offset; invalid lines and a truncated end are reported."""
+        """The records of a (gzipped) file, each with its offset. Invalid lines and a truncated end are reported."""
         first, bad = "", 0
         try:
             with ExitStack() as stack:
                 file: IO[bytes] | gzip.GzipFile = stack.enter_context(files.open_below(self.out, name))
                 if name.endswith(".gz"):
                     if not os.fstat(file.fileno()).st_size:
-                        raise EOFError  # a valid gzip file has a header; `gzip` would take an empty file for valid
+                        raise EOFError  # an empty file is not a valid gzip file, but `gzip` reads it without an error
                     file = stack.enter_context(gzip.GzipFile(fileobj=file))
                 for number, (offset, record) in enumerate(jsonlines.read_lines(file, longest), 1):
                     if not record or type(record.get("schema")) is not int:
@@ -246,11 +246,11 @@ class RunFolder:
         self._damaged(f"{display(name)} {what}")
 
     def error(self, name: str, what: str) -> ResultsError:
-        """The error about a problem with a file, including the remedy."""
+        """The error for a problem with a file, including the remedy."""
         source_id, _, rest = name.partition("/")
         remedy = "run the same command again with --resume, which rewrites it"
         if rest:
-            # Do not advise removing a folder whose name comes from a damaged record.
+            # If the name comes from a damaged record, the message must not say to remove that folder.
             ours = rest == SOURCE or self.has(f"{source_id}/{SOURCE}")
             folder = f"remove the folder {display(self.out / source_id)} and " if ours else ""
             remedy = f"{folder}run its source again with --resume"
@@ -274,6 +274,6 @@ class RunFolder:
 
 
 def result_of(record: Record) -> SourceResult:
-    """The result in a source.json or in an entry of summary.json."""
+    """The result in the record of a source.json or in an entry of summary.json."""
     known = {name: record[name] for name in SourceResult.__slots__ if name in record and name != "source"}
     return SourceResult(SourceInfo(record["source"], record["source_id"]), **known)

@@ -1,6 +1,6 @@
-"""Embeddings in OUT/.streamgate/identity: one file per source, never in a source's own folder.
+"""Stores embeddings in OUT/.streamgate/identity, one file per source.
 
-Results are shared by sharing the folders of the sources; embeddings are biometric data and must not be among them.
+They are not in the folders of the sources because users share these folders, and embeddings are biometric data.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from streamgate.tracks import Template
 _FOLDER = f"{STATE_DIR}/identity"
 
 _FIGURES = ("weight", "agreement", "inter_eye", "offset")
-"""Fields of a `Template` after its vector and its number of faces, in order."""
+"""The fields of a `Template` that follow its vector and its number of faces, in order."""
 
 FaceKey = tuple[int, int]
 """Track id and rank of a kept face; rank 0 is the track as a whole."""
@@ -30,14 +30,14 @@ FaceKey = tuple[int, int]
 Templates = dict[int, Template]
 """The templates of a source's kept tracks, by track id."""
 Embeddings = dict[FaceKey, Array]
-"""Embeddings of its kept faces, float32 (D,), not normalised; for detecting near-duplicates among the faces of a
-person, empty if faces are kept per track."""
+"""Embeddings of a source's kept faces, float32 (D,), not normalised. They are used to detect near-duplicates among the
+faces of a person; empty if faces are kept per track."""
 
 
 def save_identity(out: Path, source_id: str, templates: Templates, faces: Embeddings) -> None:
-    """Write a source's file atomically, or no file if there is nothing to write. Raises OSError, ResultsError.
+    """Write the file of a source atomically; no file if there is nothing to write. Raises OSError.
 
-    The bytes depend only on the values.
+    The bytes of the file depend only on the values.
     """
     keys = sorted([*((track_id, 0) for track_id in templates), *faces])
     if not keys:
@@ -58,7 +58,7 @@ def save_identity(out: Path, source_id: str, templates: Templates, faces: Embedd
 
 
 def load_identity(out: Path, source_id: str) -> tuple[Templates, Embeddings]:
-    """Read a source's file; both empty when there is none. Raises ResultsError for a damaged one."""
+    """Read the file of a source; both results are empty if there is none. Raises ResultsError if it is damaged."""
     name = f"{_FOLDER}/{source_id}.npy"
     path = display(out / name)
     try:
@@ -70,7 +70,7 @@ def load_identity(out: Path, source_id: str) -> tuple[Templates, Embeddings]:
         raise ResultsError(f"{path} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise ResultsError(
-            f"{path} is damaged; remove it (its tracks then remain separate persons), or run its source again"
+            f"{path} is damaged; remove it (each of its tracks then becomes a separate person), or run its source again"
         ) from error
     templates: Templates = {}
     faces: Embeddings = {}
@@ -85,12 +85,12 @@ def load_identity(out: Path, source_id: str) -> tuple[Templates, Embeddings]:
 
 
 def remove_identity(out: Path, source_id: str | None = None) -> None:
-    """Remove all embeddings of this output folder, or those of one source. Never raises."""
+    """Remove the embeddings of this output folder, either all or those of one source. Never raises."""
     files.remove_tree(out, _FOLDER if source_id is None else f"{_FOLDER}/{source_id}.npy")
 
 
 def _read_rows(file: IO[bytes]) -> Array:
-    """The rows of a valid file. Raises ValueError for any other file; the claims of its header are verified."""
+    """The rows of a file. Raises ValueError if the file is not valid, for example if its header is wrong."""
     try:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError("another version")

@@ -1,4 +1,4 @@
-"""Crops as image files; equal pixels give equal bytes."""
+"""Encodes crops as image files and decodes them; equal pixels give equal bytes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ JPEG_QUALITY = 92
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MAX_PIXELS = 1 << 24
-"""The largest crop that a configuration can ask for."""
+"""Upper bound of the number of pixels of a crop in any configuration."""
 
 
 def encode_png(image: Array) -> bytes:
-    """`image` RGB uint8 (H, W, 3) as a lossless PNG."""
+    """Encode `image`, RGB uint8 (H, W, 3), as a lossless PNG."""
     return _encode(".png", image, [])
 
 
 def decode_png(data: bytes) -> Array:
-    """Decode a crop written by `encode_png`, RGB uint8 (H, W, 3).
+    """Decode a crop written by `encode_png` to RGB uint8 (H, W, 3).
 
-    Raises ValueError with the problem. All checksums are verified, since a decoder fills in missing data.
+    Raises ValueError that names the problem. All checksums are verified, since a decoder fills in missing data.
     """
     if not data.startswith(_SIGNATURE):
         raise ValueError("is empty" if not data else "is not a PNG")
@@ -49,7 +49,7 @@ def decode_png(data: bytes) -> Array:
         raise ValueError("is damaged")
     width, height, depth, colours = struct.unpack_from(">IIBB", header)
     if (depth, colours) != (8, 2) or not 0 < width * height <= _MAX_PIXELS:
-        raise ValueError(f"is not a crop of streamgate ({width} x {height} px, {depth} bit, colour type {colours})")
+        raise ValueError(f"was not written by streamgate ({width} x {height} px, {depth} bit, colour type {colours})")
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
@@ -60,37 +60,37 @@ def decode_png(data: bytes) -> Array:
 
 
 def decode_crop(data: bytes) -> Array:
-    """Decode a crop written by `encode`, RGB uint8 (H, W, 3). Raises ValueError with the problem."""
+    """Decode a crop written by `encode` to RGB uint8 (H, W, 3). Raises ValueError that names the problem."""
     jpeg = data.startswith(b"\xff\xd8\xff")
     webp = data.startswith(b"RIFF") and data[8:12] == b"WEBP"
     if not jpeg and not webp:
         return decode_png(data)
-    # Decoders fill in missing data.
+    # Checked here because decoders fill in missing data without an error.
     if (jpeg and not data.endswith(b"\xff\xd9")) or (webp and struct.unpack_from("<I", data, 4)[0] + 8 != len(data)):
         raise ValueError("is cut off")
     size = image_size(data)
     if size is None or not 0 < size[0] * size[1] <= _MAX_PIXELS:
-        raise ValueError("is not a crop of streamgate")
+        raise ValueError("was not written by streamgate")
     return decode(data)
 
 
 def encode_jpeg(image: Array, quality: int) -> bytes:
-    """`image` RGB uint8 (H, W, 3) as a JPEG of `quality` 1..100."""
+    """Encode `image`, RGB uint8 (H, W, 3), as a JPEG of `quality` 1..100."""
     return _encode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
 
 
 def encode(image: Array, encoding: Encoding) -> bytes:
-    """`image` RGB uint8 (H, W, 3) in the given `encoding`."""
+    """Encode `image`, RGB uint8 (H, W, 3), as `encoding` says."""
     if encoding.format == "jpeg":
         return encode_jpeg(image, encoding.quality or 100)
     if encoding.format == "webp":
-        # OpenCV writes lossless WebP for values above 100.
+        # OpenCV writes lossless WebP if the quality is above 100.
         return _encode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, encoding.quality or 101])
     return encode_png(image)
 
 
 def decode(data: bytes) -> Array:
-    """Decode the output of `encode`, RGB uint8 (H, W, 3). Raises ValueError when it is damaged."""
+    """Decode the output of `encode` to RGB uint8 (H, W, 3). Raises ValueError if it is damaged."""
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:

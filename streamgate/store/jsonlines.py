@@ -1,7 +1,7 @@
-"""Writing and reading the JSON in the files of an output folder.
+"""Writes and reads the JSON in the files of an output folder.
 
-Files are untrusted. `parse` returns only safe objects: no NaN or infinity, no number beyond 64 bits, no lone surrogate,
-and bounded nesting. Files are read line by line, and the length of a line is limited.
+Files are untrusted. The objects that `parse` returns have no NaN or infinity, no integer of more than 64 bits, no lone
+surrogate, and limited nesting. Files are read line by line, and the length of a line is limited.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from streamgate.store import files
 from streamgate.store.schemas import Schema, mismatch
 
 SCHEMA = 1
-"""Version of every shape in an output folder; a reader refuses a number that it does not know."""
+"""Version of all record formats in an output folder; readers reject records with another version."""
 
 Record = dict[str, Any]
 
 MAX_LINE_BYTES = 1 << 20
 """Maximum bytes of a line with one face or one track."""
 MAX_LIST_BYTES = 64 << 20
-"""Maximum bytes of a line that lists everything of a source, a track or a person."""
+"""Maximum bytes of a line with a list, for example of all faces of a person."""
 _LARGEST = 256 << 20
-"""Maximum bytes of a file with a single object: the manifest of a million faces has 60 million."""
+"""Maximum bytes of a file with a single object. The manifest for a million faces has 60 million bytes."""
 _MAX_VALUES = 8_000_000
-"""Maximum number of values in one object: an empty list takes two bytes in a file and thirty times that in memory."""
+"""Maximum number of values in one object, because a value of two bytes in a file, `[]`, takes 60 bytes in memory."""
 _MAX_DEPTH = 200
-"""Maximum nesting, since objects are traversed recursively."""
+"""Maximum nesting depth, because objects are traversed recursively."""
 
 _DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def redacted(value: Any) -> Any:
-    """`value` (nested mappings, sequences, plain values) with every URL in its strings redacted."""
+    """A copy of `value` (nested mappings, sequences, plain values) in which all URLs are redacted."""
     if isinstance(value, str):
         return scrub(value)
     if isinstance(value, Mapping):
@@ -50,9 +50,9 @@ def redacted(value: Any) -> Any:
 
 
 def dumps(record: Mapping[str, Any], *, pretty: bool = False) -> str:
-    """The record as JSON text, keys in their own order, not ASCII-escaped; compact, or indented when `pretty`.
+    """The record as JSON text, with keys in their order and without ASCII escapes; indented if `pretty`, else compact.
 
-    The text can always be encoded as UTF-8: a byte of a file name that is not UTF-8 becomes `\\xff`. Raises
+    The text can always be encoded as UTF-8: a byte of a file name that is not valid UTF-8 becomes `\\xff`. Raises
     ValueError for NaN or infinity.
     """
     text = json.dumps(
@@ -71,7 +71,7 @@ def _spelled_out(match: re.Match[str]) -> str:
 
 
 def new_gzip(path: Path) -> gzip.GzipFile:
-    """A new gzip file at `path` whose bytes depend only on its contents: no time, no file name in its header.
+    """A new gzip file at `path`, whose bytes depend only on its contents: its header has no time and no file name.
 
     Raises OSError.
     """
@@ -82,14 +82,14 @@ def new_gzip(path: Path) -> gzip.GzipFile:
 
 
 def parse(data: bytes) -> Record:
-    """Parse `data` as one JSON object. Raises ValueError with the problem for anything else."""
+    """Parse `data` as one JSON object. Raises ValueError that names the problem."""
     return _checked(_decoded(data), data)
 
 
 def read_object(out: Path, name: str, shape: Schema) -> Record:
-    """Read a file below `out` that is one object of this schema version and the given `shape`.
+    """Read the file `name` below `out`, which must be a single object of this schema version and of the given `shape`.
 
-    Raises OSError, ResultsError for another version, and ValueError with the problem.
+    Raises OSError, ResultsError if it has another schema version, and ValueError that names any other problem.
     """
     with files.open_below(out, name) as file:
         data = file.read(_LARGEST + 1)
@@ -97,7 +97,7 @@ def read_object(out: Path, name: str, shape: Schema) -> Record:
         raise ValueError("is too large")
     record = parse(data)
     if type(record.get("schema")) is not int:
-        raise ValueError("it has no schema")
+        raise ValueError("has no schema version")
     if record["schema"] != SCHEMA:
         raise ResultsError(f"{display(out / name)} {other_version(record)}; use the version that wrote it")
     if found := mismatch(record, shape):
@@ -106,9 +106,9 @@ def read_object(out: Path, name: str, shape: Schema) -> Record:
 
 
 def read_log(out: Path, name: str) -> list[Record]:
-    """The objects of a file below `out` to which lines are appended; none if there is no file. Raises OSError.
+    """The objects in the lines of the log file `name` below `out`; none if there is no file. Raises OSError.
 
-    A line that is not valid JSON was cut off by a crash while it was written, and is skipped.
+    A line that is not valid JSON is skipped: a crash interrupted the writing of that line.
     """
     try:
         with files.open_below(out, name) as file:
@@ -123,14 +123,14 @@ def other_version(record: Record) -> str:
 
 
 def read_lines(file: IO[bytes] | gzip.GzipFile, longest: int = MAX_LINE_BYTES) -> Iterator[tuple[int, Record | None]]:
-    """The lines of a file: the offset of each, and its object. Raises OSError.
+    """The offset and the object of each line of a file. Raises OSError.
 
-    The object is None when a line is not valid JSON or longer than `longest` bytes, the most that is held in memory,
-    and empty when it is JSON but not a valid object.
+    The object is None if a line is not valid JSON or is longer than `longest` bytes. It is empty if a line is JSON but
+    not a valid object. No more than `longest` + 1 bytes of a line are in memory.
     """
     offset = 0
     while line := file.readline(longest + 1):
-        # Yielded first: a caller that stops at damage does not have to read to the end of an endless line.
+        # Yield before reading on, so that a caller that stops at damage does not read an endless line to its end.
         yield offset, _record(line) if len(line) <= longest else None
         offset += len(line)
         while len(line) > longest and not line.endswith(b"\n"):
@@ -151,24 +151,24 @@ def _record(line: bytes) -> Record | None:
 
 def _decoded(data: bytes) -> Any:
     if data.count(b",") + data.count(b":") > _MAX_VALUES:
-        raise ValueError("has more values than any of ours")
-    # A number of 19 digits or with such an exponent is rare; looking at every number would cost more than parsing.
+        raise ValueError("has too many values")
+    # Check numbers only if one has 19 digits or a large exponent, which is rare: checking takes longer than parsing.
     digits = data.translate(_DIGITS, b"+")
     unusual = b"e000" in digits or b"0" * 19 in digits
     hooks: dict[str, Any] = {"parse_float": _finite, "parse_int": _small} if unusual else {}
     try:
         return json.loads(data.decode(), parse_constant=_refuse, **hooks)
     except (ValueError, RecursionError):
-        raise ValueError("is no JSON") from None
+        raise ValueError("is not JSON") from None
 
 
 def _checked(value: Any, data: bytes) -> Record:
     if not isinstance(value, dict):
-        raise ValueError("is no JSON object")
+        raise ValueError("is not a JSON object")
     if data.count(b"[") + data.count(b"{") > _MAX_DEPTH and _depth(value) > _MAX_DEPTH:
         raise ValueError("is nested too deeply")
     if b"\\u" in data and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
-        raise ValueError("has text that is not Unicode")
+        raise ValueError("contains text that is not valid Unicode")
     return value
 
 
@@ -187,7 +187,7 @@ def _small(text: str) -> int:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _depth(value: Any) -> int:

@@ -1,4 +1,4 @@
-"""The lock of an output folder: only one command writes at a time."""
+"""The lock of an output folder, which allows only one command at a time to write."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _ENDING_S = 10.0
 
 
 class Lock:
-    """Keeps other processes from writing to a folder, with `flock` on a permanent file: OUT/.streamgate/lock.
+    """Keeps other processes from writing to a folder, by `flock` on the permanent file OUT/.streamgate/lock.
 
-    The system releases the lock when all processes that hold it have ended in any way; a process may share it with
-    its parent, or pass its descriptor to another process. A context manager.
+    The system releases the lock when all processes that hold it have ended, even after a crash. A process may inherit
+    the lock from its parent, or pass its descriptor to another process. A context manager.
 
     Args:
         folder: the folder, which must exist.
         name: the lock file, relative to the folder, with `/`.
-        holder: id of the process to show to others, this one by default.
+        holder: process id that other processes show in their message; by default the id of this process.
     """
 
     def __init__(self, folder: Path, name: str = _NAME, *, holder: int | None = None) -> None:
@@ -39,7 +39,7 @@ class Lock:
 
     @classmethod
     def held(cls, folder: Path, descriptor: int) -> Lock:
-        """A lock that another process took and passed to this one as `descriptor`."""
+        """The lock that another process acquired and passed to this process as `descriptor`."""
         lock = cls(folder)
         lock._file = os.fdopen(descriptor, "r+b")
         return lock
@@ -54,9 +54,9 @@ class Lock:
         self.release()
 
     def acquire(self) -> None:
-        """Take the lock; does nothing when it is already held. Raises SinkError when another process holds it.
+        """Acquire the lock; does nothing if it is already held. Raises SinkError if another process holds it.
 
-        A process of a killed run may still be exiting while the disk makes it wait; it is waited for up to ten seconds.
+        If that process was killed and is still exiting (it may have to finish disk writes), waits up to ten seconds.
         """
         if self._file is not None:
             return
@@ -71,12 +71,12 @@ class Lock:
             time.sleep(0.05)
 
     def _try(self) -> str | None:
-        """Take the lock and return None, or return the id of the process that holds it."""
+        """Acquire the lock and return None, or return the id of the process that holds it."""
         with files.sink_errors(self._folder):
             file = files.open_own(self._folder, self._name, os.O_RDWR | os.O_CREAT)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(file.fileno()).st_nlink == 1:  # else the file is also linked elsewhere
+                if os.fstat(file.fileno()).st_nlink == 1:  # do not write to another hard link
                     file.truncate(0)
                     file.write(b"%d\n" % self._holder)
                     file.flush()
@@ -92,26 +92,26 @@ class Lock:
             return None
 
     def fileno(self) -> int:
-        """The descriptor of the held lock, for sharing. Raises ValueError when it is not held."""
+        """The descriptor of the held lock, to pass it to another process. Raises ValueError if it is not held."""
         if self._file is None:
             raise ValueError("the lock is not held")
         return self._file.fileno()
 
     def release(self) -> None:
-        """Release the lock; does nothing when it is not held."""
+        """Release the lock; does nothing if it is not held."""
         if self._file is not None:
-            # The file stays: if it were removed, a third run could lock a new file while a second waits for this one.
+            # Do not remove the file: while a second run waits for it, a third run could lock a new file of that name.
             self._file.close()
             self._file = None
 
 
 @contextmanager
 def unchanged(out: Path) -> Iterator[None]:
-    """Keep runs out of the folder while it is read. Raises SinkError when a run is using it."""
+    """Keep runs out of the folder while it is read. Raises SinkError if a run is using the folder."""
     try:
         file = files.open_below(out, _NAME)
     except OSError:
-        # Only a copy of the results; no run writes there.
+        # Without a lock file the folder is only a copy of results, to which no run writes.
         yield
         return
     with file:
@@ -120,7 +120,7 @@ def unchanged(out: Path) -> Iterator[None]:
         except BlockingIOError:
             raise SinkError(f"{display(out)} is in use by a run; wait for it to end") from None
         except OSError:
-            pass  # a file system without locks
+            pass  # the file system does not support locks
         yield
 
 

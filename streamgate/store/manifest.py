@@ -1,8 +1,8 @@
-"""The list of files that a run has created in an output folder, so that `--overwrite` removes only those.
+"""The list of files that a run has created in an output folder, so that `--overwrite` removes only these.
 
-There are two files in OUT/.streamgate: `manifest.json` is rewritten at the start and at the end of a run, and each
-committed source appends a line to `commits.jsonl`, since rewriting the manifest at each commit would take quadratic
-time. Reading combines both.
+The list is stored in two files in OUT/.streamgate. `manifest.json` is rewritten at the start and at the end of a run.
+Each committed source appends a line to `commits.jsonl`, since rewriting the manifest at each commit would take
+quadratic time. `Manifest.read` combines both files.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Manifest:
 
     Attributes:
         out: the folder.
-        run: everything that determines results, with its `digest`; a later `--resume` compares it.
-        owned: our files that belong to no single source, relative to OUT.
-        sources: source id -> its files, relative to OUT/<source id>. A source is listed just before it gets its final
-            name, so after a crash a listed source may be missing.
+        run: the `run_record` of the run, with which `--resume` compares its own.
+        owned: files created by runs that do not belong to a single source, relative to OUT.
+        sources: the files of each source, by source id, relative to OUT/<source id>. A source is listed just before its
+            folder gets its final name, so after a crash a listed source may be missing.
     """
 
     out: Path
@@ -45,13 +45,13 @@ class Manifest:
 
     @classmethod
     def read(cls, out: Path) -> Manifest:
-        """Read the manifest; empty when there is none. Raises ResultsError for one that cannot be read."""
+        """Read the manifest; empty if there is none. Raises ResultsError if it cannot be read."""
         manifest = cls(out)
         path = display(out / _NAME)
         try:
             stored = jsonlines.read_object(out, _NAME, MANIFEST)
             if stored["program"] != _PROGRAM:
-                raise ValueError("it belongs to another program")
+                raise ValueError("belongs to another program")
             commits = jsonlines.read_log(out, _COMMITS)
         except FileNotFoundError:
             return manifest
@@ -69,19 +69,19 @@ class Manifest:
         return manifest
 
     def present(self) -> list[str]:
-        """Ids of the listed sources that got their final name, sorted."""
-        # The list may have been edited: a name that leads out of the folder is not ours.
+        """Ids of the listed sources whose folder has its final name, sorted."""
+        # Skip names that lead out of the folder: the list may have been edited.
         return sorted(key for key in self.sources if is_source_id(key) and (self.out / key / SOURCE).is_file())
 
     def paths(self) -> list[str]:
-        """Every listed file relative to OUT, with `/`, in the order of removal.
+        """All listed files, relative to OUT with `/`, in the order of removal.
 
-        source.json comes first in its folder, so that a partly removed source no longer counts as present.
+        The source.json of a folder is removed first, so that a partly removed source does not count as present.
         """
         return [*self.owned, *self.source_paths()]
 
     def source_paths(self, *source_ids: str) -> list[str]:
-        """The listed files of the given sources, or of all sources, as in `paths`."""
+        """The listed files of the given sources (by default of all sources), in the form of `paths`."""
         found = []
         for key in source_ids or self.sources:
             names = self.sources[key]
@@ -89,12 +89,12 @@ class Manifest:
         return found
 
     def add(self, source_id: str, names: tuple[str, ...]) -> None:
-        """List a source that is about to get its final name. Raises OSError."""
+        """List a source whose folder is about to get its final name. Raises OSError."""
         files.append_line(self.out, _COMMITS, dumps({"source_id": source_id, "files": list(names)}))
         self.sources[source_id] = names
 
     def write(self) -> None:
-        """Write the whole manifest; the commits are then part of it. Raises OSError."""
+        """Write the whole manifest, including the commits, whose own file is then removed. Raises OSError."""
         whole = {
             "program": _PROGRAM,
             "schema": SCHEMA,
@@ -107,7 +107,7 @@ class Manifest:
 
 
 def run_record(run: RunInfo) -> dict[str, Any]:
-    """Everything that determines results, and its sha256 as `digest` (weights by their sha256, not by their path)."""
+    """Everything that determines results, and its sha256 as `digest`, in which weights count by hash, not path."""
     record = {
         "schema": SCHEMA,
         "calibration_id": run.calibration_id,
@@ -120,7 +120,7 @@ def run_record(run: RunInfo) -> dict[str, Any]:
 
 
 def differences(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
-    """The differences between two `run_record`s, a short text each; empty when their results can be combined.
+    """The differences between two `run_record`s, each as a short text; empty if their results can be combined.
 
     `earlier` may come from a file that others have edited.
     """
@@ -129,7 +129,7 @@ def differences(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]
     found = []
     for role, (before, now) in sorted(_changed(_hashes(earlier), _hashes(run)).items()):
         found.append(f"{role} (sha256 {before}, now {now})")
-    with suppress(RecursionError):  # no real configuration is that deep
+    with suppress(RecursionError):  # only an edited configuration is nested too deeply
         before, now = _leaves(earlier.get("config")), _leaves(json.loads(json.dumps(run["config"])))
         found += [f"{key} ({_short(was)}, now {_short(is_)})" for key, (was, is_) in _changed(before, now).items()]
     for key in ("schema", "calibration_id", "measure_set"):
@@ -148,7 +148,7 @@ def _hashes(run: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Every value inside nested tables by its dotted key."""
+    """All values in nested tables, by dotted key."""
     if not isinstance(value, Mapping):
         return {prefix: value}
     found: dict[str, Any] = {}

@@ -1,13 +1,15 @@
-"""The JSON records of docs/design.md 6: lines of faces.jsonl, candidates.jsonl.gz and tracks.jsonl, and events.
+"""The JSON records of docs/design.md 6: events, and the lines of faces.jsonl, candidates.jsonl.gz and tracks.jsonl.
 
-Builders return plain dicts whose key order is the order in the files; `dumps` turns one into text. Records never
-contain NaN or infinity: an optional value that is not finite becomes null, a required one (box, landmarks, time,
-detection score) raises ValueError. Values are rounded to a fixed number of places, so that equal runs give equal
-bytes:
+The functions return plain dicts, whose keys have the same order as in the files; `dumps` converts a dict to text.
+Records never contain NaN or infinity: an optional value that is not finite becomes null, and a required one (box,
+landmarks, time, detection score) raises ValueError. Values are rounded, so that equal runs give equal bytes:
 
-    times          6 decimals (seconds)          boxes, landmarks   2 decimals (source pixels)
-    detection score 4 decimals (0..1)            pose               2 decimals (degrees)
-    raw            8 significant digits           scalar, quality    4 decimals (0..100)
+    times: 6 decimals (seconds)
+    boxes and landmarks: 2 decimals (source pixels)
+    detection score: 4 decimals (0..1)
+    pose: 2 decimals (degrees)
+    raw: 8 significant digits
+    scalar and quality: 4 decimals (0..100)
 """
 
 from __future__ import annotations
@@ -33,9 +35,9 @@ from streamgate.tracks import BestShot, Candidate, Crop, TrackEnd, TrackInfo
 def face_record(shot: BestShot, image: str | None) -> Record:
     """A line of faces.jsonl, and the `json` of a `final` event.
 
-    `image` is the crop's path relative to OUT with `/`, None without a file (events). `person_id` and `person_rank`
-    (from 1 among the listed faces of the person) are known only in OUT/faces.jsonl, which combines all sources;
-    elsewhere they are null. Keys, in this order:
+    `image` is the path of the crop relative to OUT, with `/`; None if it has no file (in events). `person_id` and
+    `person_rank` (from 1 among the listed faces of the person) are known only in OUT/faces.jsonl, which combines all
+    sources; elsewhere they are null. The keys, in this order, are:
 
         schema, id, source, source_id, track_id, person_id, rank, frame_index, pts_seconds, pts_estimated,
         captured_at, box [4], landmarks [5][2], detection_score, pose {yaw, pitch, roll} | null,
@@ -45,16 +47,16 @@ def face_record(shot: BestShot, image: str | None) -> Record:
         still
 
     `upscaled` is the factor by which the crop was enlarged if the face in the source was smaller, else null.
-    `outside` is the share of the crop that lies outside the frame (black bars count as outside), null if unknown.
-    `pose_bin` names the yaw and pitch, in degrees, of the bin that the face was kept for with `keep.poses` = all.
-    `phash` is 16 hex digits: hashes of faces that look alike differ in few of 63 bits.
-    `crops` lists every picture written of this face, ffhq (`image`) first; empty without files. `size` is
-    [width, height], `quality` that of the encoder (null: lossless), `box` the region of the upright source frame that
-    a crop without alignment shows.
-    `still` is whether the face did not move for at least 3 s while another one did.
-    `name` is the picture's file name when the source is a folder of images, else null.
-    `stream` is present only for cameras with two streams: "main" or "sub", the one that the face was cropped from. Box
-    and landmarks are in its pixels; times are those of the substream.
+    `outside` is the share of the crop that is outside the frame (black bars count as outside); null if unknown.
+    `pose_bin` names the yaw and pitch, in degrees, of the bin for which the face was kept with `keep.poses` = all.
+    `phash` has 16 hex digits for 63 bits. The hashes of faces that look alike differ in few bits.
+    `crops` contains all pictures written of this face, ffhq (the same file as `image`) first; it is empty if no files
+    were written. `size` is [width, height], `quality` is that of the encoder (null: lossless), and `box` is the region
+    of the upright source frame that a crop without alignment shows.
+    `still` is true if the face did not move for at least 3 s while another face did.
+    `name` is the file name of the picture if the source is a folder of images, else null.
+    `stream` is present only for cameras with two streams. It is "main" or "sub", the stream from which the face was
+    cropped. Box and landmarks are in pixels of that stream; times are those of the substream.
     """
     return {
         "schema": SCHEMA,
@@ -91,7 +93,7 @@ def face_record(shot: BestShot, image: str | None) -> Record:
 
 
 def image_path(shot: BestShot, crop: str = "ffhq") -> str:
-    """Path of a shot's picture relative to OUT: `<source_id>/track_0001/1.png`."""
+    """Path of a picture of a shot relative to OUT, for example `<source_id>/track_0001/1.png`."""
     suffix = (shot.encoding if crop == "ffhq" else shot.crops[crop].encoding).suffix
     return f"{shot.source_id}/{picture_name(shot.track.track_id, shot.rank, suffix, crop)}"
 
@@ -121,10 +123,10 @@ def _upscaled(times: float) -> float | None:
 
 
 def candidate_record(candidate: Candidate, source_id: str) -> Record:
-    """A line of candidates.jsonl.gz: one evaluated face, with everything needed to judge it again.
+    """A line of candidates.jsonl.gz: one evaluated face, with everything needed to evaluate it again.
 
-    `evidence` has every value that limits and calibration are applied to (null: not computed) and `failed`, the
-    measures whose computation failed. Embeddings are biometric data and never written here.
+    `evidence` contains all values to which limits and calibration are applied (null: not computed), and under `failed`
+    the measures whose computation failed. Embeddings are biometric data and are never written here.
     """
     return {
         "schema": SCHEMA,
@@ -149,8 +151,8 @@ def candidate_record(candidate: Candidate, source_id: str) -> Record:
 def candidate_of(record: Mapping[str, Any], known: Collection[str]) -> Candidate:
     """The candidate of a valid line of candidates.jsonl.gz, with rounded values.
 
-    `known` are the names of the measures that its run can have. Raises ValueError for an invalid time and for an
-    unknown measure.
+    `known` are the names of the measures that its run can have. Raises ValueError if a time is invalid or a measure is
+    unknown.
     """
     pose, captured = record["pose"], record["captured_at"]
     gate = GateResult(record["gate"]["passed"], tuple(record["gate"]["reasons"]))
@@ -187,9 +189,9 @@ def candidate_of(record: Mapping[str, Any], known: Collection[str]) -> Candidate
 def track_record(ended: TrackEnd) -> Record:
     """A line of tracks.jsonl: the result of a track, with or without kept faces.
 
-    Keys: schema, source_id, epoch, track_id, first_pts, last_pts, frames_seen, frames_scored, still (it did not move
-    while another one did), kept (number of shots), rejected {reason: faces}, reasons (of the best near miss),
-    reference {measure: usual value for the person}.
+    The keys are schema, source_id, epoch, track_id, first_pts, last_pts, frames_seen, frames_scored, still (true if it
+    did not move while another track did), kept (number of shots), rejected {reason: number of faces}, reasons (of the
+    best near miss) and reference {measure: usual value for the person}.
     """
     return {
         "schema": SCHEMA,
@@ -206,9 +208,9 @@ def track_record(ended: TrackEnd) -> Record:
 
 
 def missed_record(track: Mapping[str, Any], source: str, calibration_id: str) -> Record:
-    """The `json` of the rank 0 `final` of a track that keeps nothing; `track` is its `track_record`.
+    """The `json` of the `final` event (rank 0) of a track without kept faces; `track` is its `track_record`.
 
-    The keys are those of `face_record`, with null where only a face has a value, plus `rejected`.
+    It has the keys of `face_record` and `rejected`. Values that only a face can have are null.
     """
     source_id, track_id = track["source_id"], track["track_id"]
     return {
@@ -248,7 +250,7 @@ def missed_record(track: Mapping[str, Any], source: str, calibration_id: str) ->
 
 
 def event(record: Mapping[str, Any], kind: str, jpeg: bytes | None) -> dict[str, str | bytes]:
-    """Fields of one Redis stream entry: id, kind, json, and jpeg (binary; absent without a face)."""
+    """The fields of a Redis stream entry: id, kind, json, and jpeg (binary; absent if there is no face)."""
     fields: dict[str, str | bytes] = {"id": record["id"], "kind": kind, "json": dumps(record)}
     if jpeg is not None:
         fields["jpeg"] = jpeg
@@ -258,8 +260,8 @@ def event(record: Mapping[str, Any], kind: str, jpeg: bytes | None) -> dict[str,
 def score_record(image: str, faces: Iterable[ScoredFace], *, embedding: bool = False) -> Record:
     """A line of `streamgate score`.
 
-    Keys: {image, faces: [{box, landmarks, detection_score, pose, measures, quality, gate}]}; with `embedding` each
-    face also has its vector, not normalised (null if it has none).
+    Its form is {image, faces: [{box, landmarks, detection_score, pose, measures, quality, gate}]}. With `embedding`,
+    each face also has its `embedding`, not normalised (null if it was not computed).
     """
     return {"image": redact_url(image), "faces": [_scored(face, embedding) for face in faces]}
 
@@ -268,7 +270,7 @@ def _number(value: float | None, decimals: int) -> float | None:
     if value is None:
         return None
     value = float(value)
-    # Adding zero turns -0.0 into 0.0: two texts for one value would break byte equality.
+    # Adding zero turns -0.0 into 0.0, because equal values must have equal texts.
     return round(value, decimals) + 0.0 if math.isfinite(value) else None
 
 
@@ -286,7 +288,7 @@ def _significant(value: float | None) -> float | None:
 
 
 def utc_text(moment: datetime | None) -> str | None:
-    """RFC 3339 with milliseconds and Z. Raises ValueError for a time without a zone."""
+    """A time in RFC 3339 format, in UTC with milliseconds. Raises ValueError if it has no time zone."""
     if moment is None:
         return None
     if moment.tzinfo is None:
@@ -324,7 +326,7 @@ def _measure(measure: Measure) -> Record:
     if status is Status.OK and (raw is None or scalar is None):
         status = Status.ERROR
     if status is not Status.OK:
-        # A measure that only lacks a calibration has a raw value.
+        # If a measure is only uncalibrated, it has a raw value.
         raw, scalar = raw if status is Status.UNCALIBRATED else None, None
     return {"raw": raw, "scalar": scalar, "status": status.value}
 
@@ -337,7 +339,7 @@ def _measure_of(name: str, record: Mapping[str, Any]) -> Measure:
         return _MISSING[status]
     raw, scalar = record["raw"], record["scalar"]
     if raw is None or scalar is None:
-        raise ValueError(f"{name} is ok but has no value")
+        raise ValueError(f"measure {name} has the status ok but no value")
     return Measure(raw, scalar, status)
 
 

@@ -1,4 +1,4 @@
-"""A run and the results of its sources, with their records: source.json and summary.json. Cheap to import."""
+"""Data of a run and of its sources, and the records source.json and summary.json. Cheap to import."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from streamgate.store.jsonlines import SCHEMA, Record, redacted
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """A source at its start: `location` is shown to users (redacted), `source_id` names its folder and events."""
+    """What is known of a source before it is read.
+
+    `location` is shown to users (redacted); `source_id` is in the names of its folder and events.
+    """
 
     location: str
     source_id: str
@@ -21,18 +24,18 @@ class SourceInfo:
 
 @dataclass(slots=True)
 class SourceResult:
-    """The result of a source, for `summary.json`; `timing` has everything that may vary from run to run.
+    """The result of a source, for source.json and summary.json. All values that vary from run to run are in `timing`.
 
     Attributes:
-        status: "done", "interrupted" (results up to then are committed), "failed" (nothing committed), "crashed" (the
+        status: "done", "interrupted" (the results so far are committed), "failed" (nothing committed), "crashed" (the
             worker process died twice while reading it; nothing committed), "not_started" (the run ended before it) or
             "duplicate" (same name and content as an earlier input).
-        error: one line for the user when it failed, or when reading stopped with an error after some frames.
-        frames: frames of the video.
-        frames_decoded: those of them that were decoded; the others were not needed (see `decoding.discard`).
-        combed: frames that were deinterlaced although they are not marked as interlaced.
-        pictures: not a video: `frames` counts unrelated pictures, in which each face is a track.
-        turned: degrees clockwise by which its frames were rotated in addition to the rotation in its metadata.
+        error: one line for the user if the source failed, or if reading stopped with an error after some frames.
+        frames: number of frames of the video.
+        frames_decoded: number of decoded frames; the others were not needed (see `decoding.discard`).
+        combed: number of frames that were deinterlaced although they are not marked as interlaced.
+        pictures: the source is not a video; `frames` counts unrelated pictures, in which each face is a track.
+        turned: degrees clockwise by which the frames were rotated in addition to the rotation in the metadata.
         rejected: number of evaluated faces by gate reason.
     """
 
@@ -59,15 +62,15 @@ class SourceResult:
 
 
 TOTALS = ("frames", "frames_decoded", "decode_errors", "combed", "faces_detected", "faces_scored", "tracks", "kept")
-"""Counts of the sources that are summed in summary.json."""
+"""Counts that summary.json adds up over all sources."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdentityInfo:
     """How tracks are merged into persons in a run.
 
-    `store` is `identity.store`; `threshold` is the minimum similarity of two tracks of one person, None if that of the
-    recognizer is unknown: then there are no persons.
+    `store` is the setting `identity.store`. `threshold` is the minimum similarity of two tracks of one person; None if
+    the recognizer has no known threshold, in which case there are no persons.
     """
 
     store: str = "none"
@@ -81,25 +84,25 @@ class IdentityInfo:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """Properties of a whole run; written into the manifest, the summary and the records."""
+    """Properties of a whole run, which are written to the manifest, the summary and the records."""
 
     config: Mapping[str, Any]
     """The whole configuration, redacted."""
     measure_set: tuple[str, ...]
     absent_measures: Mapping[str, str]
-    """Measures of the preset that are not in the run's set, with the reason (a status)."""
+    """Measures of the preset that are not in `measure_set`, with the reason (a status)."""
     calibration_id: str
     weights: tuple[Mapping[str, Any], ...]
     versions: Mapping[str, str]
     identity: IdentityInfo = IdentityInfo()
     device: str = ""
-    """Where the networks ran, and why."""
+    """The device on which the networks ran, and why it was chosen."""
     calibration: Mapping[str, Any] = field(default_factory=dict)
-    """Mapping of raw values to scalars: `Calibration.summary()`; sufficient to judge stored evidence again."""
+    """`Calibration.summary()`: the mappings of raw values to scalars, sufficient to evaluate stored evidence again."""
 
 
 def source_record(result: SourceResult) -> Record:
-    """The contents of source.json, and without `timing` an entry of `sources` in summary.json."""
+    """The contents of source.json; without `schema` and `timing` also an entry of `sources` in summary.json."""
     return {
         "schema": SCHEMA,
         "source": redact_url(result.source.location),
@@ -134,10 +137,10 @@ def summary_record(
     complete: bool = True,
     persons: int | None = None,
 ) -> Record:
-    """The contents of summary.json; `sources` are `source_record`s in the order of the file.
+    """The contents of summary.json; `sources` are `source_record`s, in the order of the file.
 
-    `complete` is false when the run stopped before all of its inputs were processed; `persons` is None if tracks were
-    not merged into persons. Keys:
+    `complete` is false if the run stopped before all of its inputs were processed. `persons` is None if tracks were not
+    merged into persons. The keys are:
 
         schema, complete, totals {sources {STATUS: n}, frames, ..., kept, persons | null, rejected {reason: faces}},
         sources [source_record without schema and timing], measure_set, absent_measures {NAME: status},
@@ -155,7 +158,7 @@ def summary_record(
             times[source["source_id"]] = source["timing"]
         statuses[source["status"]] = statuses.get(source["status"], 0) + 1
         for key in TOTALS:
-            # Written by an earlier version: every frame was decoded.
+            # A record of an earlier version has no `frames_decoded`: that version decoded every frame.
             totals[key] += source["frames"] if key == "frames_decoded" and key not in source else source[key]
         for reason, count in source["rejected"].items():
             rejected[reason] = rejected.get(reason, 0) + count
@@ -177,7 +180,7 @@ def summary_record(
 
 
 def counts(counts: Mapping[str, int]) -> dict[str, int]:
-    """Counts by name, sorted."""
+    """The counts as integers, sorted by name."""
     return {name: int(counts[name]) for name in sorted(counts)}
 
 

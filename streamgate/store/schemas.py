@@ -1,9 +1,15 @@
-"""Shapes of the records in an output folder, against which a reader validates every object.
+"""Shapes of the records in an output folder. Every object is validated against its shape when it is read.
 
-A shape is a set of types for a plain value, a range for an integer in it, a pattern for a text that matches it,
-`{key: shape}` for an object (`str` as key means all other keys), `[shape]` for a list of any length, `[shape, shape]`
-for a list of two, `(shape,)` for a value that may be null, and `(shape, None)` for one that may also be missing.
-Additional keys are allowed.
+A shape is one of these:
+
+    {type, ...}         a plain value of one of these types
+    range               an integer in the range
+    pattern             a text that matches the pattern
+    {key: shape, ...}   an object; `str` as a key stands for all other keys, and additional keys are allowed
+    [shape]             a list of any length
+    [shape, shape]      a list of two items
+    (shape,)            a value of that shape, or null
+    (shape, None)       a value of that shape, null, or a missing key
 """
 
 from __future__ import annotations
@@ -24,7 +30,7 @@ _MISSING = object()
 
 _COUNT = range(2**53)
 _NAME = re.compile(r"(?!\.\.?(/|$))[^/\0]+(/(?!\.\.?(/|$))[^/\0]+)*")
-"""A file name relative to OUT that does not lead out of it."""
+"""A file name relative to OUT that does not lead out of OUT."""
 _COUNTS = {str: _COUNT}
 _GATE = {"passed": _BOOLEAN, "reasons": [_TEXT]}
 _MEASURES = {str: {"raw": _NUMBER_OR_NULL, "scalar": _NUMBER_OR_NULL, "status": _TEXT}}
@@ -103,7 +109,7 @@ COMMIT: Schema = {"source_id": _TEXT, "files": [_TEXT]}
 
 
 def mismatch(value: Any, shape: Schema) -> str | None:
-    """The first difference between `value` and `shape`, as a text that starts with the key; None if it conforms."""
+    """The first difference between `value` and `shape`, as a text that starts with the key; None if there is none."""
     kind = type(shape)
     if kind is tuple:
         return None if value is None or (value is _MISSING and len(shape) > 1) else mismatch(value, shape[0])

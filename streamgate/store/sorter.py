@@ -1,4 +1,4 @@
-"""Sorting of keyed bytes in bounded memory."""
+"""Sorts byte strings by key in limited memory."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _MEMORY_LIMIT = 2 << 20
 class KeyedSorter:
     """Collects records or events in any order and returns them sorted by key.
 
-    The bytes are held in memory up to 2 MiB, then in an unnamed temporary file in `folder` (by default the system's);
-    for each item only its key and offset stay in memory. Every method may raise OSError. For one thread at a time.
+    Up to 2 MiB of data are held in memory; larger data is held in an unnamed temporary file in `folder` (by default the
+    system's temporary folder). The keys are always in memory. Every method may raise OSError. Not thread-safe.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -34,12 +34,12 @@ class KeyedSorter:
         self._end += len(data)
 
     def in_order(self) -> Iterator[bytes]:
-        """All items by ascending key, read one by one."""
+        """Yield all items by ascending key; each is read when it is needed."""
         for _, start, length in sorted(self._index):
             self._file.seek(start)
             yield self._file.read(length)
 
     def close(self) -> None:
-        """Release memory and the file; closing twice is fine."""
+        """Release the memory and the file. Closing twice is allowed."""
         self._index.clear()
         self._file.close()

@@ -1,8 +1,8 @@
-"""Replaces the contents of committed sources (tuning), without losing anything if it fails midway.
+"""Replaces the contents of committed sources during tuning. If that is interrupted, nothing is lost.
 
 OUT/.streamgate/tune/new/<source_id>/    complete new folders
-OUT/.streamgate/tune/ready.json          written when all of them are complete: from here on the tuning is committed,
-                                         and if interrupted it is completed later (`finish`)
+OUT/.streamgate/tune/ready.json          written when all new folders are complete. From then on the tuning is
+                                         committed; if it is interrupted, `finish` completes it later
 OUT/.streamgate/tune/old/<source_id>/    the replaced folders, removed at the end
 """
 
@@ -34,23 +34,23 @@ class Staging:
         self._old = self._folder / "old"
 
     def begin(self) -> None:
-        """Start with an empty staging area; an earlier, incomplete tuning is discarded."""
+        """Create an empty staging area, and discard an earlier, incomplete tuning."""
         with files.sink_errors(self._folder):
             files.remove_tree(self._out, _TUNE)
             files.make_folder(self._out, f"{_TUNE}/new")
 
     def folder(self, source_id: str) -> Path:
-        """An empty folder for the new contents of a source."""
+        """Create an empty folder for the new contents of a source."""
         folder = self.new / source_id
         with files.sink_errors(folder):
             folder.mkdir()
         return folder
 
     def commit(self, record: Mapping[str, Any], names: Mapping[str, list[str]]) -> None:
-        """Commit the contents of `new`, which are complete; `names` are the files of each source.
+        """Commit the contents of `new`, which must be complete; `names` are the files of each source.
 
-        `record` has what `finish` needs in addition: `run`, the new run record of the manifest, and any other keys
-        that the caller of `finish` wants returned.
+        `record` must contain `run`, the new run record of the manifest. It may contain other keys for the caller of
+        `finish`, which returns the record.
         """
         with files.sink_errors(self._folder):
             files.sync_tree(self.new)
@@ -58,20 +58,20 @@ class Staging:
             files.write_text(self._out, f"{_TUNE}/{_READY}", dumps(ready))
 
     def pending(self) -> bool:
-        """Whether there is a committed tuning to be finished."""
+        """Whether there is a committed tuning that must be finished."""
         return (self._folder / _READY).is_file()
 
     def finish(self, manifest: Manifest) -> Record:
-        """Put the committed contents in place, as far as this has not been done yet, and write the manifest.
+        """Move the committed contents that are not in place yet to their final folders, and write the manifest.
 
-        Returns the record of `commit`.
+        Returns the record that was given to `commit`.
         """
         ready = self._ready()
         with files.sink_errors(self._out):
             for name in ("new", "old"):
                 files.make_folder(self._out, f"{_TUNE}/{name}")
             manifest.run = ready["run"]
-            # Both sets of names are listed for now, so that --overwrite knows all files that a crash may leave.
+            # List both the old and the new files until all are moved, so that none is unlisted after a crash.
             before = {key: manifest.sources.get(key, ()) for key in ready["sources"]}
             for key, names in ready["sources"].items():
                 manifest.sources[key] = tuple(sorted({*before[key], *names}))
@@ -84,7 +84,7 @@ class Staging:
         return ready
 
     def clean(self) -> None:
-        """Remove the staging area, once everything is in place and derived."""
+        """Remove the staging area, after all folders are in place and all derived files are written."""
         with files.sink_errors(self._folder):
             with suppress(FileNotFoundError):
                 (self._folder / _READY).unlink()
@@ -93,7 +93,7 @@ class Staging:
     def _swap(self, source_id: str, listed: set[str]) -> None:
         new, final, old = self.new / source_id, self._out / source_id, self._old / source_id
         if not new.is_dir():
-            return  # done before a crash
+            return  # already moved before a crash
         if final.exists() and not old.exists():
             _keep_strangers(self._out, source_id, new, listed)
             files.rename_folder(self._out, source_id, f"{_TUNE}/old/{source_id}")
@@ -111,7 +111,7 @@ class Staging:
 
 
 def _keep_strangers(out: Path, source_id: str, new: Path, listed: set[str]) -> None:
-    """Keep files that others put into a source's folder."""
+    """Link files that are not in `listed` (created by other programs) from the folder of a source to its new folder."""
     folder = out / source_id
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

@@ -1,4 +1,4 @@
-"""Minimum-cost matching of a small rectangular cost matrix."""
+"""Finds the minimum-cost matching for a small, rectangular cost matrix."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from streamgate.frames import Array
 
 
 def assign(cost: Array) -> list[tuple[int, int]]:
-    """Match rows to columns at minimum total cost, each used at most once; returns min(rows, columns) pairs.
+    """Match rows to columns at minimum total cost. Each is used at most once; returns min(rows, columns) pairs.
 
-    Shortest augmenting paths with potentials (Jonker and Volgenant 1987), O(n^2 m). Ties go to the lower index, so the
-    result depends only on `cost` (rows, columns), which must be finite.
+    The method is shortest augmenting paths with potentials (Jonker and Volgenant 1987), in O(n^2 m). Ties go to the
+    lower index, so the result depends only on `cost` (rows, columns), whose values must be finite.
     """
     rows, columns = cost.shape
     if rows == 0 or columns == 0:
         return []
     if rows > columns:
         return sorted((row, column) for column, row in assign(cost.T))
-    # Column 0 and row 0 are virtual, the usual trick to give augmenting paths a start.
+    # Row 0 and column 0 are virtual; each augmenting path starts there.
     row_price = np.zeros(rows + 1)
     column_price = np.zeros(columns + 1)
     row_of = np.zeros(columns + 1, dtype=int)

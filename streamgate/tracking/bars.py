@@ -1,4 +1,4 @@
-"""Black bars: letterbox and pillarbox bars are not part of the picture."""
+"""Detects black letterbox and pillarbox bars, which are not part of the picture."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ import numpy as np
 from streamgate.frames import Array, Frame
 
 SPAN_S = 1.0
-"""Bars of a shot are detected in its first second: what is black in all samples of it."""
+"""Bars are detected in the first second of a shot: a line belongs to a bar if it is black in all samples."""
 _SAMPLES = 4
 _BLACK = 26
 """Highest luma of a bar's brightest pixels, including coding noise and ringing."""
 _SPREAD = 4.0
-"""Highest standard deviation of luma along a line of a bar; a dark wall or a night sky has more or no straight edge."""
+"""Highest standard deviation of luma along a line of a bar. A dark wall or a night sky exceeds it, or has no straight
+edge."""
 _STEP = 14.0
 """Minimum difference in mean luma between a bar and the brighter picture next to it."""
 _MOST = 0.4
-"""Largest share of a side that one bar may take."""
+"""Largest share of the height or width of a frame that one bar may cover."""
 _LEAST = 2
-"""Minimum number of lines of a bar, since codecs leave a dark line or two at the edge."""
+"""Minimum number of lines of a bar, because codecs leave one or two dark lines at the edge of a picture."""
 _EVERY = 4
-"""Every n-th pixel of a line is examined."""
+"""Distance in pixels between the examined pixels of a line."""
 
 
 class BarDetector:
@@ -31,7 +32,7 @@ class BarDetector:
         self._began = self._next = -np.inf
 
     def shown(self, frame: Frame, *, new_shot: bool) -> Array:
-        """The part of an upright frame inside the bars, [x1, y1, x2, y2] in its pixels; the whole frame without bars.
+        """The part of an upright frame inside the bars, [x1, y1, x2, y2] in pixels; the whole frame if it has none.
 
         Call once per frame, in order.
         """
@@ -41,7 +42,7 @@ class BarDetector:
         if now >= self._next and now <= self._began + SPAN_S:
             found = _without_bars(frame)
             if self._shown is not None:
-                # Bars are constant, so the smallest one seen counts.
+                # The size of a bar does not change within a shot, so the smallest detected size is right.
                 found = np.concatenate([np.minimum(found[:2], self._shown[:2]), np.maximum(found[2:], self._shown[2:])])
             self._shown = found
             self._next = now + SPAN_S / _SAMPLES
@@ -65,7 +66,7 @@ def _ends(lines: Array) -> tuple[int, int]:
 def _black(lines: Array) -> int:
     most = int(_MOST * len(lines))
     count = 0
-    # In blocks: in most pictures the first line is already not black.
+    # Examine a block of lines at a time: in most pictures even the first line is not black.
     while count < most:
         block = lines[count : count + 16]
         dark = (np.percentile(block, 99, axis=1) <= _BLACK) & (block.std(axis=1) <= _SPREAD)
@@ -76,6 +77,6 @@ def _black(lines: Array) -> int:
     if not _LEAST <= count < most:
         return 0
     bar = float(lines[max(0, count - 4) : count].mean())
-    # One or two lines at the border are a mixture of both.
+    # Skip two lines at the border, where bar and picture are mixed.
     beside = float(lines[count + 2 : count + 6].mean())
     return count if beside - bar >= _STEP else 0

@@ -1,4 +1,4 @@
-"""Cuts: where one shot ends and another begins, unless the first one returns at once. A track never crosses a cut."""
+"""Detects cuts between shots, except when the earlier shot returns at once. A track never crosses a cut."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from streamgate.frames import Array, Frame
 
 GRID = (32, 18)
 RETURN_S = 0.3
-"""Seconds after a cut within which the previous shot may return, as after a flash or a few frames of something else."""
+"""Seconds after a cut within which the previous shot may return, for example after a flash or an inserted picture."""
 _LONG_GAP_S = 0.3
-"""Seconds between two frames from which the usual motion says nothing about their difference."""
+"""If two frames are at least this many seconds apart, the usual motion does not explain their difference."""
 _SAME_PICTURE = 0.9
-"""Correlation of two grids from which they show the same picture under more or less light."""
+"""Correlation of two grids from which they show the same picture in brighter or dimmer light."""
 _ALIKE = 0.5
-"""A frame shows the previous shot if its difference is below this share of a cut's difference."""
+"""A frame shows the previous shot if its difference from that shot is below this share of `advanced.cut_difference`."""
 
 
 class Change(Enum):
@@ -49,23 +49,24 @@ class CutDetector:
     so neither a fade nor a light that is switched off is a cut. A cut must also stand out from the motion of the last
     second, so a shaking camera is not a cut either.
 
-    Decoding may leave out frames. A cut is one change between two frames of the video; where frames between them are
-    missing, the usual motion of these intervals is not part of it, so a fast pan over fewer frames is not a cut.
+    Decoding may leave out frames. A cut is a change between two consecutive frames of the video. So the usual motion
+    during the frames that were left out is subtracted from the difference, and a fast pan is not a cut.
     """
 
     def __init__(self, config: AdvancedConfig) -> None:
         self._config = config
         self.grid: Array | None = None
-        """The grid of the last frame, see `grid_of`."""
+        """The grid of the last frame (see `grid_of`)."""
         self._recent: deque[tuple[float, float]] = deque()
-        """Times and differences per frame interval."""
+        """Time and difference per frame interval, of the frames of the last second."""
         self._last_pts = 0.0
         self._left: _LastShot | None = None
 
     def look(self, frame: Frame, following: Callable[[], Frame | None] | None = None) -> Change:
         """How `frame` relates to the previous one. Call once per frame, in order.
 
-        `following` returns the next frame; it is called only in doubt, where frames before `frame` were not decoded.
+        `following` returns the next frame. It is called only if frames before `frame` were not decoded and the
+        difference looks like a cut.
         """
         now = grid_of(frame)
         before, self.grid = self.grid, now
@@ -93,14 +94,14 @@ class CutDetector:
         return Change.NONE
 
     def _is_cut(self, difference: float, missing: int, motion: float, usual: float) -> bool:
-        """Whether a difference is that of a cut, without `motion` in each of the `missing` frame intervals."""
+        """Whether a difference is large enough for a cut, after subtracting `motion` for each `missing` frame."""
         sudden = difference - missing * motion
         return sudden >= self._config.cut_difference and sudden >= self._config.cut_ratio * usual
 
     def _moves_on(
         self, before: Array, frame: Frame, difference: float, missing: int, following: Frame | None
     ) -> bool:
-        """Whether the motion after `frame` explains its difference: the beginning of a pan, for example."""
+        """Whether the motion after `frame` explains its difference, for example at the beginning of a pan."""
         if following is None or following.unrelated or self.grid is None:
             return False
         after = grid_of(following)
@@ -127,24 +128,24 @@ class CutDetector:
 
 
 def _missing(last_pts: float, frame: Frame) -> int:
-    """Number of frames of the video between the last decoded one and `frame`; 0 if these are far apart."""
+    """Number of frames that were left out between the last decoded frame and `frame`; 0 if these are far apart."""
     return frame.left_out if frame.pts_seconds - last_pts < _LONG_GAP_S else 0
 
 
 def grid_of(frame: Frame) -> Array:
-    """The frame's luma as a grid, float32 (18, 32), 0..1; only a fraction of its pixels is read."""
+    """The luma of the frame as a coarse grid, float32 (18, 32), 0..1. Only a fraction of the pixels is read."""
     samples = frame.luma_samples(3 * GRID[0], 2 * GRID[1])
     return cv2.resize(samples, GRID, interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
 
 
 def grid_difference(before: Array, now: Array) -> float:
-    """Mean absolute difference of two grids over their mean contrast; about 1 for unrelated pictures.
+    """Mean absolute difference of two grids, divided by their mean contrast; about 1 for unrelated pictures.
 
-    On the labelled clips cuts reach 0.69 and more; a passer-by who fills half the picture within one frame gives 0.55.
+    On the labelled clips, cuts give 0.69 and more; a passer-by who fills half the picture within one frame gives 0.55.
     """
     change = now - before
     contrast = (_deviation(before) + _deviation(now)) / 2
-    # OpenCV and np.partition instead of np.std, np.median and np.mean for speed: this runs on every frame.
+    # Runs on every frame, so it uses OpenCV and np.partition, which are faster than np.std, np.median and np.mean.
     middle = change.size // 2
     parts = np.partition(change, (middle - 1, middle), axis=None)
     median = float(parts[middle - 1] + parts[middle]) / 2

@@ -1,4 +1,4 @@
-"""Prediction of face positions: a constant-velocity Kalman filter over time, not over frames."""
+"""Predicts face positions with a constant-velocity Kalman filter, whose steps are in seconds, not frames."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ ACCELERATION = 3.0
 JITTER = 0.04
 """Jitter of a detected box in face widths (one sigma)."""
 DAMPING_S = 0.6
-"""Time constant in seconds with which velocity decays: heads do not keep moving in one direction."""
+"""Time constant in seconds with which velocity decays, because heads do not keep moving in one direction."""
 
 
 class BoxMotion:
-    """Filters centre and size of a box; the four coordinates are independent and share one covariance.
+    """Filters the centre and the size of a box, as four independent coordinates.
 
-    They can share it because their noise scales equally with the face. So the covariance is a single 2x2 matrix in
-    units of the face's width.
+    The noise of all four is proportional to the size of the face. So they share one covariance, a 2x2 matrix in units
+    of the face width.
     """
 
     def __init__(self, box: Array, pts_seconds: float) -> None:
@@ -29,15 +29,15 @@ class BoxMotion:
 
     @property
     def speed(self) -> float:
-        """Speed of the centre, in face widths per second."""
+        """Speed of the centre of the box, in face widths per second."""
         return float(np.hypot(*self._velocity[:2]) / max(self._position[2], 1.0))
 
     def predict(self, pts_seconds: float) -> Array:
-        """The box [x1, y1, x2, y2] expected at `pts_seconds`; does not change the state."""
+        """The box [x1, y1, x2, y2] expected at `pts_seconds`. Does not change the state of the filter."""
         return _to_box(self._position + self._velocity * _travel(pts_seconds - self._pts))
 
     def update(self, box: Array, pts_seconds: float) -> None:
-        """Update with the box detected at `pts_seconds`, which must not be earlier than the last update."""
+        """Update the filter with the box detected at `pts_seconds`, which must not be earlier than the last update."""
         dt = max(pts_seconds - self._pts, 0.0)
         move = np.array([[1.0, _travel(dt)], [0.0, float(np.exp(-dt / DAMPING_S))]])
         noise = ACCELERATION**2 * np.array([[dt**4 / 4, dt**3 / 2], [dt**3 / 2, dt**2]])
@@ -53,7 +53,7 @@ class BoxMotion:
 
 
 def _travel(dt: float) -> float:
-    """Seconds at full velocity that cover the same distance as `dt` seconds of decaying velocity."""
+    """Duration in seconds at constant velocity that covers the same distance as `dt` seconds of decaying velocity."""
     return DAMPING_S * (1.0 - float(np.exp(-max(dt, 0.0) / DAMPING_S)))
 
 

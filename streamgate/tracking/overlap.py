@@ -17,13 +17,16 @@ def iou(first: Array, second: Array) -> Array:
 
 
 def grown(boxes: Array, share: float) -> Array:
-    """Boxes (N, 4) with `share` of their width and height added on every side."""
+    """Boxes (N, 4), each enlarged on every side by `share` of its width or height."""
     margin = (boxes[:, 2:] - boxes[:, :2]) * share
     return np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1)
 
 
 def square(box: Array, margin: float) -> Array:
-    """The square around the centre of a box (4,): its longer side, plus `margin` times that on every side."""
+    """The square with the same centre as a box (4,), whose side is the longer side of the box plus two margins.
+
+    `margin` is relative to the longer side.
+    """
     centre = (box[:2] + box[2:]) / 2
     half = (0.5 + margin) * float(max(box[2] - box[0], box[3] - box[1]))
     return np.concatenate([centre - half, centre + half])

@@ -1,7 +1,7 @@
-"""From detections to tracks: two-stage association with a motion model (after ByteTrack, Zhang et al. 2022).
+"""Links detections to tracks by two-stage association with a motion model (after ByteTrack, Zhang et al. 2022).
 
-Strong detections are matched to all tracks first; weak ones may then only continue a track that was seen
-recently. So a face that turns away or blurs keeps its identity, and noise does not start new tracks.
+Detections with high scores are matched to all tracks first. Those with low scores are then matched only to tracks that
+were seen recently. So a face that turns away or blurs keeps its track, and noise does not start new tracks.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from streamgate.tracking.motion import BoxMotion
 from streamgate.tracking.overlap import grown, iou
 
 GROWTH = 0.25
-"""Share by which boxes are enlarged before the first stage, so that a small fast face still overlaps itself."""
+"""Share by which boxes are enlarged before the first stage, so that a small, fast face overlaps its earlier box."""
 GROWTH_NEWBORN = 0.8
-"""The same for a track with a single detection, whose velocity is not known yet."""
+"""Like `GROWTH`, for a track with a single detection, whose velocity is not known yet."""
 LOST_WEAK_S = 0.45
-"""A track that was not seen for this many seconds no longer takes weak detections."""
+"""A track that was not seen for more than this many seconds is not matched to detections with low scores."""
 SIZE_RATIO = 1.7
 """Largest ratio of a face's heights in two consecutive detections."""
 
@@ -40,14 +40,14 @@ class Track:
     """The latest detection."""
     detections: int = 1
     missed: int = 0
-    """Consecutive detection rounds in which it was not seen."""
+    """Number of consecutive detection rounds in which the face was not seen."""
     confident: bool = field(default=False)
-    """It has been seen often enough not to be noise."""
+    """Whether the face has been seen often enough not to be noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrackerUpdate:
-    """The result of one detection round: tracks that were seen, with their faces; new tracks; lost tracks."""
+    """The result of one detection round: tracks that were seen (with their faces), new tracks, and lost tracks."""
 
     seen: list[tuple[Track, Face]]
     born: list[Track]
@@ -65,13 +65,13 @@ class Tracker:
 
     @property
     def tracks(self) -> Sequence[Track]:
-        """Active tracks, including those unseen for less than `max_gap_s`, by birth."""
+        """Active tracks, ordered by their first frame. Includes those that were not seen for up to `max_gap_s`."""
         return self._tracks
 
     def update(self, pts_seconds: float, faces: Sequence[Face]) -> TrackerUpdate:
-        """Update with all detections (score >= low_score) of the frame at `pts_seconds`."""
+        """Update the tracks with all detections (score >= low_score) of the frame at `pts_seconds`."""
         config = self._config
-        # If the frame interval exceeds the longest gap, one round must still have a chance to find the face again.
+        # `missed`: even if the frame interval exceeds `max_gap_s`, a track is only lost after a round without its face.
         lost = [track for track in self._tracks if track.missed and pts_seconds - track.last_pts > self._max_gap_s]
         self._tracks = [track for track in self._tracks if track not in lost]
         strong = [face for face in faces if face.score >= config.high_score]
@@ -96,18 +96,18 @@ class Tracker:
         return TrackerUpdate(sorted(seen, key=lambda pair: pair[0].track_id), born, lost)
 
     def expire(self, born_before: float) -> list[Track]:
-        """End the tracks first seen before `born_before` (pts seconds); returns them by birth."""
+        """End the tracks first seen before `born_before` (pts seconds). Returns them ordered by their first frame."""
         ended = [track for track in self._tracks if track.first_pts < born_before]
         self._tracks = [track for track in self._tracks if track.first_pts >= born_before]
         return ended
 
     def flush(self) -> list[Track]:
-        """End all tracks, at a cut or at the end; returns them by birth."""
+        """End all tracks, at a cut or at the end. Returns them ordered by their first frame."""
         ended, self._tracks = self._tracks, []
         return ended
 
     def restore(self, tracks: Sequence[Track]) -> None:
-        """Continue with tracks that `flush` returned, in place of the current ones."""
+        """Replace the current tracks by tracks that `flush` returned."""
         self._tracks = list(tracks)
 
     def _start(self, pts_seconds: float, face: Face) -> Track:
@@ -125,7 +125,7 @@ class Tracker:
     def _match(
         self, pts_seconds: float, tracks: list[Track], faces: list[Face], min_iou: float, growth: float
     ) -> tuple[list[tuple[Track, Face]], list[Track], list[Face]]:
-        """Matched pairs, unmatched tracks, unmatched faces."""
+        """Match tracks to faces. Returns the matched pairs, the unmatched tracks and the unmatched faces."""
         if not tracks or not faces:
             return [], list(tracks), list(faces)
         predicted = np.stack([track.motion.predict(pts_seconds) for track in tracks])
@@ -137,7 +137,7 @@ class Tracker:
             iou(grown(predicted, growth), grown(boxes, growth)),
         )
         allowed = (overlap >= min_iou) & _similar_size(predicted, boxes)
-        # A pair that is not allowed must never be better than leaving both unmatched.
+        # The cost of a pair that is not allowed must exceed that of leaving both unmatched.
         cost = np.where(allowed, 1.0 - overlap, 10.0)
         pairs = [(row, column) for row, column in assign(cost) if allowed[row, column]]
         taken_tracks = {row for row, _ in pairs}
@@ -150,6 +150,9 @@ class Tracker:
 
 
 def _similar_size(first: Array, second: Array) -> Array:
-    """(N, 4), (M, 4) -> (N, M) bool: heights within SIZE_RATIO (width changes when a head turns)."""
+    """Whether the heights of each pair of boxes are within `SIZE_RATIO`; (N, 4), (M, 4) -> (N, M) bool.
+
+    Widths are not compared, because they change when a head turns.
+    """
     ratio = (first[:, 3] - first[:, 1])[:, None] / np.maximum((second[:, 3] - second[:, 1])[None, :], 1e-6)
     return (ratio <= SIZE_RATIO) & (ratio >= 1 / SIZE_RATIO)

@@ -1,4 +1,4 @@
-"""Gradual transitions between shots: dissolves, fades and wipes. A track never crosses one."""
+"""Detects gradual transitions between shots: dissolves, fades and wipes. A track never crosses a transition."""
 
 from __future__ import annotations
 
@@ -10,32 +10,34 @@ import numpy as np
 from streamgate.frames import Array
 
 LONGEST_S = 1.5
-"""Longest span that is compared; of a longer transition only a part that changes enough within this span is found."""
+"""Longest span in seconds that is compared. In a longer transition, only a part with enough change within this span is
+detected."""
 _SPANS_S = (0.3, 0.6, 1.0, LONGEST_S)
 _STEP_S = 1 / 16
-"""Minimum interval in seconds between compared frames; closer ones are not compared."""
+"""Minimum interval in seconds between compared frames."""
 _CHANGE = 0.5
-"""Difference of a span's ends from which they may be two shots (relative to contrast, as for cuts)."""
+"""Minimum difference between the ends of a span that may be two shots (relative to contrast, as for cuts)."""
 _DETOUR = 1.35
-"""Largest ratio of the summed changes along a span to the change between its ends: 1 if every sample goes straight from
-its old to its new value. Motion makes samples wander: pans, zooms and people start at 1.2."""
+"""Largest ratio of the sum of the changes along a span to the change between its ends. The ratio is 1 if every sample
+goes straight from its old to its new value. Pans, zooms and moving people, where samples vary, give 1.2 and more."""
 _LEAP = 0.6
 """A single step that makes up more than this share of the change is a cut."""
 _BLENDED = 0.13
-"""Largest mean distance of the frames in between from a mixture of the ends, over the change: up to 0.05 in dissolves
-and fades, 0.19 and more in anything else."""
+"""Largest mean distance of the frames in between from a mixture of the ends, relative to the change between the ends.
+It is up to 0.05 in dissolves and fades, and 0.19 and more in other spans."""
 _WIPE_CHANGE, _WIPE_DETOUR, _WIPED = 0.6, 1.15, 0.07
 """The corresponding limits for wipes, in which most samples belong entirely to one shot or to the other."""
 _SAME_SCENE = 0.75
-"""Correlation of the ends from which only the light changed, not the shot."""
+"""If the correlation of the ends is at least this, only the light has changed, not the shot."""
 _EMPTY = 0.015
-"""Contrast below which a picture shows nothing, as between two fades; even a dark scene has more."""
+"""Contrast below which a picture is empty, as between two fades; even a dark scene has more contrast."""
 _MARGIN = 0.05
-"""Share of the change within which a frame still belongs to the one shot, or already to the other."""
+"""A frame is inside a transition if more than this share of the change is done and more than this share is to come."""
 _CORE = 0.2
-"""Share of the change within which most of the change is still to come, or over."""
+"""A frame is in the core of a transition if more than this share is done and more than this share is to come."""
 _SETTLED_S, _SETTLED = 0.4, 0.1
-"""If the picture differs from a frame by no more than this after so many seconds, the frame is not in a transition."""
+"""If the picture differs from a frame by at most `_SETTLED` after `_SETTLED_S` seconds, the frame is not in a
+transition."""
 
 
 @dataclass(slots=True)
@@ -51,8 +53,8 @@ class _GridSample:
 class TransitionDetector:
     """Decides for each frame whether it is inside a gradual transition, with a delay of up to 1.5 s.
 
-    Compares grids of luma (`cuts.grid_of`), in order. Dissolves and fades mix two pictures, so every sample goes
-    straight from its old to its new value, all by the same share; in a wipe each sample has one value or the other.
+    It compares grids of luma (`cuts.grid_of`). Dissolves and fades mix two pictures, so all samples go straight from
+    their old to their new values, at the same rate. In a wipe, each sample has either its old or its new value.
     """
 
     def __init__(self) -> None:
@@ -60,10 +62,10 @@ class TransitionDetector:
         self._waiting: list[_GridSample] = []
 
     def add(self, pts_seconds: float, grid: Array, *, new_shot: bool = False) -> list[bool]:
-        """Add the next frame; `new_shot` says that it follows a cut.
+        """Add the next frame; `new_shot` says whether it follows a cut.
 
-        Returns whether each newly settled frame is inside a transition, in order, starting with the first frame that
-        was not returned before.
+        Returns one value for each frame about which a decision is now possible, in order: whether it is inside a
+        transition. The first value is for the first frame that had no value so far.
         """
         settled = self.finish() if new_shot else []
         seen = _GridSample(pts_seconds, grid, float(cv2.meanStdDev(grid)[1][0, 0]))
@@ -75,11 +77,11 @@ class TransitionDetector:
         return settled
 
     def release(self) -> list[bool]:
-        """The same for the oldest frame although it is not settled; empty if no frame waits."""
+        """Decide about the oldest frame without later frames, and return its value; empty if there is none."""
         return [self._waiting.pop(0).inside] if self._waiting else []
 
     def finish(self) -> list[bool]:
-        """End the shot: like `add`, for all remaining frames."""
+        """End the shot, and return the values of all remaining frames, as `add` does."""
         settled = [seen.inside for seen in self._waiting]
         self._waiting, self._compared = [], []
         return settled
@@ -106,7 +108,7 @@ class TransitionDetector:
             self._mark(compared[first], compared[first + 1 : -1], now)
 
     def _mark(self, start: _GridSample, between: list[_GridSample], end: _GridSample) -> None:
-        """Mark the frames between `start` and `end` if these are connected by a transition."""
+        """Mark the frames between `start` and `end` that are inside a transition, if there is one."""
         steps = [seen.step for seen in (*between, end)]
         way, size = sum(steps), _distance(start.grid, end.grid)
         if way > _DETOUR * size or max(steps) > _LEAP * size or _difference(start, end) < _CHANGE:
@@ -123,14 +125,14 @@ class TransitionDetector:
         inside = [index for index, part in enumerate(share.tolist()) if _MARGIN < part < 1 - _MARGIN]
         if not inside:
             return
-        # Only the core of the change is evidence: before and after it people may have moved.
+        # Compare only the ends of the core: before and after it, people may have moved.
         core = [index for index in inside if _CORE < share[index] < 1 - _CORE] or inside
         before, after = [start, *between][core[0]], [*between, end][core[-1] + 1]
         if min(start.contrast, end.contrast) >= _EMPTY and _correlation(before, after) >= _SAME_SCENE:
             return
         first, last = between[inside[0]].pts_seconds, between[inside[-1]].pts_seconds
         for seen in self._waiting:
-            # Includes frames between the compared ones.
+            # `_waiting` also contains the frames between the compared ones.
             if first - _STEP_S < seen.pts_seconds < last + _STEP_S:
                 seen.inside = True
 
@@ -143,7 +145,7 @@ def _correlation(before: _GridSample, after: _GridSample) -> float:
 
 
 def _distance(first: Array, second: Array) -> float:
-    """Mean absolute difference; computed with OpenCV because it runs many times per second."""
+    """Mean absolute difference of two grids, computed with OpenCV because it runs many times per second."""
     return cv2.norm(first, second, cv2.NORM_L1) / first.size
 
 

@@ -1,8 +1,9 @@
 """Fits weights and mappings of measures to labelled faces.
 
-The quality is computed as in a run: log quality = sum of weight * log scalar over the sum of weights, scalar = 100 *
-sigmoid. So a lower measure never increases the quality, and the fitted values form a preset. There are few parameters
-(one weight per measure, and x0 and w of the mappings that a preset may set), regularised towards their initial values.
+The quality is computed as in a run: log quality is the sum of weight * log scalar, divided by the sum of weights, and
+each scalar is 100 * sigmoid. So a lower scalar never increases the quality, and the fitted values can be used as a
+preset. There are few parameters: one weight per measure, and x0 and w of each mapping that a preset may set. They are
+regularised towards their initial values.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from streamgate.frames import Array
 from streamgate.labels import BAD, GOOD, USABLE
 
 _ACROSS = 0.3
-"""Weight of pairs of a good and a bad face from different tracks, relative to pairs within a track."""
+"""Total weight of the pairs of a good and a bad face from different tracks, relative to the pairs within tracks."""
 _ACROSS_PAIRS = 20_000
 RIDGE = 0.2
 _SHARPNESS = 1.5
@@ -28,14 +29,15 @@ _FURTHEST = 2.0
 
 @dataclass(frozen=True)
 class FitData:
-    """Labelled faces.
+    """N labelled faces with K measures each.
 
     Attributes:
-        values: float (N, K): the input of each measure's mapping (`MeasureSpec.compared`), transformed so that larger
-            is better: the raw value, its negative if lower is better, or minus its absolute value if near zero is best.
-        grades: int (N,): GOOD, USABLE or BAD.
-        tracks, clips: (N,): the track and clip of each face.
-        barred: bool (N,): faces rejected by a limit that is not fitted (too small, a damaged picture).
+        values: float (N, K), the input of each measure's mapping (`MeasureSpec.compared`), transformed so that larger
+            is better. This is the raw value, its negative if lower is better, or its negative absolute value if near
+            zero is best.
+        grades: int (N,), GOOD, USABLE or BAD.
+        tracks, clips: (N,), the track and the clip of each face.
+        barred: bool (N,), whether a limit that is not fitted rejects the face (too small, a damaged picture).
     """
 
     values: Array
@@ -45,13 +47,13 @@ class FitData:
     barred: Array
 
     def of(self, rows: Array) -> FitData:
-        """The faces in `rows` (indexes or a mask)."""
+        """The faces selected by `rows` (indexes or a mask)."""
         return FitData(*(part[rows] for part in (self.values, self.grades, self.tracks, self.clips, self.barred)))
 
 
 @dataclass(frozen=True)
 class Fusion:
-    """The settings of K measures in a preset: float (K,) each. `movable` marks those whose x0 and w may be fitted."""
+    """The settings of K measures in a preset, (K,) each. `movable` marks measures whose x0 and w may be fitted."""
 
     weight: Array
     x0: Array
@@ -59,20 +61,20 @@ class Fusion:
     movable: Array
 
     def log_quality(self, values: Array) -> Array:
-        """Logarithm of quality / 100, float (N,)."""
+        """The logarithm of quality / 100 of each face, float (N,)."""
         scalars = -np.logaddexp(0.0, -(values - self.x0) / self.w)
         return np.maximum(scalars, np.log(0.01)) @ self.weight / self.weight.sum()
 
 
 def fit(judged: FitData, start: Fusion, *, seed: int = 0, ridge: float = RIDGE) -> Fusion:
-    """Fit a fusion that ranks good faces above usable ones and these above bad ones, within and across tracks.
+    """Fit a fusion that ranks good faces above usable faces, and usable faces above bad ones, within and across tracks.
 
-    Projected gradient (Adam) on the logistic loss of pairs; every track has the same weight. Deterministic for a given
-    `seed`. `ridge` is the strength of the regularisation towards `start`.
+    Minimises the logistic loss of pairs of faces with Adam. Every track has the same weight. The result is the same for
+    the same `seed`. `ridge` is the strength of the regularisation towards `start`.
     """
     better, worse, share = _pairs(judged, np.random.default_rng(seed))
     count = len(start.weight)
-    # Logarithms of the weights, then the changes of x0 and w; all 0 at the start.
+    # First the changes of the logarithms of the weights, then the changes of x0 and of w; all are 0 at the start.
     moves = np.zeros(3 * count)
     frozen = np.concatenate([np.zeros(count, bool), ~start.movable, ~start.movable])
     first, second = np.zeros_like(moves), np.zeros_like(moves)
@@ -85,7 +87,7 @@ def fit(judged: FitData, start: Fusion, *, seed: int = 0, ridge: float = RIDGE) 
 
 
 def out_of_clip(judged: FitData, start: Fusion, *, folds: int = 8, seed: int = 0) -> Array:
-    """Log quality of every face from a fit without its clip, float (N,)."""
+    """Log quality of every face, float (N,), each from a fit without the clip of that face."""
     clips = np.random.default_rng(seed).permutation(np.unique(judged.clips))
     fold = {clip: index % folds for index, clip in enumerate(clips)}
     here = np.array([fold[clip] for clip in judged.clips])
@@ -130,7 +132,7 @@ def _slope(values: Array, better: Array, worse: Array, share: Array, start: Fusi
     pull = np.zeros(len(values))
     np.add.at(pull, better, -_SHARPNESS * share * wrong)
     np.add.at(pull, worse, _SHARPNESS * share * wrong)
-    rising = fusion.weight / (1.0 + np.exp(np.clip(scaled, -30.0, 30.0)))  # derivative of the total by `scaled`
+    rising = fusion.weight / (1.0 + np.exp(np.clip(scaled, -30.0, 30.0)))  # derivative of `total` by `scaled`
     _, centre, width = np.split(moves, 3)
     by_weight = (pull @ scalars) * fusion.weight
     by_place = -(pull @ rising) / fusion.w * _FURTHEST * start.w / np.cosh(centre) ** 2
@@ -139,7 +141,7 @@ def _slope(values: Array, better: Array, worse: Array, share: Array, start: Fusi
 
 
 def _pairs(judged: FitData, rng: np.random.Generator) -> tuple[Array, Array, Array]:
-    """(better, worse, weight) of pairs; for each kind of pair the weights have the same sum in every track."""
+    """Pairs of faces as (better, worse, weight). For each kind of pair, the weights have the same sum in all tracks."""
     found: list[tuple[Array, Array, Array]] = []
     for rows in _by_track(judged):
         for high, low, weight in ((GOOD, USABLE, 1.0), (GOOD, BAD, 1.0), (USABLE, BAD, 0.3)):

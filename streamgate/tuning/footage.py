@@ -1,4 +1,4 @@
-"""Reading footage again: finds frames by their time, and fully scores and crops faces in them."""
+"""Reads footage again: finds frames by their time, and fully scores and crops faces in them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from streamgate.weights.catalog import ROLES
 from streamgate.weights.store import resolve
 
 _READ_ON_S = 2.0
-"""Frames at most this far ahead are reached by reading on, later ones by seeking."""
+"""Frames that are at most this many seconds ahead are reached by reading on, later frames by seeking."""
 
 
 class FootageScorer:
@@ -31,7 +31,7 @@ class FootageScorer:
 
     Args:
         folders: additional folders in which to search for sources.
-        models: weights; None for those of the run, found by their sha256.
+        models: the weights to use; if None, the weights of the run are searched for by their sha256.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class FootageScorer:
         device: str = "auto",
     ) -> None:
         self.looked = 0
-        """Number of faces scored."""
+        """Number of faces scored so far."""
         self._tuning = tuning
         self._finder = FootageFinder(out, folders)
         self._models = models
@@ -53,16 +53,16 @@ class FootageScorer:
         self._scorer: FaceScorer | None = None
 
     def open(self, record: Record, sequence_fps: float | None = None) -> Source:
-        """Open the source of `record`; `sequence_fps` is the rate of a folder of pictures that was read as a sequence.
+        """Open the source of `record`. `sequence_fps` is the frame rate if a folder of pictures was read as a sequence.
 
         Raises SourceError if the source is missing or has changed.
         """
         return self._finder.open(record, sequence_fps)
 
     def score(self, source: Source, faces: Iterable[Candidate]) -> None:
-        """Fully score faces, in place; faces that pass get their crop.
+        """Fully score faces in place. Faces that pass the gate get a crop.
 
-        Faces whose frame is not found are unchanged. Raises SourceError if the source cannot be read, WeightsError if
+        A face whose frame is not found is unchanged. Raises SourceError if the source cannot be read, WeightsError if
         the networks of the run are not available.
         """
         scorer = self._opened()
@@ -76,7 +76,7 @@ class FootageScorer:
                 self.looked += 1
 
     def finish(self, source: Source, ended: TrackEnd) -> TrackEnd:
-        """`ended` with all pictures of its shots, encoded as in the run."""
+        """Add all pictures to the shots of `ended`, as in the run."""
         return CropFinalizer(self._opened().context, source).finish(ended)
 
     def close(self) -> None:
@@ -91,14 +91,14 @@ class FootageScorer:
             context = self._engine.context(self._tuning.after, "tune")
             if context.evaluator.calibration_id != self._tuning.evaluator.calibration_id:
                 raise WeightsError(
-                    "the available networks have another calibration than those of the run; give the right --models"
+                    "the available networks have another calibration than those of the run; give other --models"
                 )
             self._scorer = FullScorer(context)
         return self._scorer
 
     def _right_models(self) -> str:
         """The weights that match those of the run. Raises WeightsError."""
-        # Measures that the preset defines have their own files.
+        # Networks of measures that the preset defines are not part of a set of weights.
         weights = [one for one in self._tuning.run.weights if str(one["role"]) in ROLES]
         wanted = {str(one["role"]): str(one["sha256"]) for one in weights}
         tiers = [str(one.get("tier")) for one in weights]
@@ -116,14 +116,14 @@ class FootageScorer:
         )
 
     def _region(self, frame: Frame, candidate: Candidate) -> Picture:
-        """The part of the frame that a run would have kept: a copied square around the face."""
+        """The part of the frame that a run would have copied: a square around the face."""
         config = self._tuning.after
         kept = face_region(candidate.face.box, config.advanced.region_margin, cards_in_use(config), frame.picture)
         return frame.region(kept)
 
 
 def at_their_times(source: Source, faces: Iterable[Candidate]) -> Iterator[tuple[Frame, list[Candidate]]]:
-    """Yield each frame that shows some of `faces` once, in order of time, with these faces."""
+    """Yield each frame that shows any of `faces`, with these faces, in order of time."""
     by_time: dict[float, list[Candidate]] = {}
     for face in faces:
         by_time.setdefault(face.pts_seconds, []).append(face)
@@ -133,7 +133,7 @@ def at_their_times(source: Source, faces: Iterable[Candidate]) -> Iterator[tuple
         with closing(source.frames_from(left[0])) as frames:
             for frame in frames:
                 while left and left[0] < frame.pts_seconds - SAME_TIME_S:
-                    left.pop(0)  # not there
+                    left.pop(0)  # no frame has this time
                 if not left or (found is not None and left[0] - frame.pts_seconds > _READ_ON_S):
                     break
                 if abs(left[0] - frame.pts_seconds) <= SAME_TIME_S:

@@ -1,4 +1,4 @@
-"""Finds labelled faces of one or more runs among their stored faces, with all values that a fit needs."""
+"""Finds the labelled faces among the stored faces of one or more runs, with all values that a fit needs."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def labelled_faces(
     device: str = "auto",
     report: Report = lambda words: None,
 ) -> tuple[Tuning, list[MeasureSpec], FitData, dict[str, int]]:
-    """Find the labelled faces in the results; faces that were not fully scored are scored in their footage.
+    """Find the labelled faces in the results. Faces that were not fully scored are scored in the footage.
 
     Returns the configuration and calibration of the first run, the measures of its set (the columns of
-    `FitData.values`), the faces, and how many labels are not used, by reason.
-    Raises UsageError for runs with different networks or measures, ResultsError for a folder without results.
+    `FitData.values`), the faces, and the number of labels that are not used, by reason. Raises UsageError if the runs
+    had different networks or measures, ResultsError if a folder has no results.
     """
     runs = [(RunFolder(out), tuning_of(RunFolder(out).summary, [], {})) for out in outs]
     first = runs[0][1]
@@ -92,15 +92,15 @@ def _of_source(
                 raise folder.error(f"{source_id}/candidates.jsonl.gz", f"is damaged ({error})") from None
             candidate.usual = usual.get(candidate.track_id, {})
             found.append((key, candidate))
-    unused["no face of these results has that track and time"] += len(left)
+    unused["no face in these results has that track and time"] += len(left)
     scorable = [face for _, face in found if not face.spoiled and not face.evidence.failed]
     if unscored := [face for face in scorable if face.quality is None]:
         try:
             with footage.open(folder.source(source_id)) as source:
                 footage.score(source, unscored)
         except (SourceError, WeightsError) as error:
-            # Continue with the faces that are already scored.
-            unused[f"not fully scored by the run, and {error}"] += len(unscored)
+            # Continue with the faces that the run has scored.
+            unused[f"the run did not fully score these faces, and now they cannot be scored ({error})"] += len(unscored)
             missing = {id(face) for face in unscored}
             found = [(key, face) for key, face in found if id(face) not in missing]
     return found
@@ -118,7 +118,7 @@ def _joined(
     for key, face in found:
         row = [value_of(spec, face.evidence, tuning.evaluator.calibration) for spec in specs]
         if face.spoiled or any(value is None or not np.isfinite(value) for value in row):
-            unused["the picture is damaged" if face.spoiled else "a measure failed on them"] += 1
+            unused["the picture is damaged" if face.spoiled else "a measure could not be computed"] += 1
             continue
         values.append(row)
         grades.append(labels[key])

@@ -1,4 +1,4 @@
-"""Limits of the gate as thresholds on the values of a fit, and fitting them to labels."""
+"""Converts limits of the gate to thresholds on the values of a fit, and fits them to labels."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from streamgate.tuning.fitting import FitData, Fusion
 from streamgate.tuning.fusion import logit
 
 _COST = {GOOD: 2.0, USABLE: 0.5, BAD: -1.0}
-"""Cost of rejecting all faces of a grade. Rejecting bad faces is a smaller gain, because they also rank low."""
+"""Cost of rejecting all faces of a grade. Rejecting bad faces gains less, because they also have low ranks."""
 _PRIOR = 0.01
-"""Share of the faces that must improve for a limit to move by one width."""
+"""Cost of moving a limit by one width; it grows with the square of the move."""
 _FURTHEST = 2.0
 """Maximum move of a limit, in widths."""
 _SWEEPS = 2
 _FOLDS = 8
 _PAYS = 0.002
-"""Minimum gain on unseen faces for which a limit is moved."""
+"""A limit is only moved if the gain on unseen faces is larger than this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A limit on column `column`: values below `value` are rejected. `width` is the scale of its moves."""
+    """A limit on a column of the values: values below `value` are rejected. `width` is the unit of its moves."""
 
     column: int
     spec: MeasureSpec
@@ -39,19 +39,19 @@ class Threshold:
 
     @property
     def key(self) -> str:
-        """Its dotted key in the configuration."""
+        """The dotted key of the limit in the configuration."""
         return f"measures.{self.spec.name}.{self.limit.key}"
 
 
 def is_movable(spec: MeasureSpec, limit: Limit) -> bool:
-    """Whether a limit is a threshold on the values of a fit."""
+    """Whether a limit can be expressed as a threshold on the values of a fit."""
     if limit.of == "scalar":
         return limit.key == "min"
     return limit.of == "raw" and (limit.key == "min") == (spec.better == "higher") and spec.reference is None
 
 
 def thresholds_of(config: Config, specs: Sequence[MeasureSpec], fusion: Fusion) -> list[Threshold]:
-    """The movable limits, in terms of the values under the mappings of the fusion."""
+    """The movable limits as thresholds on values, given the mappings of the fusion."""
     found = []
     for column, spec in enumerate(specs):
         for limit in spec.limits:
@@ -64,7 +64,7 @@ def thresholds_of(config: Config, specs: Sequence[MeasureSpec], fusion: Fusion) 
 
 
 def passing(thresholds: Sequence[Threshold], judged: FitData) -> Array:
-    """Which faces are within all limits, bool (N,)."""
+    """Whether each face is within all limits, bool (N,)."""
     passed = ~judged.barred
     for one in thresholds:
         passed = passed & (judged.values[:, one.column] >= one.value)
@@ -72,9 +72,10 @@ def passing(thresholds: Sequence[Threshold], judged: FitData) -> Array:
 
 
 def fit_limits(thresholds: Sequence[Threshold], judged: FitData) -> list[Threshold]:
-    """Move each limit so that it rejects bad faces and keeps good ones, given the others, but not far from its value.
+    """Move each limit so that, together with the other limits, it rejects bad faces and keeps good ones.
 
-    A limit whose move would not have helped on unseen sources (or tracks, if there is one source) is not moved.
+    No limit is moved far, and a limit is only moved if that helps on unseen sources (on unseen tracks, if there is only
+    one source).
     """
     moved = _moved(thresholds, judged, range(len(thresholds)))
     paid = np.zeros(len(thresholds))
@@ -92,8 +93,11 @@ def fit_limits(thresholds: Sequence[Threshold], judged: FitData) -> list[Thresho
 
 
 def parted(judged: FitData) -> list[Array]:
-    """Disjoint parts of the faces as masks, bool (N,) each, without a common source, or without a common track if there
-    is only one source. Empty if there is only one track."""
+    """Split the faces into parts; returns one mask per part, bool (N,).
+
+    All faces of a source are in the same part. If there is only one source, all faces of a track are in the same part.
+    Empty if there is only one track.
+    """
     units = judged.clips if len(np.unique(judged.clips)) > 1 else judged.tracks
     names = np.random.default_rng(0).permutation(np.unique(units))
     if len(names) < 2:
@@ -104,8 +108,10 @@ def parted(judged: FitData) -> list[Array]:
 
 
 def _costs(judged: FitData) -> Array:
-    """Cost of rejecting each face. All tracks have the same weight, and the cost of a grade does not depend on the
-    number of its faces."""
+    """The cost of rejecting each face, float (N,).
+
+    All tracks have the same weight, and the total cost of a grade does not depend on the number of its faces.
+    """
     _, index, sizes = np.unique(judged.tracks, return_inverse=True, return_counts=True)
     cost = 1.0 / sizes[index]
     for grade, all_of_it in _COST.items():
@@ -114,7 +120,7 @@ def _costs(judged: FitData) -> Array:
 
 
 def _moved(thresholds: Sequence[Threshold], judged: FitData, which: Iterable[int]) -> list[Threshold]:
-    """All limits, with those of `which` moved."""
+    """All limits, of which those with an index in `which` are moved."""
     cost = _costs(judged)
     prior = _PRIOR * max(1.0, 30 / len(np.unique(judged.tracks)))
     found, which = list(thresholds), list(which)
@@ -131,17 +137,17 @@ def _best(values: Array, cost: Array, start: Threshold, prior: float) -> float:
     order = np.argsort(values)
     values, cost = values[order], cost[order]
     near = np.abs(values - start.value) <= _FURTHEST * start.width
-    # Between two neighbouring values, so that no face is exactly at the limit.
+    # Try only limits halfway between two neighbouring values, so that no face is exactly at the limit.
     tried = np.concatenate([[start.value], ((values[1:] + values[:-1]) / 2)[near[1:] & near[:-1]]])
     below = np.concatenate([[0.0], np.cumsum(cost)])[np.searchsorted(values, tried)]
     total = below + prior * ((tried - start.value) / start.width) ** 2
     best = int(np.argmin(total))
-    # The first is the current value: a limit is only moved if that improves the result.
+    # Index 0 is the current value: a limit is only moved if that improves the result.
     return float(tried[best] if total[best] < total[0] - 1e-9 else start.value)
 
 
 def as_settings(thresholds: Sequence[Threshold], fusion: Fusion) -> Mapping[str, float]:
-    """The limits as keys and values of the configuration, within their bounds, under the mappings of the fusion."""
+    """The limits as keys and values of the configuration, within their bounds, given the mappings of the fusion."""
     found = {}
     for one in thresholds:
         if one.limit.of == "scalar":

@@ -1,4 +1,4 @@
-"""Selects best shots of a track among stored faces, and the faces that must first be scored in the footage."""
+"""Selects the best shots of a track among stored faces, and finds those that must be scored in the footage first."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from streamgate.sources.picture import picture_of_rgb
 from streamgate.tracks import Candidate
 
 LOOKS = 12
-"""Maximum number of faces per track to score again, besides the neighbours of picks. A run scores one per
-`advanced.window_s`; here only the most promising ones are scored."""
+"""Maximum number of faces per track to score in the footage, besides the neighbours of picks. A run scores one face per
+`advanced.window_s`; here only the most promising faces are scored."""
 
 _NO_PICTURE = picture_of_rgb(np.zeros((8, 8, 3), np.uint8))
 
 
 class TrackFaces:
-    """The evaluated faces of one track, by time.
+    """The evaluated faces of one track, ordered by time.
 
     Args:
-        potential: upper bound of the quality of a face that was not fully scored.
+        potential: returns an upper bound of the quality of a face that was not fully scored.
         settle: evaluates a face that may be kept with the reference values of its whole track.
         trusted: times of the earlier picks, whose neighbours were scored by the run.
-        open_to: faces that were never fully scored and may be worth it now; the run had reason to skip the others.
+        open_to: faces that were never fully scored but might be picked now. Other unscored faces are not scored.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class TrackFaces:
         self._looks = 0
 
     def ranked(self, *, only: frozenset[float] | None = None) -> list[Ranked]:
-        """The picks; with `only`, restricted to the faces at these times."""
+        """The picks; if `only` is given, only among the faces at these times."""
         return self._picked([face for face in self.faces if self._confirmed(face)], only)
 
     def wanted(self) -> list[Candidate]:
-        """Faces that must be fully scored before `ranked` can be trusted; each is returned once.
+        """Faces that must be fully scored before `ranked` is correct. Each face is returned only once.
 
-        First the neighbours of the likely picks, then the most promising faces that were never scored because of an
-        earlier pick or limit.
+        The neighbours of the likely picks are returned first, then the most promising faces that were never scored
+        because of an earlier pick or limit.
         """
         beside: list[Candidate] = []
         for pick in self._picked(self.faces, None):
@@ -82,7 +82,7 @@ class TrackFaces:
             if face.quality is not None or face.gate.reasons or id(face) in self._looked:
                 continue
             if _nearest(scored, face.pts_seconds) <= stretch:
-                continue  # a scored face nearby already shows how good this moment is
+                continue  # its quality can be inferred from a scored face nearby
             potential = self._potential(face)
             index = int(face.pts_seconds // stretch)
             if potential > best.get(index, (0.0, face))[0]:
@@ -100,7 +100,7 @@ class TrackFaces:
         return keeper.finish()
 
     def _keeper(self, faces: Sequence[Candidate], only: frozenset[float] | None) -> Keeper:
-        # Pictures do not matter here: a face keeps the one it has.
+        # The keeper needs no pictures here: each face already has its own, or gets one later.
         keeper = Keeper(self._config.keep, self._config.smoothing, lambda face, picture: cast(Array, face.image))
         for face in self.faces:
             keeper.note(face)
@@ -110,7 +110,7 @@ class TrackFaces:
         return keeper
 
     def _confirmed(self, face: Candidate) -> bool:
-        """Whether its neighbours in time were scored, so that its quality is not just that of a single lucky frame."""
+        """Whether the neighbours of a face in time were scored, which shows that its quality is not due to chance."""
         if face.pts_seconds in self._trusted:
             return True
         return all(one.quality is not None or id(one) in self._looked for one in self._neighbours(face))

@@ -1,9 +1,9 @@
-"""Pictures of kept faces that need no footage: those in the results, and spares saved by earlier tunings.
+"""Existing pictures of faces: those in the results, and spares, which earlier tunings have saved.
 
-OUT/.streamgate/spares/<source_id>/track_0001/3.033333.json    a formerly kept face: its record and note
-OUT/.streamgate/spares/<source_id>/track_0001/3.033333.png     its picture; others as `3.033333.arcface.png`
+OUT/.streamgate/spares/<source_id>/track_0001/3.033333.json    the record and the note of a formerly kept face
+OUT/.streamgate/spares/<source_id>/track_0001/3.033333.png     its picture; other crops: `3.033333.arcface.png`
 
-So resetting a limit restores the earlier faces even without the footage.
+With spares, resetting a limit restores the earlier faces even without the footage.
 """
 
 from __future__ import annotations
@@ -22,8 +22,13 @@ from streamgate.store.schemas import mismatch
 
 @dataclass(frozen=True, slots=True)
 class KeptFace:
-    """A face with pictures: its record in faces.jsonl, its entry in the notes, and its files (relative to OUT) by the
-    part of their names that follows the rank (".png", ".arcface.png")."""
+    """A face with pictures.
+
+    Attributes:
+        record: its record in faces.jsonl.
+        note: its entry in the notes for the report.
+        files: names of its files, relative to OUT, by the part of the name after the rank (".png", ".arcface.png").
+    """
 
     record: Record
     note: Record
@@ -39,7 +44,7 @@ class KeptFace:
 
 
 def kept_face(folder: RunFolder, record: Record, note: Record | None) -> KeptFace | None:
-    """The face of a record in faces.jsonl; None if one of its pictures is missing."""
+    """The face of a record in faces.jsonl; None if any of its pictures is missing."""
     names = {_ending(name, record["rank"]): name for name in _image_names(record)}
     if not all(map(folder.has, names.values())):
         return None
@@ -47,7 +52,7 @@ def kept_face(folder: RunFolder, record: Record, note: Record | None) -> KeptFac
 
 
 def ranked_record(face: KeptFace, rank: int) -> Record:
-    """Its record with another rank, and with ids and file names changed accordingly."""
+    """The record of a face with another rank; its id and file names are changed accordingly."""
     record, old = dict(face.record), face.record["rank"]
     head, _, tail = str(record["id"]).rpartition(f"/final/{old}/")
     record["rank"], record["id"] = rank, f"{head}/final/{rank}/{tail}"
@@ -61,7 +66,7 @@ def ranked_record(face: KeptFace, rank: int) -> Record:
 
 
 def read_spares(folder: RunFolder, source_id: str) -> list[KeptFace]:
-    """Formerly kept faces of a source that are complete; damaged ones are skipped."""
+    """The formerly kept faces of a source; damaged and incomplete ones are skipped."""
     out, found = folder.out, []
     for path in sorted((out / _spares(source_id)).glob("track_*/*.json")):
         name = path.relative_to(out).as_posix()
@@ -77,7 +82,7 @@ def read_spares(folder: RunFolder, source_id: str) -> list[KeptFace]:
 
 
 def put_spare(folder: RunFolder, source_id: str, face: KeptFace) -> None:
-    """Save a face as a spare; its files also stay in place. Raises OSError."""
+    """Save a face as a spare. The original files are not removed. Raises OSError."""
     out = folder.out
     stem = f"{_spares(source_id)}/track_{face.track_id:04d}/{face.pts_seconds:.6f}"
     for ending, name in face.files.items():

@@ -1,4 +1,4 @@
-"""Fits a preset to labels, and reports its agreement with them on unseen sources and what changed."""
+"""Fits a preset to labels, and reports what changed and how well it agrees with labels on unseen sources."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from streamgate.tuning.limits import Threshold, as_settings, fit_limits, parted,
 from streamgate.tuning.settings import Tuning
 
 MIN_LABELS = 12
-"""Minimum number of labels for a fit."""
+"""A fit needs at least this many labels."""
 ENOUGH = 150
 ENOUGH_TRACKS = 12
-"""Numbers of labels, and of tracks with two grades, from which on a fit is reliable."""
+"""A fit is reliable if it has at least this many labels, and this many tracks with faces of two grades."""
 _WORSE = 0.01
 _MORE, _LESS = 1.2, 1 / 1.2
 
@@ -32,9 +32,9 @@ class LabelAgreement:
     """How well a preset agrees with labels.
 
     Attributes:
-        ordered: share of pairs within a track, with different grades, that the quality orders correctly; mean over
-            tracks; NaN without such tracks.
-        auc: probability that a good face has a higher quality than a bad one; NaN if either grade is missing.
+        ordered: share of the pairs of faces with different grades in a track that the quality orders correctly, as a
+            mean over tracks; NaN if no track has two grades.
+        auc: probability that a good face has a higher quality than a bad face; NaN if either grade is missing.
         good, usable, bad: number of tracks with a good face whose pick (the best face that passes) has this grade.
         none: number of tracks with a good face of which no face passes.
         passed: shares of the good, usable and bad faces that pass; NaN for a grade without faces.
@@ -53,9 +53,9 @@ class LabelAgreement:
 class FittedPreset:
     """A fitted preset.
 
-    `before`, `after`: agreement with the labels. `after` is from fits without the source that they are evaluated on (or
-    without the track, if there is only one source); None if that is impossible. `limits`: the moved limits by key, and
-    whether they are stricter now; other limits only have another value because of a new mapping.
+    `before` and `after` are the agreement with the labels. For `after`, each source (each track, if there is only one
+    source) is evaluated with a fit that did not use it; None if that is impossible. `limits` are the moved limits by
+    key, and whether they are stricter now. Other limits may have another value, but only because of a new mapping.
     """
 
     config: Config
@@ -69,16 +69,16 @@ class FittedPreset:
 
 
 def fit_preset(tuning: Tuning, specs: Sequence[MeasureSpec], judged: FitData) -> FittedPreset:
-    """Fit weights, mappings and limits, regularised towards those of the run; see `labelled_faces`.
+    """Fit weights, mappings and limits, regularised towards those of the run. The arguments are from `labelled_faces`.
 
-    Raises UsageError if there is nothing to learn from.
+    Raises UsageError if the labels are not sufficient for a fit.
     """
     count = len(judged.grades)
     if count < MIN_LABELS:
         raise UsageError(f"{_labels(count)} can be used, but a fit needs at least {MIN_LABELS}; label more faces")
     if len(np.unique(judged.grades)) < 2:
         word = {GOOD: "good", USABLE: "usable", BAD: "bad"}[int(judged.grades[0])]
-        raise UsageError(f"all labels are {word}: a fit learns from the difference between good and bad faces")
+        raise UsageError(f"all labels are {word}, but a fit learns from differences; label other faces as well")
     config = tuning.before
     start = of_preset(config, specs, tuning.evaluator.calibration)
     limits = thresholds_of(config, specs, start)
@@ -87,7 +87,8 @@ def fit_preset(tuning: Tuning, specs: Sequence[MeasureSpec], judged: FitData) ->
         fusion = fit(judged, start, ridge=ridge)
     except ValueError:
         raise UsageError(
-            "no track has faces with two grades, and there are not both good and bad faces: nothing to learn from"
+            "there is nothing to learn from: no track has faces with two grades, and either no face is good or none is "
+            "bad; label more faces"
         ) from None
     fitted = fit_limits(limits, judged)
     settings = {f"measures.{spec.name}.{key}": value for spec, key, value in _fused(specs, fusion)}
@@ -109,7 +110,7 @@ def fit_preset(tuning: Tuning, specs: Sequence[MeasureSpec], judged: FitData) ->
 
 
 def _telling(judged: FitData) -> int:
-    """Number of tracks with different labels, at least 1."""
+    """Number of tracks that have faces with different labels; at least 1."""
     tracks = [judged.grades[judged.tracks == track] for track in np.unique(judged.tracks)]
     return max(1, sum(len(np.unique(grades)) > 1 for grades in tracks))
 
@@ -124,7 +125,7 @@ def _fused(specs: Sequence[MeasureSpec], fusion: Fusion) -> Iterator[tuple[Measu
 
 
 def _unseen(judged: FitData, start: Fusion, limits: list[Threshold], ridge: float) -> LabelAgreement | None:
-    """Agreement of fits with labels that they did not see."""
+    """The agreement of fits with labels that were not used for the fit; None if there is only one track."""
     parts = parted(judged)
     if not parts:
         return None
@@ -179,8 +180,8 @@ def _warnings(judged: FitData) -> Iterator[str]:
     count, tracks = len(judged.grades), _telling(judged)
     if count < ENOUGH or tracks < ENOUGH_TRACKS:
         yield (
-            f"few labels: {count}, and {tracks} track{'' if tracks == 1 else 's'} with faces of two grades; a reliable "
-            f"fit needs {ENOUGH} labels and {ENOUGH_TRACKS} such tracks"
+            f"few labels: there are {count} labels, and {tracks} track{'' if tracks == 1 else 's'} with faces of two "
+            f"grades; a reliable fit needs {ENOUGH} labels and {ENOUGH_TRACKS} such tracks"
         )
     for word, grade in (("good", GOOD), ("bad", BAD)):
         if not (judged.grades == grade).any():
@@ -190,7 +191,7 @@ def _warnings(judged: FitData) -> Iterator[str]:
 
 
 def changes(specs: Sequence[MeasureSpec], fitted: FittedPreset) -> list[str]:
-    """Describe what changed, one line each; empty if nothing did."""
+    """Describe what changed, one line per change; empty if nothing changed."""
     lines = []
     before, after = (fusion.weight / fusion.weight.sum() for fusion in (fitted.start, fitted.fusion))
     for title, chosen in (("counts more", after >= before * _MORE), ("counts less", after <= before * _LESS)):
@@ -214,13 +215,13 @@ def changes(specs: Sequence[MeasureSpec], fitted: FittedPreset) -> list[str]:
 
 
 def toml_text(config: Config, notes: list[str]) -> str:
-    """A preset with all differences of a configuration from studio, with notes as comments at the top."""
+    """A preset as TOML: `notes` as comments, then all keys that differ from the preset studio."""
     tables: dict[str, list[str]] = {}
     studio = load_config("studio")
     values: Mapping[str, Any] = dict(leaves(config.model_dump(mode="json")))
     for key in differing_keys(config, studio):
         table, _, name = key.rpartition(".")
-        # The person searched for in the run is not part of a preset.
+        # A preset has no keys of `identity`, because these name the person that the run searched for.
         if key in values and not key.startswith("identity."):
             tables.setdefault(table, []).append(f"{name} = {_toml(values[key])}")
     lines = [*(f"# {note}" for note in notes), 'extends = "studio"', *tables.pop("", [])]
@@ -233,7 +234,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        # The escapes of JSON are valid in TOML too.
+        # JSON escapes are also valid in TOML.
         import json
 
         return json.dumps(value)

@@ -1,4 +1,4 @@
-"""Evaluation of stored faces with another configuration."""
+"""Evaluates stored faces with another configuration."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from streamgate.tuning.settings import Tuning
 
 
 def reevaluate(candidate: Candidate, tuning: Tuning, size: tuple[int, int]) -> None:
-    """Evaluate a stored face again, in place. `size`: width and height of the frames of its source in pixels.
+    """Evaluate a stored face again, in place. `size` is the width and height of the frames of its source in pixels.
 
-    Values whose meaning has not changed stay exactly as they were written.
+    Values whose meaning has not changed stay exactly as they were stored.
     """
     if candidate.spoiled:
         return
@@ -23,7 +23,7 @@ def reevaluate(candidate: Candidate, tuning: Tuning, size: tuple[int, int]) -> N
     gate = evaluator.gate(candidate.face, candidate.evidence, candidate.measures, *size)
     before, after = (config.measures["size"].limit("min") for config in (tuning.before, tuning.after))
     if before == after and was_small != ("small" in gate.reasons):
-        # Pictures in a folder differ in size, and the limit was a share of that.
+        # Keep the old decision: the limit may be a share of the frame size, and pictures in a folder differ in size.
         reasons = set(gate.reasons) ^ {"small"}
         gate = GateResult(
             not reasons and all(candidate.measures[name].status is Status.OK for name in evaluator.names),
@@ -34,7 +34,7 @@ def reevaluate(candidate: Candidate, tuning: Tuning, size: tuple[int, int]) -> N
 
 
 def settle(candidate: Candidate, tuning: Tuning, size: tuple[int, int]) -> None:
-    """Evaluate a face that may be kept with the reference values of its whole track, in place."""
+    """Evaluate a face that may be kept, in place, with the reference values of its whole track."""
     if not tuning.evaluator.follows_reference(candidate):
         tuning.evaluator.evaluate(candidate, *size)
 

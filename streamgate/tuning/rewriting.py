@@ -1,4 +1,4 @@
-"""Writes the new folder of a tuned source: its records, with existing pictures and newly cut ones."""
+"""Writes the new folder of a tuned source: its records, its existing pictures and new crops."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _NO_IMAGE = np.zeros((1, 1, 3), np.uint8)
 
 
 def write_source(source: SourceTuning, folder: Path, listed: Sequence[str]) -> list[str]:
-    """Write the new folder of a tuned source; returns the names of its files.
+    """Write the new folder of a tuned source. Returns the names of the files in it.
 
-    `listed` are its current files. Raises OSError.
+    `listed` are the files in the current folder of the source. Raises OSError.
     """
     ours = {CANDIDATES, FACES, TRACKS, SOURCE, NOTES}
     names = [_write_candidates(source, folder)]
@@ -83,7 +83,7 @@ def _write_candidates(source: SourceTuning, folder: Path) -> str:
 
 
 def _write_track(source: SourceTuning, folder: Path, track_id: int) -> tuple[list[Record], list[Record], list[str]]:
-    """Write the pictures of a track; returns its records, the shots of its notes, and the names of the files."""
+    """Write the pictures of a track. Returns the records of its faces, their notes, and the names of the files."""
     records: list[Record] = []
     shots: list[Record] = []
     names: list[str] = []
@@ -128,7 +128,8 @@ def _write_track(source: SourceTuning, folder: Path, track_id: int) -> tuple[lis
 def _evaluated(source: SourceTuning, ranked: Ranked, track_id: int, before: Record) -> dict[str, Any]:
     """The fields of a face's record that the new evaluation determines.
 
-    Means over stored, rounded qualities may differ from those of a run in the last digit; then the old value is kept.
+    A mean over stored, rounded qualities may differ from that of the run in the last digit. In that case the old value
+    is kept.
     """
     candidate = ranked.candidate
     shown = BestShot(
@@ -188,7 +189,7 @@ def _note(source: SourceTuning, track_id: int, shots: list[Record]) -> Record:
 
 
 def _misses(source: SourceTuning, track_id: int, faces: Sequence[Candidate]) -> list[Record]:
-    """The nearest misses, preferably those with a small picture."""
+    """The nearest misses; those with a thumbnail, if there are any."""
     seen: dict[float, Record] = {
         float(miss["pts_seconds"]): miss for miss in source.notes.get(track_id, {}).get("misses", ())
     }

@@ -1,4 +1,4 @@
-"""The settings that may be changed for existing results, and the run as it would have been with them."""
+"""The settings that may be changed for existing results, and the properties of a run with the changed settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECTIONS = ("measures", "keep", "smoothing")
 class Tuning:
     """The old and the new configuration of results.
 
-    `same_meaning`: the meaning of qualities is unchanged (same calibration id), so stored ones are kept.
+    `same_meaning` is true if the calibration id is unchanged. In that case stored qualities are still valid.
     """
 
     before: Config
@@ -37,8 +37,8 @@ def tuning_of(
 ) -> Tuning:
     """Read the configuration of a run from summary.json and apply the changes: first the preset, then the settings.
 
-    Raises UsageError for an invalid key or value, or one that needs another run; ResultsError for a summary without
-    the data that is needed to evaluate again.
+    Raises UsageError if a key or value is invalid or needs a new run, ResultsError if the summary does not have the
+    data that is needed to evaluate again.
     """
     try:
         before = stored_config(summary["config"])
@@ -59,7 +59,7 @@ def tuning_of(
     calibration = calibration.under(after)
     evaluator = Evaluator(after, calibration)
     if not evaluator.can_rank:
-        raise UsageError("none of the measures in use that have a weight was available in this run")
+        raise UsageError("this run has none of the measures with a weight; give a weight to one of its measures")
     run = RunInfo(
         config=after.model_dump(mode="json"),
         measure_set=evaluator.names,
@@ -74,11 +74,11 @@ def tuning_of(
 
 
 def _under_preset(before: Config, preset: str) -> Config:
-    """The configuration of a run with the tunable sections of a preset. Raises UsageError."""
+    """The configuration of a run, with the tunable sections replaced by those of a preset. Raises UsageError."""
     given = load_config(preset).model_dump(mode="json")
     known = set(before.measures.recorded)
     tables = {name: given[name] for name in SECTIONS}
-    # Measures that were unknown to the run and are not used are left out.
+    # Leave out measures that the run does not know and the preset does not use.
     tables["measures"] = {name: table for name, table in given["measures"].items() if name in known or table["use"]}
     if new := sorted(tables["measures"].keys() - set(before.measures.names)):
         raise UsageError(
@@ -88,5 +88,5 @@ def _under_preset(before: Config, preset: str) -> Config:
 
 
 def tuned_totals(record: Record, rejected: Mapping[str, int], *, kept: int, scored: int) -> Record:
-    """The record of a source.json with new counts."""
+    """The record of a source.json, with new counts."""
     return {**record, "kept": kept, "rejected": dict(sorted(rejected.items())), "faces_scored": scored}

@@ -1,4 +1,4 @@
-"""One source with another configuration: evaluated and selected again, reading the footage where needed."""
+"""Evaluates the faces of one source with another configuration and selects again. Reads the footage if necessary."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from streamgate.tuning.reevaluation import potential, reevaluate, settle
 from streamgate.tuning.settings import Tuning
 
 ROUNDS = 6
-"""Maximum number of rounds in which faces are scored in the footage; each round depends on the results of the last."""
+"""Maximum number of rounds in which faces are scored in the footage. Each round depends on the results of the previous
+one."""
 
 
 @dataclass(slots=True)
@@ -35,21 +36,21 @@ class SourceOutcome:
     tracks_without: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     gained: int = 0
-    """Tracks that keep a face now and kept none before."""
+    """Number of tracks that keep a face now and kept none before."""
     lost: int = 0
-    """Tracks that kept a face before and keep none now."""
+    """Number of tracks that kept a face before and keep none now."""
     other: int = 0
-    """Tracks that keep other faces, or another number of faces."""
+    """Number of tracks that keep other faces than before, or more or fewer faces."""
     looked: int = 0
-    """Faces that were scored in the footage."""
+    """Number of faces that were scored in the footage."""
 
 
 class SourceTuning:
     """The tuning of one source.
 
-    With `dry` the outcome is the same, but no pictures are made and nothing can be written. With `pictured` only faces
-    with existing pictures are picked, and the footage is not read. Raises ResultsError for a source with incomplete
-    results.
+    With `dry`, the outcome is the same, but no pictures are cropped and nothing can be written. With `pictured`, only
+    faces with existing pictures are picked, and the footage is not read. Raises ResultsError if the results of the
+    source are incomplete.
 
     Attributes:
         record: its source.json.
@@ -59,7 +60,7 @@ class SourceTuning:
         notes: the notes of its tracks for the report, by track id.
         kept: faces with existing pictures, by track id and time.
         ranked: the new picks, by track id, for tracks that were selected again.
-        shots: picks with newly cut pictures, by track id and time.
+        shots: picks with new crops, by track id and time.
         unwanted: ids of tracks that would keep a face but never moved.
     """
 
@@ -91,7 +92,7 @@ class SourceTuning:
         return str(self.record["source"])
 
     def before(self) -> SourceOutcome:
-        """The outcome of the current results."""
+        """The counts of the current results."""
         found = SourceOutcome()
         for track in self.tracks.values():
             found.kept += track["kept"]
@@ -100,7 +101,7 @@ class SourceTuning:
         return found
 
     def read(self) -> None:
-        """Read the stored faces. Raises ResultsError for missing, damaged or duplicate ones: all are needed."""
+        """Read the stored faces. All are needed, so ResultsError is raised if any is missing, damaged or duplicate."""
         name = f"{self.source_id}/{CANDIDATES}"
         seen: set[tuple[int, float]] = set()
         known = self.tuning.before.measures.names
@@ -110,7 +111,7 @@ class SourceTuning:
             except ValueError as error:
                 raise self.folder.error(name, f"is damaged ({error})") from None
             if (face.track_id, face.pts_seconds) in seen:
-                raise self.folder.error(name, f"is damaged (track {face.track_id} has two faces at one time)")
+                raise self.folder.error(name, f"is damaged (track {face.track_id} has two faces at the same time)")
             seen.add((face.track_id, face.pts_seconds))
             if face.track_id in self.tracks:
                 face.usual = self.tracks[face.track_id].get("reference") or {}
@@ -123,7 +124,7 @@ class SourceTuning:
         self._scored_before = {track_id: _scored(faces) for track_id, faces in self.faces.items()}
 
     def pick(self, footage: FootageScorer) -> None:
-        """Evaluate and select again. Raises SourceError if footage is needed but missing."""
+        """Evaluate all faces again and select. Raises SourceError if footage is needed but missing."""
         size = (self.record["width"] or 0, self.record["height"] or 0)
         at_best = partial(potential, tuning=self.tuning, size=size)
         settled = partial(settle, tuning=self.tuning, size=size)
@@ -159,7 +160,7 @@ class SourceTuning:
         self._conclude()
 
     def put_aside(self) -> None:
-        """Save the pictures of faces that are no longer picked, in case the limits are reset."""
+        """Save the pictures of faces that are no longer picked, for the case that the limits are reset later."""
         picked = {(track_id, one.candidate.pts_seconds) for track_id, found in self.ranked.items() for one in found}
         for key, face in self.kept.items():
             if key[0] in self.ranked and key not in picked:
@@ -170,8 +171,9 @@ class SourceTuning:
     ) -> list[Candidate]:
         """Faces that the run did not fully score and that may be picked now.
 
-        All of them if a pick was lost, more picks are requested, or the meaning of quality has changed: the run skipped
-        them because of its picks. Otherwise those whose limit was relaxed.
+        If a pick was lost, more picks are requested, or the meaning of quality has changed, these are all such faces,
+        because the run may have skipped them due to its picks. Otherwise, they are the faces for which a limit was
+        relaxed.
         """
         was, now = self.tuning.before.keep, self.tuning.after.keep
         fewer = {"keep.per"} if still and now.stills else {"keep.per", "keep.stills"}
@@ -201,7 +203,7 @@ class SourceTuning:
         return found
 
     def _know_again(self, faces: Sequence[Candidate]) -> None:
-        """Restore the perceptual hashes of faces with pictures, by which near-duplicates are detected."""
+        """Restore the perceptual hashes of faces with pictures, which are used to detect near-duplicates."""
         for face in faces:
             known = self.kept.get((face.track_id, face.pts_seconds))
             text = known.record.get("phash") if known is not None else None
@@ -221,7 +223,7 @@ class SourceTuning:
             self._read(footage, wanted)
 
     def _new(self) -> list[tuple[int, Ranked]]:
-        """Picks without existing pictures, with their track ids."""
+        """The picks without existing pictures, with their track ids."""
         return [
             (track_id, one)
             for track_id, found in self.ranked.items()
@@ -230,9 +232,10 @@ class SourceTuning:
         ]
 
     def _cut(self, tracks: dict[int, TrackFaces], footage: FootageScorer) -> None:
-        """Cut the pictures of picks that have none yet.
+        """Crop the pictures of picks that have none yet.
 
-        Only the picture gives the perceptual hash, so a pick may turn out to be a near-duplicate of a better one.
+        The perceptual hash of a pick is only known when its picture exists. If the pick is then a near-duplicate of a
+        better one, the selection is repeated.
         """
         if not self._new():
             return
@@ -254,7 +257,7 @@ class SourceTuning:
         self.changed = True
 
     def _sequence_fps(self) -> float | None:
-        """The rate at which a folder of pictures was read, from the times of its frames; None for other sources."""
+        """The frame rate at which a folder of pictures was read, computed from frame times; None for other sources."""
         last = max(
             (face for faces in self.faces.values() for face in faces if face.name is not None),
             key=lambda face: face.pts_seconds,
@@ -263,7 +266,7 @@ class SourceTuning:
         if last is None or last.frame_index is None or not last.pts_seconds > 0:
             return None
         fps = last.frame_index / last.pts_seconds
-        # Unrelated pictures are one second apart.
+        # Unrelated pictures, which are not a sequence, are one second apart.
         return fps if abs(fps - 1.0) > 1e-6 else None
 
     def _read(self, footage: FootageScorer, faces: Sequence[Candidate]) -> None:
@@ -299,9 +302,9 @@ class SourceTuning:
         )
 
     def info(self, track_id: int) -> TrackInfo:
-        """The track for the records of its picks."""
+        """The data of a track for the records of its picks."""
         record = self.tracks[track_id]
-        # A run counts some faces twice, so newly scored faces are added to its count.
+        # A run counts some faces twice, so add the newly scored faces to its count instead of counting all.
         more = _scored(self.faces.get(track_id, ())) - self._scored_before.get(track_id, 0)
         scored = int(record["frames_scored"]) + max(0, more)
         return TrackInfo(
@@ -314,5 +317,5 @@ def _scored(faces: Sequence[Candidate]) -> int:
 
 
 def verdict(face: Candidate) -> tuple[Any, ...]:
-    """The values that are compared to see whether the evaluation of a face has changed."""
+    """The part of an evaluation that is compared to find out whether it has changed."""
     return (face.gate.passed, face.gate.reasons, face.quality)

@@ -1,4 +1,4 @@
-"""Evaluates and selects again for a whole output folder."""
+"""Evaluates and selects the faces of a whole output folder again."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class TuneResult:
     sources: int = 0
     """Sources whose records changed."""
     same_meaning: bool = True
-    """Whether qualities can be compared with those from before."""
+    """Whether the qualities can be compared with those before the tuning."""
     left_out: list[str] = field(default_factory=list)
-    """Sources that are unchanged because their stored results are damaged, one message each."""
+    """A message for each source that is unchanged because its stored results are damaged."""
     problems: list[str] = field(default_factory=list)
-    """Other results that could not be read, one message each."""
+    """A message for each other result that could not be read."""
 
 
 Report = Callable[[int, int], None]
@@ -63,15 +63,15 @@ def tune(
 ) -> TuneResult:
     """Evaluate all stored faces with changed settings, select again, and write what has changed.
 
-    The results are only modified after everything was computed and staged, so an error changes nothing.
+    The results are only changed after everything was computed and staged, so an error changes nothing.
 
     Args:
         settings, flags: as for `run`.
         preset: a preset whose sections measures, keep and smoothing are applied before `settings` and `flags`.
         folders: folders in which to search for moved sources.
-        dry: compute the same result, but change nothing.
+        dry: compute the result, but write nothing.
         pictured: do not read the footage, and pick only among faces with existing pictures.
-        report: called with the number of completed sources and of all sources.
+        report: called with the number of completed sources and the number of all sources.
 
     Raises:
         UsageError: a setting is invalid or needs a new run.
@@ -90,9 +90,9 @@ def tune(
 
 
 def finish_pending(out: Path) -> bool:
-    """Finish a staged tuning that was interrupted while it was put in place. The caller holds the lock.
+    """Finish a committed tuning that was interrupted. The caller holds the lock.
 
-    Returns whether there was one. Raises SinkError.
+    Returns whether there was such a tuning. Raises SinkError.
     """
     staging = Staging(out)
     if not staging.pending():
@@ -121,7 +121,7 @@ def _tune(
         for index, source_id in enumerate(folder.source_ids):
             report(index, len(folder.source_ids))
             source = SourceTuning(folder, source_id, tuning, dry=dry, pictured=pictured)
-            load_identity(out, source_id)  # needed at the end: fail now if it is damaged
+            load_identity(out, source_id)  # needed at the end; if it is damaged, fail now
             _add(result.before, source.before())
             try:
                 source.read()
@@ -131,7 +131,7 @@ def _tune(
                 _add(result.after, source.before())
                 continue
             except SourceError as error:
-                # Continue with the others, so that the error lists all missing footage.
+                # Continue with the other sources, so that the error lists all missing footage.
                 failed.append(str(error))
                 continue
             _add(result.after, source.outcome)
@@ -147,7 +147,7 @@ def _tune(
             more = f" ({len(failed) - 5} more)" if len(failed) > 5 else ""
             raise SourceError(
                 f"better faces are in footage that cannot be read, so nothing was changed: {'; '.join(failed[:5])}"
-                f"{more}. --pictured selects among the faces with existing pictures"
+                f"{more}. If it was moved, give --footage DIR; with --pictured only faces with pictures are selected"
             )
         if not dry:
             _put_in_place(folder, tuning, staging, names)
@@ -173,7 +173,7 @@ def _put_in_place(folder: RunFolder, tuning: Tuning, staging: Staging, names: Ma
             "device": tuning.run.device,
             "calibration": dict(tuning.run.calibration),
         },
-        # Sources without results are only in the summary.
+        # Sources without results are recorded only in the summary.
         "failed": [one for one in summary["sources"] if one["source_id"] not in set(folder.source_ids)],
         "timing": summary["timing"]["run"],
         "complete": summary["complete"],
@@ -186,8 +186,8 @@ def _put_in_place(folder: RunFolder, tuning: Tuning, staging: Staging, names: Ma
 def _derive(out: Path, manifest: Manifest, report: Mapping[str, Any]) -> None:
     """Derive faces.jsonl, persons.jsonl and summary.json from the current sources. Raises SinkError."""
     info = report["info"]
-    # Existing persons stay. A track that only now keeps a face becomes a new person: its embedding was not stored, and
-    # uncertain tracks are not merged.
+    # Existing persons stay as they are. A track that kept no face before becomes a new person (hence the threshold of
+    # 1.0): its embedding was not stored, and a track is not merged if its person is uncertain.
     threshold = 1.0 if has_people(out) else None
     run = RunInfo(
         **{**info, "measure_set": tuple(info["measure_set"]), "weights": tuple(info["weights"])},

@@ -65,7 +65,7 @@ export class Chart {
       tabindex: this.points.length ? "0" : null,
       "aria-label":
         `Quality of ${this.points.length} evaluated faces over ${(this.end - this.start).toFixed(1)} seconds; ` +
-        `${passed} passed the gate. Use the arrow keys to read single points.`,
+        `${passed} passed the gate. Use the arrow keys to read individual points.`,
     });
     svg.append(
       draw("defs", {}, draw("pattern", { id: this.pattern, width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(25)" }, draw("line", { class: "hatch", x1: 1, y1: 0, x2: 1, y2: 5 }))),

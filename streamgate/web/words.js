@@ -36,7 +36,7 @@ export function failing(gate) {
   return new Set(gate.reasons.map((name) => REASONS[name]?.measure));
 }
 
-// The measures of a record as {name, label, hint, unit, counts}, in order.
+// The measures of a record as {name, label, hint, unit, use}, in order.
 export function measured(record) {
   return MEASURES.filter(({ name }) => name in record);
 }

@@ -1,6 +1,6 @@
-"""Weights: which exist, where they are on this machine, which of them a run uses, and whether they are intact.
+"""Weights of networks: the catalog, the installed files, the selection for a run, and integrity checks.
 
-Networks are opened from the result of `resolve`. Converted weights come from `streamgate.convert`.
+`resolve` returns the weights of a run, from which its networks are opened. `streamgate.convert` converts weights.
 """
 
 from __future__ import annotations

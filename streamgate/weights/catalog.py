@@ -1,4 +1,4 @@
-"""The catalog of weights: `catalog.toml` in this folder, read into typed values."""
+"""Reads the catalog of weights, `catalog.toml` in this folder, into typed values."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any
 from streamgate.errors import WeightsError
 
 ROLES = ("detector", "recognizer", "pose", "expression", "ifqa")
-"""What a network can be used for."""
+"""The purposes for which networks are used."""
 
 REQUIRED_ROLES = ("detector", "recognizer", "pose")
-"""Roles without which nothing runs; the others serve optional measures."""
+"""Roles that every run needs; the other roles are only needed for optional measures."""
 
 IDENTITY_FMR = 1e-6
-"""False match rate of identity thresholds: the share of pairs of different people that they accept."""
+"""False match rate of identity thresholds: the share of pairs of different people that are taken for one person."""
 
 CONVERTER_VERSION = 1
-"""Incremented whenever a converter would write a different graph; files of an older version count as stale."""
+"""Must be incremented whenever a converter would write a different graph. Files of an older version are stale."""
 
 PACKAGED = ("embedded", "open")
-"""Sets that are shipped in the package: the default, and one without training pictures that are for research only."""
+"""Tiers that are shipped in the package. `open` has no weights trained on pictures that are for research only."""
 
 TIERS = (*PACKAGED, "standard")
-"""Where weights come from: shipped in the package, or fetched by `streamgate models pull`."""
+"""All tiers: those shipped in the package, and one that `streamgate models pull` downloads."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One upstream file: its name in a mirror, its URL, its sha256 and its size in bytes."""
+    """A file to download: its name on a mirror, its URL, its sha256 and its size in bytes."""
 
     file: str
     url: str
@@ -41,7 +41,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class SerfiqCalibration:
-    """Mapping of SER-FIQ's raw value for these weights (docs/design.md 4.1): 100 / (1 + exp(-alpha (raw - r)))."""
+    """Mapping of SER-FIQ's raw value (docs/design.md 4.1): scalar = 100 / (1 + exp(-alpha (raw - r)))."""
 
     calibration_id: str
     drop_rate: float
@@ -51,7 +51,7 @@ class SerfiqCalibration:
 
 @dataclass(frozen=True, slots=True)
 class LogisticCalibration:
-    """scalar = 100 * sigmoid((raw - x0) / w) (docs/design.md 4)."""
+    """Mapping of a raw value (docs/design.md 4): scalar = 100 * sigmoid((raw - x0) / w)."""
 
     calibration_id: str
     x0: float
@@ -65,8 +65,8 @@ Calibration = SerfiqCalibration | LogisticCalibration
 class InputSpec:
     """The picture format that a graph takes.
 
-    `uint8` graphs take NHWC RGB bytes and normalise inside. `float32` graphs take NCHW, each channel
-    (value - mean) * scale with value in 0..255, in the order `colour`.
+    A `uint8` graph takes RGB bytes in NHWC order, and normalises them itself. A `float32` graph takes values in NCHW
+    order, with channels in the order `colour`; a value is (v - mean) * scale, where v is in 0..255.
     """
 
     dtype: str = "uint8"
@@ -77,11 +77,11 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One set of weights that can be pulled.
+    """A set of weights in the catalog, which can be pulled.
 
-    `options` are passed to the converter; changing them (or the converter) makes a converted file stale.
-    `output` tells the adapter what the graph's outputs mean where graphs of one role may differ. `identity` has a
-    recognizer's `threshold`, see `parse_identity`.
+    `options` are passed to the converter. If they or the converter change, a converted file is stale. `output`
+    describes the outputs of the graph, for roles whose graphs may have different outputs. `identity` has the
+    `threshold` of a recognizer (see `parse_identity`).
     """
 
     name: str
@@ -100,7 +100,7 @@ class Entry:
 
 
 def load_catalog() -> tuple[Entry, ...]:
-    """The packaged catalog, in the order of the file."""
+    """The entries of the catalog in the package, in the order of the file."""
     return parse_catalog(resources.files("streamgate.weights").joinpath("catalog.toml").read_text(encoding="utf-8"))
 
 
@@ -108,7 +108,7 @@ def parse_catalog(text: str) -> tuple[Entry, ...]:
     """The entries of a catalog in TOML, in order.
 
     Raises:
-        WeightsError: it is not a catalog, or an entry has a missing key, an unknown key or a value of the wrong type.
+        WeightsError: the text is not a catalog, or an entry has a missing key, an unknown key or an invalid value.
     """
     try:
         return tuple(_entry(table) for table in tomllib.loads(text)["entry"])
@@ -129,18 +129,18 @@ def _entry(table: Mapping[str, Any]) -> Entry:
 def _source(table: Mapping[str, Any]) -> SourceFile:
     source = SourceFile(**table)
     digits = set(str(source.sha256))
-    # The name becomes a file in the models folder.
+    # The name becomes that of a file in the models folder, so it must not contain a path.
     plain = isinstance(source.file, str) and source.file not in ("", ".", "..") and "/" not in source.file
     if not plain or len(source.sha256) != 64 or not digits <= set("0123456789abcdef") or int(source.size) <= 0:
-        raise ValueError(f"source {source.file!r} needs a plain name, a size and a sha256")
+        raise ValueError(f"source {source.file!r} must have a file name without a path, a size and a sha256")
     return source
 
 
 def parse_input(table: Mapping[str, Any], name: str) -> InputSpec:
-    """An InputSpec from a catalog, receipt or card table.
+    """The InputSpec in a table of a catalog, receipt or card.
 
     Raises:
-        WeightsError: a key or value that no adapter supports.
+        WeightsError: a value is not supported.
     """
     try:
         spec = InputSpec(
@@ -152,9 +152,9 @@ def parse_input(table: Mapping[str, Any], name: str) -> InputSpec:
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{name}: its `input` description is not readable ({error})") from error
     if spec.dtype not in ("uint8", "float32") or spec.colour not in ("RGB", "BGR"):
-        raise WeightsError(f"{name}: input {spec.dtype} {spec.colour} is not one of uint8|float32, RGB|BGR")
+        raise WeightsError(f"{name}: `input` needs dtype uint8 or float32 and colour RGB or BGR")
     if spec.dtype == "uint8" and spec != InputSpec():
-        raise WeightsError(f"{name}: a uint8 input must be RGB without mean and scale, as the graph normalises it")
+        raise WeightsError(f"{name}: a uint8 input must be RGB without mean and scale, because the graph normalises it")
     return spec
 
 
@@ -164,10 +164,10 @@ def _triple(values: Any) -> tuple[float, float, float]:
 
 
 def parse_calibration(table: Mapping[str, Any] | None, name: str) -> Calibration | None:
-    """A calibration from a catalog or card table (`id` or `calibration_id`); None when there is none.
+    """A calibration from a table of a catalog or card, with its id as `id` or `calibration_id`; None without a table.
 
     Raises:
-        WeightsError: neither {drop_rate, alpha, r} nor {x0, w}, or a slope that is not positive.
+        WeightsError: the table has neither {drop_rate, alpha, r} nor {x0, w}, or a value is out of range.
     """
     if not table:
         return None
@@ -187,12 +187,12 @@ def parse_calibration(table: Mapping[str, Any] | None, name: str) -> Calibration
 
 
 def parse_identity(table: Mapping[str, Any] | None, name: str) -> float | None:
-    """The similarity from which two faces count as one person (`threshold`), for a false match rate of 1e-6.
+    """The minimum similarity of two faces of one person (`threshold`), at a false match rate of 1e-6.
 
-    None when the card or catalog has none.
+    None if the card or catalog has no threshold.
 
     Raises:
-        WeightsError: it is not a number between 0 and 1, or is for another false match rate.
+        WeightsError: the threshold is not a number between 0 and 1, or is for another false match rate.
     """
     if not table:
         return None

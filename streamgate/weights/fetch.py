@@ -1,7 +1,7 @@
-"""Fetching one pinned file: resumed after an interruption, checked for size and hash, and never left incomplete.
+"""Downloads a pinned file. Interrupted downloads are resumed, and size and hash are checked.
 
-Received bytes are kept under a hidden name next to the target until size and sha256 are correct. They stay there when
-the network fails, so that the next attempt, in this or a later pull, continues where the last one stopped.
+Received bytes are stored under a hidden name next to the target until size and sha256 are correct. If the network
+fails, they are kept, so that the next attempt, in this or a later pull, continues where the last attempt stopped.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ from streamgate.weights.files import sha256_of, sync_folder
 
 CHUNK = 1 << 16
 SILENCE_S = 30.0
-"""Time without any data after which the connection counts as lost."""
+"""Seconds without any data after which the connection is considered lost."""
 PATIENCE_S = 60.0
 SLOWEST = 256
-"""Bytes per second. If a server sends fewer over `PATIENCE_S`, the download fails; otherwise it could take forever."""
+"""Minimum rate in bytes per second, measured over `PATIENCE_S`. Slower downloads fail, so that none takes forever."""
 PAUSES_S = (0.5, 2.0, 5.0)
-"""Pauses before retries; an attempt that received `PROGRESS` bytes restarts the sequence."""
+"""Seconds to wait before each retry. An attempt that received `PROGRESS` bytes restarts the sequence."""
 PROGRESS = 1 << 14
-"""Bytes that count as progress: with fewer, a server that sends one byte per attempt could block a pull forever."""
+"""Minimum number of bytes that count as progress. Without a minimum, a server that sends one byte per attempt could
+block a pull forever."""
 
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class _Failed(Exception):
-    """An attempt failed. `again`: a retry may succeed. `wrong`: the received data is not the pinned file."""
+    """A failed attempt. `again`: a retry may succeed. `wrong`: the received data is not that of the pinned file."""
 
     def __init__(self, reason: str, *, again: bool = False, wrong: bool = False) -> None:
         super().__init__(reason)
@@ -46,25 +47,26 @@ class _Failed(Exception):
 
 
 def fetch(source: SourceFile, url: str, target: Path, what: str, progress: Callable[[int], None]) -> None:
-    """Download the file at `url` to `target`; it appears there only with the pinned size and sha256.
+    """Download the file at `url` to `target`, which is only created if size and sha256 are as pinned.
 
     Args:
         source: the pinned file.
-        url: http, https or file; a user name and password in it are sent to its own host only.
-        what: the name of the weights, with which messages begin.
-        progress: called with the number of bytes received so far, including resumed ones.
+        url: http, https or file URL; a user name and a password in it are sent to its own host only.
+        what: the name of the weights, at the beginning of messages.
+        progress: called with the number of bytes received so far, including those of earlier attempts.
 
     Raises:
-        WeightsError: not reachable, too slow, wrong size or hash, or another process is downloading it.
+        WeightsError: the server is not reachable or too slow, the file has a wrong size or hash, or another process is
+            downloading it.
         OSError: the folder is not writable or full.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The hash is part of the name: a partial file of another version must not be taken for the start of this one.
+    # The hash is part of the name, so that a partial file of another version is not continued.
     part = target.with_name(f".{target.name}.{source.sha256[:12]}.part")
     # O_NOFOLLOW: a link at this path is not followed.
     with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+b") as file:
         if not _is_ours(file, part):
-            raise WeightsError(f"{what}: another process is downloading it; wait until that one has finished")
+            raise WeightsError(f"{what}: another process is downloading it; wait until that process has finished")
         try:
             _fill(file, source.size, url, progress)
             if (found := sha256_of(part)) != source.sha256:
@@ -74,7 +76,7 @@ def fetch(source: SourceFile, url: str, target: Path, what: str, progress: Calla
             kept = f"; {done} of {source.size} bytes are kept, so the next pull continues from there" if done else ""
             raise WeightsError(
                 f"{what}: {redact_url(url)} is not the pinned {source.file} ({failed}); nothing was installed. Try "
-                "again, or another --mirror"
+                "again, or give another --mirror"
                 if failed.wrong else
                 f"{what}: cannot download {redact_url(url)} ({failed}){kept}; check the network or proxy, or give a "
                 "--mirror"
@@ -89,17 +91,17 @@ def fetch(source: SourceFile, url: str, target: Path, what: str, progress: Calla
 
 
 def _is_ours(file: BinaryIO, path: Path) -> bool:
-    """Lock the open file; False if another process has it or the file at `path` is another one. Raises OSError."""
+    """Lock the open file. False if another process holds the lock or has renamed the file. Raises OSError."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Between opening and locking it may have been finished and renamed.
+        # Another process may have completed and renamed the file after it was opened here and before it was locked.
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except (BlockingIOError, PermissionError, FileNotFoundError):
         return False
 
 
 def _fill(file: BinaryIO, size: int, url: str, progress: Callable[[int], None]) -> None:
-    """Download until the file has its size. Raises _Failed, OSError."""
+    """Download until the file has `size` bytes. Raises _Failed, OSError."""
     done = file.seek(0, os.SEEK_END)
     pauses = iter(PAUSES_S)
     while done != size:
@@ -121,7 +123,7 @@ def _fill(file: BinaryIO, size: int, url: str, progress: Callable[[int], None]) 
 def _receive(file: BinaryIO, offset: int, size: int, url: str, progress: Callable[[int], None]) -> None:
     """Download the file from byte `offset` to its end in one attempt. Raises _Failed, OSError."""
     with _asked(lambda: _open(url, offset), url) as answer:
-        # A server without support for ranges starts at the beginning.
+        # A server that does not support ranges sends the file from the beginning.
         if not str(answer.headers.get("Content-Range", "")).strip().lower().startswith(f"bytes {offset}-"):
             offset = 0
         file.seek(offset)
@@ -132,7 +134,7 @@ def _receive(file: BinaryIO, offset: int, size: int, url: str, progress: Callabl
         if (coding := str(answer.headers.get("Content-Encoding") or "identity").lower()) != "identity":
             raise _Failed(f"sent with the encoding {coding}", wrong=True)
         began, arrived = time.monotonic(), 0
-        # read1 returns what has arrived; read() would wait for a whole chunk. A file: URL only has the latter.
+        # read1 returns what has arrived; read would wait for a whole chunk, but a file: URL has no read1.
         read = getattr(answer, "read1", answer.read)
         while chunk := _asked(lambda: read(CHUNK), url):
             offset += len(chunk)
@@ -152,7 +154,7 @@ def _receive(file: BinaryIO, offset: int, size: int, url: str, progress: Callabl
 
 
 def _open(url: str, offset: int) -> Any:
-    """The response of the server. Raises what urllib raises."""
+    """The response of the server. Raises the exceptions of urllib."""
     parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
     headers = {"User-Agent": "streamgate", "Accept-Encoding": "identity"}
@@ -160,15 +162,15 @@ def _open(url: str, offset: int) -> Any:
         headers["Range"] = f"bytes={offset}-"
     request = urllib.request.Request(urlunsplit(parts._replace(netloc=host)), headers=headers)
     if at:
-        # Not sent to another host that this one redirects to.
+        # "unredirected": not sent to a host that this one redirects to.
         token = base64.b64encode(unquote(user).encode()).decode()
         request.add_unredirected_header("Authorization", f"Basic {token}")
-    # urllib honours HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
+    # urllib uses HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
     return urllib.request.build_opener().open(request, timeout=SILENCE_S)
 
 
 def _asked(call: Callable[[], Any], url: str) -> Any:
-    """The result of a network call. Raises _Failed, without secrets, for every kind of failure."""
+    """The result of a network call. Raises _Failed for every kind of failure, with a message without secrets."""
     try:
         return call()
     except urllib.error.HTTPError as error:
@@ -181,5 +183,5 @@ def _asked(call: Callable[[], Any], url: str) -> Any:
         reason, again = str(inner) or type(inner).__name__, not isinstance(inner, FileNotFoundError)
         if isinstance(inner, TimeoutError):
             reason = f"no data for {SILENCE_S:g} s"
-    # Raised outside the except blocks: a chained library exception would show the whole URL.
+    # Raised outside the except blocks, because a chained library exception would show the whole URL.
     raise _Failed(scrub(reason, url), again=again)

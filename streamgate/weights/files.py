@@ -1,4 +1,4 @@
-"""Hashes and atomic writes."""
+"""Hashes of files, and atomic writing."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import BinaryIO
 
 
 def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file, read in pieces."""
+    """The sha256 of a file, as hex digits. The file is not read into memory as a whole."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def atomic_write(target: Path) -> Iterator[BinaryIO]:
-    """Write a temporary file next to `target`, flush it to disk, then rename: `target` is complete or does not exist.
+    """Write a temporary file next to `target`, flush it to disk, and rename it, so that `target` is never incomplete.
 
-    A missing folder is created. On an exception no temporary file is left behind and an old file stays.
+    A missing folder is created. On an exception the temporary file is removed, and an existing `target` is unchanged.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
@@ -39,7 +39,7 @@ def atomic_write(target: Path) -> Iterator[BinaryIO]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the rename itself durable; file systems that do not support this are ignored."""
+    """Flush the folder to disk, so that a rename in it is durable. Does nothing if that is not supported."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

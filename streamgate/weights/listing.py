@@ -1,4 +1,4 @@
-"""`models list` and `models verify`: which weights are installed, and whether they are unchanged."""
+"""Lists the installed weights and checks that they are unchanged, for `models list` and `models verify`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamgate.weights.files import sha256_of
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """One set of weights for a table: `state` is "ready", "stale" (pull converts it again) or "missing"."""
+    """A set of weights, for a table. `state` is "ready", "stale" (`models pull` converts it again) or "missing"."""
 
     name: str
     title: str
@@ -25,14 +25,14 @@ class ModelState:
     training_data: str
     calibration: Calibration | None
     size: int
-    """Bytes to download (standard) or on disk (embedded, open, imported)."""
+    """Size in bytes, of the download (standard) or on disk (embedded, open, imported)."""
     path: Path | None
     in_use: tuple[str, ...] = ()
-    """Roles that these weights fill without `--models`."""
+    """Roles that these weights fill if `--models` is not given."""
 
 
 def list_models() -> list[ModelState]:
-    """Weights in the package and imported ones, then every entry of the catalog with its state; nothing is hashed."""
+    """The weights in the package, the imported weights, and all entries of the catalog. No file is hashed."""
     states = [
         ModelState(
             name=weights.name,
@@ -55,7 +55,7 @@ def list_models() -> list[ModelState]:
 
 
 def _used() -> dict[Path | None, tuple[str, ...]]:
-    """Roles by the file that fills them by default; empty while a required role is not filled."""
+    """The roles that each file fills by default, by file; empty if a required role is not filled."""
     try:
         found = store.resolve()
     except WeightsError:
@@ -85,7 +85,7 @@ def _catalogued(entry: Entry) -> ModelState:
 
 
 def verify() -> list[tuple[store.Weights, str]]:
-    """Hash all installed weights; returns each with the problem and its remedy, "" when it is intact."""
+    """Hash all installed weights. Returns each set with its problem and the remedy, or with "" if it is intact."""
     return [(weights, _damage(weights)) for tier in (*TIERS, store.IMPORTED) for weights in store.scan(tier)]
 
 

@@ -1,4 +1,4 @@
-"""Parameters of measures that are not networks, NIQE and BRISQUE: pinned by hash and pulled on request."""
+"""Parameter files of NIQE and BRISQUE, which are not networks. They are pinned by hash and pulled on request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamgate.weights.files import sha256_of
 from streamgate.weights.store import models_folder
 
 TIER = "measures"
-"""Their tier name in `models pull`."""
+"""The name of these files in `models pull`."""
 _BASICSR = "https://raw.githubusercontent.com/XPixelGroup/BasicSR/8d56e3a045f9fb3e1d8872f92ee4a4f07f886b0a/basicsr/metrics"
 _OPENCV = (
     "https://raw.githubusercontent.com/opencv/opencv_contrib/2a5154a4479e841aa1282ef83d139c4870d17b8f/modules/quality/"
@@ -38,11 +38,11 @@ PARAMETERS: dict[str, tuple[SourceFile, ...]] = {
         ),
     ),
 }  # fmt: skip
-"""Files by measure; both under Apache-2.0."""
+"""The files by measure. All of them are under Apache-2.0."""
 
 
 def pull_parameters(base: str | None, progress: Callable[[str, int, int], None]) -> dict[str, str]:
-    """Fetch missing files, from the mirror `base` if given; returns "present" or "pulled" by measure.
+    """Download missing files, from the mirror `base` if it is given. Returns "present" or "pulled" for each measure.
 
     Raises WeightsError.
     """
@@ -58,7 +58,7 @@ def pull_parameters(base: str | None, progress: Callable[[str, int, int], None])
                     done[name] = "pulled"
             except OSError as error:
                 raise WeightsError(
-                    f"{name}: cannot write to {_folder()} ({error.strerror}); free space or set STREAMGATE_MODELS"
+                    f"{name}: cannot write to {_folder()} ({error.strerror}); free some space or set STREAMGATE_MODELS"
                 ) from error
     return done
 
@@ -68,7 +68,7 @@ def _arrived(source: SourceFile, progress: Callable[[str, int, int], None], done
 
 
 def parameters_of(name: str) -> list[bytes]:
-    """The verified files of a measure. Raises WeightsError where they are not installed."""
+    """The contents of the files of a measure, after verification. Raises WeightsError if they are not installed."""
     found = []
     for source in PARAMETERS[name]:
         path = _folder() / source.file

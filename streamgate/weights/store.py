@@ -1,7 +1,7 @@
-"""Where weights are on this machine, and which of them fill which role.
+"""Finds weights on this machine, and selects weights for each role.
 
-A models folder has one subfolder for each set of weights: `model.onnx` with a `receipt.json` (converted by
-`pull`), or any ONNX file with a `card.json` (shipped in the package, written by the recipes in `models/`).
+A models folder has one subfolder for each set of weights. It contains either `model.onnx` and `receipt.json` (if `pull`
+converted the weights), or any ONNX file and `card.json` (in the package, written by the recipes in `models/`).
 """
 
 from __future__ import annotations
@@ -51,13 +51,15 @@ class CohortFile:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """One installed ONNX file and the information from its receipt or card.
+    """An installed ONNX file, with the information from its receipt or card.
 
-    `affine` holds A and c of the last affine layer (recognizers only); `licence` and `training_data` are
-    texts for people; `measures` are the calibrations of a graph's outputs other than its role's main one, by
-    measure; `identity_threshold` is the similarity from which two faces count as one person at a false match
-    rate of 1e-6 (recognizers; None: unknown). The similarity is the plain cosine where there is no `cohort` to
-    normalise it by.
+    Attributes:
+        licence, training_data: texts for users.
+        affine: a file with A and c of the last affine layer (recognizers only).
+        measures: calibrations of the graph's additional outputs, by measure.
+        identity_threshold: the minimum similarity of two faces of one person, at a false match rate of 1e-6
+            (recognizers only); None if it is unknown.
+        cohort: normalises similarities (recognizers only); without it a similarity is the plain cosine.
     """
 
     name: str
@@ -88,7 +90,7 @@ class Weights:
 
 
 def models_folder() -> Path:
-    """The folder of pulled weights: $STREAMGATE_MODELS, else streamgate/models in the user's cache folder."""
+    """The folder of pulled weights: $STREAMGATE_MODELS, or else streamgate/models in the user's cache folder."""
     chosen = os.environ.get("STREAMGATE_MODELS")
     if chosen:
         return Path(chosen).expanduser()
@@ -97,17 +99,17 @@ def models_folder() -> Path:
 
 
 def imported_folder() -> Path:
-    """The folder of the user's own weights, written by `models import`: a folder inside the models folder."""
+    """The folder of the user's own weights, inside the models folder. It is written by `models import`."""
     return models_folder() / IMPORTED
 
 
 def safe_name(text: str) -> str:
-    """`text` as a folder name: ASCII letters, digits, `.`, `_`, `-`, not starting with punctuation; possibly empty."""
+    """`text` as a folder name of ASCII letters, digits, `.`, `_`, `-`, no punctuation at the ends; may be empty."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:64].strip("-._")
 
 
 def embedded_folder() -> Path | None:
-    """The folder of shipped weights: inside the installed package, else next to it in a checkout, else None."""
+    """The folder of shipped weights, inside the package or, in a checkout, next to it. None if it does not exist."""
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "models", package.parent / "models"):
         if any(folder.glob(f"*/{CARD_NAME}")):
@@ -116,15 +118,15 @@ def embedded_folder() -> Path | None:
 
 
 def resolve(models: str = DEFAULT_MODELS) -> dict[str, Weights]:
-    """Weights by role from "embedded", "open", "standard", "imported" or a folder with the same layout.
+    """The weights for each role, from "embedded", "open", "standard", "imported" or a folder with the same layout.
 
-    Several names, joined by commas, are searched in order for each role: "imported,embedded" takes imported weights and
-    fills the remaining roles from the package. Nothing is taken from a set that is not named, because its licence may
-    differ. Roles that only optional measures need may be missing. Of several imported weights for one role the latest
-    is used.
+    `models` may be several of these, joined by commas, which are searched in order for each role. For example,
+    "imported,embedded" uses imported weights, and weights of the package for the remaining roles. Sets that are not
+    named are not used, because their licence may differ. Roles that only optional measures need may be missing. If
+    there are several imported weights for a role, the latest are used.
 
     Raises:
-        WeightsError: a folder does not exist or fills no role, or a required role is missing.
+        WeightsError: a folder does not exist or its weights have no role, or a required role has no weights.
     """
     found: dict[str, Weights] = {}
     for name in models.split(","):
@@ -138,21 +140,21 @@ def resolve(models: str = DEFAULT_MODELS) -> dict[str, Weights]:
 
 
 def _weights_in(name: str) -> list[Weights]:
-    """The result of `scan` for one name of `--models`. Raises WeightsError if it has no usable weights."""
+    """The result of `scan` for one name of `--models`. Raises WeightsError if there are no usable weights."""
     if name in TIERS:
         return scan(name)
     if name == IMPORTED:
         if not (found := scan(IMPORTED)):
-            raise WeightsError("no imported weights; import some with `streamgate models import FILE`")
+            raise WeightsError("there are no imported weights; import a file with `streamgate models import FILE`")
         return found
     if not name or not Path(name).expanduser().is_dir():
         raise WeightsError(f"models {name!r} is neither 'embedded', 'open', 'standard', 'imported' nor a folder")
     if not (found := scan(name)):
-        raise WeightsError(f"models {name!r}: no weights in this folder (each in a subfolder with its card)")
+        raise WeightsError(f"models {name!r}: no weights in this folder; each set needs a subfolder with a card")
     for weights in found:
         if not weights.roles:
             raise WeightsError(
-                f"{weights.path.with_name(CARD_NAME)}: fills no role; `roles` takes {', '.join(ROLES)}"
+                f"{weights.path.with_name(CARD_NAME)}: the card has no valid role; `roles` takes {', '.join(ROLES)}"
             )
     return found
 
@@ -162,11 +164,11 @@ def _remedy(models: str) -> str:
         return f"run `streamgate models pull` (about 8 MB, into {models_folder()}) or set STREAMGATE_MODELS"
     if set(PACKAGED).intersection(models.split(",")):
         return "the package is damaged: install streamgate again"
-    return f"to take them from the package: --models {models},embedded"
+    return f"add those of the package with --models {models},embedded"
 
 
 def scan(tier: str) -> list[Weights]:
-    """The usable weights of a tier or folder, sorted by folder name (imported ones: the latest first).
+    """The usable weights of a tier or folder, sorted by folder name (imported weights: the latest first).
 
     Stale conversions are left out.
     """
@@ -196,7 +198,7 @@ def scan(tier: str) -> list[Weights]:
 
 
 def from_receipt(folder: Path, tier: str) -> Weights | None:
-    """Weights that `pull` converted; None when the catalog's recipe has changed and they must be converted again.
+    """Weights that `pull` converted; None if the catalog has changed, so that they must be converted again.
 
     Raises:
         WeightsError: the receipt is not readable.
@@ -226,14 +228,14 @@ def from_receipt(folder: Path, tier: str) -> Weights | None:
         )
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise WeightsError(
-            f"{folder / RECEIPT_NAME}: not a receipt of this version; run `streamgate models pull`"
+            f"{folder / RECEIPT_NAME}: this is not a receipt of this version; run `streamgate models pull`"
         ) from error
 
 
 def pulled(name: str, user: str) -> Weights:
-    """The catalog's weights of that name, as installed by `pull`.
+    """The weights called `name` in the catalog, as installed by `pull`.
 
-    Raises WeightsError, with a message that begins with `user`, where they are not installed.
+    Raises WeightsError, with a message that begins with `user`, if they are not installed.
     """
     folder = models_folder() / name
     entry = next(entry for entry in load_catalog() if entry.name == name)
@@ -244,7 +246,7 @@ def pulled(name: str, user: str) -> Weights:
 
 
 def _from_import(receipt: Mapping[str, Any], folder: Path, tier: str) -> Weights | None:
-    """Weights that `models import` converted; only their receipt describes them."""
+    """Weights that `models import` converted. They are described only by their receipt, not by the catalog."""
     if not (folder / ONNX_NAME).is_file():
         return None
     try:
@@ -267,12 +269,12 @@ def _from_import(receipt: Mapping[str, Any], folder: Path, tier: str) -> Weights
         )
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise WeightsError(
-            f"{folder / RECEIPT_NAME}: not a receipt of this version; run `streamgate models import` again"
+            f"{folder / RECEIPT_NAME}: this is not a receipt of this version; run `streamgate models import` again"
         ) from error
 
 
 def is_stale(receipt: Mapping[str, Any], entry: Entry) -> bool:
-    """Whether a conversion was made from other files, by an older converter or with other options."""
+    """Whether weights were converted from other files, by an older converter or with other options."""
     sources = [source.sha256 for source in entry.source]
     return (
         receipt.get("converter") != entry.converter
@@ -283,11 +285,11 @@ def is_stale(receipt: Mapping[str, Any], entry: Entry) -> bool:
 
 
 def from_card(folder: Path, tier: str) -> Weights | None:
-    """Weights with a `card.json`; None while the card's ONNX file does not exist (a recipe that was not run yet).
+    """Weights with a `card.json`; None if the ONNX file does not exist (its recipe was not run yet).
 
-    The card has `sha256`, and where they differ from the default `file`, `name`, `roles`, `input`, `output`,
-    `affine` {file, sha256}, `calibration`, `measures` {NAME: calibration} and `identity` {threshold, fmr,
-    cohort {file, sha256, nearest, usual}}.
+    The card must have `sha256`. Optional keys are `file`, `name`, `roles`, `input`, `output`, `affine` {file, sha256},
+    `calibration`, `measures` {NAME: calibration} and `identity` {threshold, fmr, cohort {file, sha256, nearest,
+    usual}}.
 
     Raises:
         WeightsError: the card is not readable or has no sha256.
@@ -305,7 +307,7 @@ def _card_weights(folder: Path, tier: str, card: Mapping[str, Any]) -> Weights |
         return None
     name = str(card.get("name", folder.name))
     if not isinstance(card.get("sha256"), str):
-        raise WeightsError(f"{folder / CARD_NAME}: has no sha256 for {path.name}")
+        raise WeightsError(f"{folder / CARD_NAME}: the card has no sha256 for {path.name}; add it")
     roles = tuple(str(role) for role in card.get("roles", [folder.name]))
     affine = card.get("affine") or {}
     return Weights(
@@ -328,14 +330,14 @@ def _card_weights(folder: Path, tier: str, card: Mapping[str, Any]) -> Weights |
 
 
 def _cohort(folder: Path, table: Mapping[str, Any] | None) -> CohortFile | None:
-    """The cohort of a card's `identity` table; None without one. Raises KeyError, TypeError, ValueError."""
+    """The cohort in the `identity` table of a card; None if there is none. Raises KeyError, TypeError, ValueError."""
     if not table:
         return None
     found = CohortFile(
         folder / Path(str(table["file"])).name, str(table["sha256"]), int(table["nearest"]), float(table["usual"])
     )
     if found.nearest < 1 or not -1 <= found.usual <= 1:
-        raise ValueError("a cohort's `nearest` must be at least 1 and its `usual` a cosine, -1..1")
+        raise ValueError("the `nearest` of a cohort must be at least 1, and its `usual` must be between -1 and 1")
     return found
 
 
@@ -358,7 +360,7 @@ def _card_file(folder: Path, card: Mapping[str, Any]) -> Path | None:
 
 
 def _default_input(roles: tuple[str, ...]) -> Mapping[str, Any]:
-    """The default where the card has no `input`: the IFQA input of docs/design.md 4.2, uint8 for all other roles."""
+    """The input if a card has none: as in docs/design.md 4.2 for IFQA, uint8 for all other roles."""
     if "ifqa" in roles:
         return {"dtype": "float32", "mean": [127.5] * 3, "scale": [1 / 127.5] * 3}
     return {}
@@ -373,7 +375,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: not readable ({error}); remove its folder and install it again") from error
+        raise WeightsError(f"{path} is not readable ({error}); remove its folder and install it again") from error
     if not isinstance(content, dict):
-        raise WeightsError(f"{path}: not a JSON object")
+        raise WeightsError(f"{path} is not a JSON object; remove its folder and install it again")
     return content

@@ -70,7 +70,7 @@ def test_a_face_comes_from_the_camera_to_the_page_and_opens(camera: CameraProces
         browser.wait(lambda: browser.run("return document.getElementById('detail').open"))
         assert browser.text("#detail-title") == "door"
         assert int(browser.text("#quality")) > 0
-        assert browser.count(".measure:not(.absent)") == 14
+        assert browser.count(".measure:not(.absent)") == 15
         browser.wait(lambda: browser.count(".band-passed"))
         browser.press("h")
         heat = "const heat = document.getElementById('heat'); return heat.complete && heat.naturalWidth"

@@ -90,7 +90,7 @@ def test_a_folder_whose_card_fills_no_role_is_refused(embedded, tmp_path):
     for role in ("detector", "recognizer", "pose"):
         add_card(tmp_path / "mine", role)
     add_card(tmp_path / "mine", "landmarks")
-    with pytest.raises(WeightsError, match=r"landmarks/card\.json: fills no role; .*detector, recognizer"):
+    with pytest.raises(WeightsError, match=r"landmarks/card\.json: the card has no valid role; .*detector, recognizer"):
         store.resolve(str(tmp_path / "mine"))
 
 
@@ -125,7 +125,7 @@ def test_a_card_without_its_file_does_not_count_and_a_broken_card_is_named(embed
     add_card(embedded, "ifqa", file="later.onnx")
     assert store.scan("embedded") == []
     (embedded / "ifqa" / "card.json").write_text("{")
-    with pytest.raises(WeightsError, match=r"card\.json: not readable"):
+    with pytest.raises(WeightsError, match=r"card\.json is not readable"):
         store.scan("embedded")
 
 
