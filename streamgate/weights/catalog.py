@@ -23,7 +23,7 @@ CONVERTER_VERSION = 1
 """Incremented whenever a converter would write a different graph; files of an older version count as stale."""
 
 PACKAGED = ("embedded", "open")
-"""Sets that are shipped in the package: the default, and one without training pictures that are for research only."""
+"""Sets that are shipped in the package: the default, and one with the provenance of every picture."""
 
 TIERS = (*PACKAGED, "standard")
 """Where weights come from: shipped in the package, or fetched by `streamgate models pull`."""
