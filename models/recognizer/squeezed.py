@@ -44,6 +44,9 @@ class _Slope(nn.PReLU):
     """PReLU with one slope, whatever the precision of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.onnx.is_in_onnx_export():
+            # The same function, but ONNX Runtime computes it inside the convolution before it.
+            return F.leaky_relu(x, float(self.weight))
         return F.prelu(x, self.weight.to(x.dtype))
 
 
@@ -62,7 +65,7 @@ class _Squeeze(nn.Module):
         self.up = nn.Conv2d(channels // 8, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = x.mean(dim=(2, 3), keepdim=True)
+        mean = F.adaptive_avg_pool2d(x, 1)
         return x * torch.sigmoid(self.up(self.slope(self.down(mean))))
 
 

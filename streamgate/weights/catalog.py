@@ -23,7 +23,7 @@ CONVERTER_VERSION = 1
 """Must be incremented whenever a converter would write a different graph. Files of an older version are stale."""
 
 PACKAGED = ("embedded", "open")
-"""Tiers that are shipped in the package. `open` has no weights trained on pictures that are for research only."""
+"""Tiers that are shipped in the package: the default one, and one with the provenance of every picture."""
 
 TIERS = (*PACKAGED, "standard")
 """All tiers: those shipped in the package, and one that `streamgate models pull` downloads."""

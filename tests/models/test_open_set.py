@@ -37,6 +37,12 @@ def test_cards_describe_the_files_and_name_their_teachers(role: str) -> None:
     assert "PROVENANCE.md" in (FOLDER / role / "card.md").read_text()
 
 
+def test_the_evaluation_on_the_recognizers_card_is_of_this_file() -> None:
+    found = card("recognizer")
+    assert found["sha256"][:16] in (FOLDER / "recognizer/card.md").read_text()
+    assert json.loads((FOLDER / "recognizer/evaluation.json").read_text())["sha256"] == found["sha256"]
+
+
 def test_every_picture_is_listed_once_by_its_hash() -> None:
     lines = (FOLDER / "pictures.sha256").read_text().splitlines()
     form = re.compile(r"[0-9a-f]{64}  [\w.-]+(/[\w.-]+)?:[\w./-]+")
