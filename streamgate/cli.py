@@ -16,7 +16,8 @@ from streamgate import __version__
 from streamgate.commands.help import Group, write_sections
 from streamgate.commands.signals import INTERRUPTED, answer_signals, was_interrupted
 from streamgate.commands.stdio import take_over
-from streamgate.errors import SinkError, StreamgateError, UsageError, escaped, scrub, unexpected
+from streamgate.errors import SinkError, StreamgateError, UsageError, escaped, unexpected
+from streamgate.redaction import scrub
 
 COMMANDS = {
     "Find faces": ("run", "score", "serve", "demo"),

@@ -30,10 +30,10 @@ from streamgate.config_sections import (
     TrackingConfig,
 )
 from streamgate.errors import UsageError, one_line
+from streamgate.measure_tables import MEASURE_TABLES, Section, defined_table, is_definition, measure_defaults
 from streamgate.measures import MeasureSpec
 from streamgate.measures.size import smallest_px
-from streamgate.measuretables import MEASURE_TABLES, Section, defined_table, is_definition, measure_defaults
-from streamgate.tomltext import NotToml, parse_toml, read_toml
+from streamgate.toml_text import NotToml, parse_toml, read_toml
 
 
 class Config(Section):

@@ -10,7 +10,7 @@ import pytest
 from streamgate.config import load_config
 from streamgate.errors import UsageError
 from streamgate.service.settings import read_settings
-from streamgate.tomltext import MAX_DEPTH, parse_toml
+from streamgate.toml_text import MAX_DEPTH, parse_toml
 from support.command import inside
 from support.hostile_settings import BAD_FILES, VALUES, BadFile
 

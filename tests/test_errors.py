@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from streamgate.errors import one_line, redact_url, scrub
+from streamgate.errors import one_line
+from streamgate.redaction import redact_url, scrub
 
 SECRETS = [
     ("rtsp://first.last:p%40ss@10.0.0.1:554/live", ["first.last", "p%40ss", "p@ss"]),

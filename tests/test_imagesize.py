@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from streamgate.imagesize import image_size
+from streamgate.image_size import image_size
 from streamgate.sources.images import PictureError, read_rgb
 from support.hostile_pictures import giant_png
 

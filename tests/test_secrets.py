@@ -11,7 +11,8 @@ import pytest
 
 from streamgate.config import load_config
 from streamgate.convert import pull
-from streamgate.errors import DeliveryError, SinkError, StreamgateError, UsageError, redact_url
+from streamgate.errors import DeliveryError, SinkError, StreamgateError, UsageError
+from streamgate.redaction import redact_url
 from streamgate.sinks import SinkGroup, open_sink
 from streamgate.sinks.disk import DiskSink
 from streamgate.sources import discover, open_source

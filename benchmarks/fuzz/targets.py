@@ -15,9 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from streamgate import config
-from streamgate.errors import ResultsError, UsageError, WeightsError, display, redact_url, scrub
-from streamgate.imagesize import image_size
+from streamgate.errors import ResultsError, UsageError, WeightsError, display
+from streamgate.image_size import image_size
 from streamgate.measures import known_measures
+from streamgate.redaction import redact_url, scrub
 from streamgate.service.settings import read_settings
 from streamgate.sinks.derive import derive
 from streamgate.sources.listing import natural_key

@@ -24,7 +24,7 @@ from streamgate.sources.container import open_video
 from streamgate.sources.file import VideoFile
 from streamgate.sources.file_reader import NO_TIMES
 from streamgate.sources.orientation import UNTURNED, Turn, turned
-from streamgate.sources.sidedata import Eye, shown_turn, used_eye
+from streamgate.sources.side_data import Eye, shown_turn, used_eye
 
 _IN_MP4 = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
 """Codecs that players expect in MP4; all others are written to Matroska."""

@@ -11,8 +11,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from streamgate.config import Config, leaves, parse_setting, presets_folder, with_settings
 from streamgate.errors import UsageError, one_line
-from streamgate.measuretables import Section
-from streamgate.tomltext import read_toml
+from streamgate.measure_tables import Section
+from streamgate.toml_text import read_toml
 
 DEFAULT_RECIPE = "talking"
 _MAX_CHAIN = 8

@@ -11,7 +11,8 @@ import click
 
 from streamgate.commands.help import Command
 from streamgate.commands.options import PATH, PATH_OR_ADDRESS, quiet_option, results_argument
-from streamgate.errors import SourceError, UsageError, display, redact_url
+from streamgate.errors import SourceError, UsageError, display
+from streamgate.redaction import redact_url
 from streamgate.store.layout import EXPORTS, RECEIPT
 
 if TYPE_CHECKING:

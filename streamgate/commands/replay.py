@@ -21,7 +21,7 @@ from streamgate.store.folder import DamageLog
 
 if TYPE_CHECKING:
     from streamgate.commands.progress import Display
-    from streamgate.sinks.redisstream import RedisStream
+    from streamgate.sinks.redis_stream import RedisStream
     from streamgate.sinks.replay_source import FinishedSource
 
 _NAMED = 5
@@ -42,7 +42,7 @@ def replay(out: Path, url: str, sink_retry: float, quiet: bool) -> int:
     are reported; all others are sent.
     """
     from streamgate.commands.progress import Display
-    from streamgate.sinks.redisstream import MAXLEN, RedisStream
+    from streamgate.sinks.redis_stream import MAXLEN, RedisStream
     from streamgate.sinks.replay_source import finished_sources
     from streamgate.store.lock import unchanged
 

@@ -30,7 +30,8 @@ from streamgate.commands.options import (
 )
 from streamgate.commands.signals import INTERRUPTED, handling
 from streamgate.defaults import DEFAULT_MODELS
-from streamgate.errors import UsageError, one_line, scrub
+from streamgate.errors import UsageError, one_line
+from streamgate.redaction import scrub
 
 if TYPE_CHECKING:
     from streamgate.service.settings import Settings

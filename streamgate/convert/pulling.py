@@ -18,7 +18,8 @@ import numpy as np
 
 from streamgate.convert.checkpoints import Converted, convert
 from streamgate.convert.onnx_check import OPSET
-from streamgate.errors import UsageError, WeightsError, redact_url
+from streamgate.errors import UsageError, WeightsError
+from streamgate.redaction import redact_url
 from streamgate.weights import store
 from streamgate.weights.catalog import CONVERTER_VERSION, Entry, SourceFile, load_catalog
 from streamgate.weights.fetch import fetch

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from streamgate.errors import SinkError, UsageError, display, redact_url
+from streamgate.errors import SinkError, UsageError, display
 from streamgate.exports.formats import is_our_csv, is_our_parquet
+from streamgate.redaction import redact_url
 from streamgate.sources.remote import RemotePath, remote_files, remote_path
 from streamgate.sources.stores import RemoteError, put, remove
 from streamgate.store import jsonlines, schemas

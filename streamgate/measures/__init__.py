@@ -8,8 +8,8 @@ Measures depend on faces, pictures and evidence, not on tracks.
 
 from __future__ import annotations
 
-from streamgate.measures.cropcard import CropCard
-from streamgate.measures.faceview import FaceView
+from streamgate.measures.crop_card import CropCard
+from streamgate.measures.face_view import FaceView
 from streamgate.measures.registry import built_in_measures, known_measures
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 

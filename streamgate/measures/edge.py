@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from streamgate.frames import Array
-from streamgate.measures.faceview import FaceView
+from streamgate.measures.face_view import FaceView
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from streamgate.faces import Evidence
 from streamgate.frames import Array
-from streamgate.measures.faceview import FaceView, quantile
+from streamgate.measures.face_view import FaceView, quantile
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 FULL = 90.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamgate.measures.cropcard import CropCard
+from streamgate.measures.crop_card import CropCard
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 EXTRA_MEASURE = MeasureSpec(

@@ -6,7 +6,7 @@ import numpy as np
 
 from streamgate.faces import Evidence
 from streamgate.frames import Array
-from streamgate.measures.faceview import FaceView
+from streamgate.measures.face_view import FaceView
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 SIGMA = 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from streamgate.faces import Evidence, Face
 from streamgate.frames import Array
-from streamgate.measures.faceview import FaceView
+from streamgate.measures.face_view import FaceView
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 

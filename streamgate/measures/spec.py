@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from streamgate.faces import Evidence, Face
-from streamgate.measures.cropcard import CropCard
+from streamgate.measures.crop_card import CropCard
 
 Direction = Literal["higher", "lower", "near zero"]
 """Which raw values are better."""

@@ -10,8 +10,8 @@ from streamgate.defaults import DEFAULT_MODELS
 from streamgate.errors import UsageError
 from streamgate.measures import MeasureSpec
 from streamgate.networks.cohort import Cohort
-from streamgate.networks.cropmeasures import OUTPUT as CROP_OUTPUT
-from streamgate.networks.cropmeasures import CropMeasure, open_measure
+from streamgate.networks.crop_measures import OUTPUT as CROP_OUTPUT
+from streamgate.networks.crop_measures import CropMeasure, open_measure
 from streamgate.networks.detector import NMS_OVERLAP, Detector
 from streamgate.networks.device import Device, choose_device
 from streamgate.networks.expression import ExpressionNetwork

@@ -8,7 +8,8 @@ import socket
 import threading
 from typing import Any
 
-from streamgate.errors import DeviceError, UsageError, one_line, redact_url
+from streamgate.errors import DeviceError, UsageError, one_line
+from streamgate.redaction import redact_url
 
 MISSING = "--ray needs Ray: pip install 'streamgate[ray]'"
 _CORES = 2

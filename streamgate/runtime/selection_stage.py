@@ -20,7 +20,7 @@ from streamgate.scoring.full_scorer import FullScorer
 from streamgate.scoring.lockstep import run_in_lockstep
 from streamgate.selection.candidates import TrackSelector
 from streamgate.selection.keeper import Ranked
-from streamgate.selection.nearmisses import distance_from_passing
+from streamgate.selection.near_misses import distance_from_passing
 from streamgate.sinks.base import SourceInfo
 from streamgate.tracks import BestShot, Candidate, TrackEnd, TrackInfo
 

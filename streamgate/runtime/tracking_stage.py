@@ -20,7 +20,7 @@ from streamgate.frames import Array, Frame
 from streamgate.measures.size import shorter_side
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.runtime.decode_hints import DecodeHints
-from streamgate.runtime.sideways import SidewaysDetector
+from streamgate.runtime.rotation_check import SidewaysDetector
 from streamgate.scoring.faces import enlarged
 from streamgate.scoring.full_scorer import cards_in_use, face_region
 from streamgate.scoring.lockstep import Infer

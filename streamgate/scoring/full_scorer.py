@@ -10,7 +10,7 @@ from streamgate.config import Config
 from streamgate.faces import Face, Status
 from streamgate.frames import Array, Picture
 from streamgate.measures import CropCard, MeasureSpec
-from streamgate.measures.cropcard import CHEAP
+from streamgate.measures.crop_card import CHEAP
 from streamgate.networks.alignment import arcface_matrix, box_matrix, ffhq_matrix, umeyama
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.calibration import recorded_measures

@@ -25,7 +25,7 @@ from streamgate.selection.continuity import Continuity
 from streamgate.selection.observations import Observation
 from streamgate.selection.poses import yaw_bin
 from streamgate.selection.prescoring import Prescorer
-from streamgate.selection.scoredtrack import ScoredTrack
+from streamgate.selection.scored_track import ScoredTrack
 from streamgate.tracks import Candidate
 
 RETRIES = 3

@@ -19,11 +19,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from streamgate.errors import SinkError
-from streamgate.service.framequeue import Timestamp
-from streamgate.service.livefolder import LiveFolder
+from streamgate.service.frame_queue import Timestamp
+from streamgate.service.live_folder import LiveFolder
 from streamgate.service.spool import Item, Spool
 from streamgate.service.state import ServiceState
-from streamgate.sinks.redisstream import RedisStream, pack
+from streamgate.sinks.redis_stream import RedisStream, pack
 from streamgate.sinks.retrying_sender import CHUNK_BYTES, CHUNK_EVENTS, pause, send_in_order
 from streamgate.store.jsonlines import Record
 from streamgate.store.records import event

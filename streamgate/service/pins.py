@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from streamgate.service.alignment import Look, around
-from streamgate.service.mainstream import MainStream, Playing
-from streamgate.sources.packetring import Pin
+from streamgate.service.main_stream import MainStream, Playing
+from streamgate.service.stream_alignment import Look, around
+from streamgate.sources.packet_ring import Pin
 
 _COMPARED_S = 0.6
 """Length of the parts of the substream, before and after the face, that are compared."""

@@ -38,11 +38,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamgate.config import Config, leaves, load_config
 from streamgate.defaults import DEFAULT_MODELS
-from streamgate.errors import UsageError, one_line, redact_url, scrub
+from streamgate.errors import UsageError, one_line
+from streamgate.redaction import redact_url, scrub
 from streamgate.sources.live import check_address
 from streamgate.sources.naming import slug
 from streamgate.store.layout import STATE_DIR, not_local
-from streamgate.tomltext import read_toml
+from streamgate.toml_text import read_toml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SEVERAL = re.compile(r",(?=(?:rtsps?|https?|file)://)", re.IGNORECASE)

@@ -19,11 +19,11 @@ from streamgate.runtime.tracking_stage import TrackedFrame, TrackingStage
 from streamgate.scoring.context import ScoringContext
 from streamgate.scoring.full_scorer import FullScorer
 from streamgate.service.delivery import LiveEvent
-from streamgate.service.framequeue import FrameQueue, Timestamp
-from streamgate.service.livefolder import LiveFolder
-from streamgate.service.mainfaces import MainFaces
-from streamgate.service.mainlookup import Lookup
-from streamgate.service.mainstream import MainStream
+from streamgate.service.frame_queue import FrameQueue, Timestamp
+from streamgate.service.live_folder import LiveFolder
+from streamgate.service.main_faces import MainFaces
+from streamgate.service.main_lookup import Lookup
+from streamgate.service.main_stream import MainStream
 from streamgate.service.pins import Pinned, Pins, release
 from streamgate.service.state import LatestFace, ServiceState
 from streamgate.store.images import JPEG_QUALITY, encode_jpeg

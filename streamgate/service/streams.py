@@ -12,16 +12,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from streamgate.errors import DeviceError, scrub
+from streamgate.errors import DeviceError
 from streamgate.frames import Frame
+from streamgate.redaction import scrub
 from streamgate.scoring.context import ScoringContext
-from streamgate.service.alignment import LOOK_S, ArrivalClock, Look, small_picture
 from streamgate.service.delivery import LiveEvent
-from streamgate.service.framequeue import FrameQueue, Timestamp
-from streamgate.service.mainfaces import MainFaces
-from streamgate.service.mainstream import MainStream
+from streamgate.service.frame_queue import FrameQueue, Timestamp
+from streamgate.service.main_faces import MainFaces
+from streamgate.service.main_stream import MainStream
 from streamgate.service.settings import StreamSpec
 from streamgate.service.state import ServiceState, StreamState
+from streamgate.service.stream_alignment import LOOK_S, ArrivalClock, Look, small_picture
 from streamgate.service.stream_session import StreamCounts, StreamSession, new_epoch
 from streamgate.sources.hardware import CPU
 from streamgate.sources.live import FailureKind, LiveConnection, LiveError

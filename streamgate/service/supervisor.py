@@ -19,14 +19,14 @@ from streamgate.errors import DeviceError, StreamgateError
 from streamgate.faces import ScoredFace
 from streamgate.scoring.context import ScoringContext
 from streamgate.service.delivery import Delivery
-from streamgate.service.livefolder import LiveFolder
-from streamgate.service.mainfaces import MainFaces
+from streamgate.service.live_folder import LiveFolder
+from streamgate.service.main_faces import MainFaces
 from streamgate.service.memory import trim_memory
 from streamgate.service.settings import Settings, StreamSpec
 from streamgate.service.spool import Spool
 from streamgate.service.state import ServiceState
 from streamgate.service.streams import Stream
-from streamgate.sinks.redisstream import RedisStream
+from streamgate.sinks.redis_stream import RedisStream
 from streamgate.sources.hardware import CPU, check_decoder, decoder_name
 from streamgate.sources.images import rgb_of
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from streamgate.errors import UsageError, redact_url
+from streamgate.errors import UsageError
+from streamgate.redaction import redact_url
 from streamgate.sinks.base import Sink, SourceWriter
 from streamgate.sinks.group import SinkGroup
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult

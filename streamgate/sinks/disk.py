@@ -14,7 +14,7 @@ from streamgate.errors import ResultsError, SinkError, SourceError, UsageError
 from streamgate.people.ledger import Ledger, remove_ledger
 from streamgate.sinks.delivery_log import remove_delivery_log
 from streamgate.sinks.derive import derive
-from streamgate.sinks.diskwriter import DiskWriter
+from streamgate.sinks.disk_writer import DiskWriter
 from streamgate.store import files
 from streamgate.store.folder import RunFolder
 from streamgate.store.identity import Embeddings, Templates, load_identity, remove_identity, save_identity

@@ -13,7 +13,7 @@ from typing import Self
 
 from streamgate.errors import DeliveryError, SinkError
 from streamgate.sinks.delivery_log import log_delivery, read_delivery_log, remove_delivery_log
-from streamgate.sinks.redisstream import MAXLEN, STREAM, RedisStream, pack
+from streamgate.sinks.redis_stream import MAXLEN, STREAM, RedisStream, pack
 from streamgate.sinks.replay_source import FinishedSource, undelivered
 from streamgate.sinks.retrying_sender import RETRY_SECONDS, deliver, reach
 from streamgate.store.images import JPEG_QUALITY, encode_jpeg

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from streamgate.errors import ResultsError, display
-from streamgate.sinks.redisstream import pack
+from streamgate.sinks.redis_stream import pack
 from streamgate.store.folder import RunFolder
 from streamgate.store.images import JPEG_QUALITY, decode_crop, encode_jpeg
 from streamgate.store.jsonlines import Record

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from streamgate.sinks.redisstream import RedisStream, may_pass
+from streamgate.sinks.redis_stream import RedisStream, may_pass
 
 RETRY_SECONDS = 30.0
 """Default time for which a server that accepts nothing is retried: enough for a restart or a failover."""

@@ -11,7 +11,8 @@ from av.container import InputContainer
 from av.format import ContainerFormat
 from av.video.stream import VideoStream
 
-from streamgate.errors import SourceError, scrub
+from streamgate.errors import SourceError
+from streamgate.redaction import scrub
 from streamgate.sources.base import MAX_PIXELS
 from streamgate.sources.encryption import ENCRYPTED, is_encrypted, is_scrambled
 from streamgate.sources.hardware import CPU, accelerator, no_gpu

@@ -10,7 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from streamgate.errors import SourceError, UsageError, display, redact_url
+from streamgate.errors import SourceError, UsageError, display
+from streamgate.redaction import redact_url
 from streamgate.sources.base import MAX_PIXELS, WHOLE, Source, TimeRange
 from streamgate.sources.container import open_video
 from streamgate.sources.file import VideoFile

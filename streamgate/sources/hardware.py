@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 from streamgate.errors import DeviceError
 from streamgate.sources.orientation import UNTURNED
 from streamgate.sources.pyav import COPIES_FRAMES_WHOLE
-from streamgate.sources.sidedata import shown_turn, side_data
+from streamgate.sources.side_data import shown_turn, side_data
 
 CPU = "cpu"
 _OWN_DECODERS = {"libdav1d": "av1", "libaom-av1": "av1"}

@@ -13,7 +13,7 @@ import numpy as np
 
 from streamgate.errors import SourceError, StreamgateError, UsageError
 from streamgate.frames import Array, Frame
-from streamgate.imagesize import image_size
+from streamgate.image_size import image_size
 from streamgate.sources.base import MAX_PIXELS, SAME_TIME_S, WHOLE, HintProvider, Source, SourceStats, TimeRange
 from streamgate.sources.container import unreadable
 from streamgate.sources.heic import HEIC_REMEDY, decode_heic, is_heic

@@ -26,17 +26,18 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from streamgate.config_sections import LiveConfig
-from streamgate.errors import SourceError, UsageError, one_line, redact_url, scrub
+from streamgate.errors import SourceError, UsageError, one_line
 from streamgate.frames import Frame
+from streamgate.redaction import redact_url, scrub
 from streamgate.sources.base import SourceStats
 from streamgate.sources.container import open_video, over_limit, pixel_limit
 from streamgate.sources.damage import DamageTracker
 from streamgate.sources.deinterlace import Deinterlacer
 from streamgate.sources.hardware import CPU, DecoderHealth, accelerator, check_decoder, is_on_gpu
-from streamgate.sources.liveclock import lateness, live_clock, pacing
+from streamgate.sources.live_clock import lateness, live_clock, pacing
 from streamgate.sources.picture import PictureMaker
 from streamgate.sources.pyav import METADATA_ERRORS
-from streamgate.sources.rtsplogin import LoginRelay, has_login
+from streamgate.sources.rtsp_login import LoginRelay, has_login
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "file")
 _WHITELIST = {

@@ -20,7 +20,7 @@ from streamgate.sources.layout import Layout, eight_bits, layouts, plain_format,
 from streamgate.sources.orientation import UNTURNED, Turn, Upright, turn_array, turned, upright
 from streamgate.sources.pyav import colour_of
 from streamgate.sources.resample import COARSE, EXACT, FINE, ResampleOptions, sample
-from streamgate.sources.sidedata import Eye, shown_turn, used_eye
+from streamgate.sources.side_data import Eye, shown_turn, used_eye
 
 _SWS_FLAGS = 4 | 0x40000 | 0x4000
 """libswscale's BICUBIC, ACCURATE_RND and FULL_CHR_H_INP; PyAV has names for the last two only since 18."""

@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from streamgate.errors import SourceError, redact_url
+from streamgate.errors import SourceError
+from streamgate.redaction import redact_url
 from streamgate.sources.stores import BLOCK, WEB, RemoteError, fetched, info_of, listing_of, patience_s, slow
 
 AHEAD = 2

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from streamgate.frames import Array
-from streamgate.imagesize import image_size
+from streamgate.image_size import image_size
 from streamgate.tracks import Encoding
 
 JPEG_QUALITY = 92

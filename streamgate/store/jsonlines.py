@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from streamgate.errors import ResultsError, display, scrub
+from streamgate.errors import ResultsError, display
+from streamgate.redaction import scrub
 from streamgate.store import files
 from streamgate.store.schemas import Schema, mismatch
 

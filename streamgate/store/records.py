@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from streamgate.errors import redact_url
 from streamgate.faces import Evidence, Face, GateResult, Measure, Pose, ScoredFace, Status
 from streamgate.frames import SPOILED
 from streamgate.measures import built_in_measures
 from streamgate.measures.registry import position_of
+from streamgate.redaction import redact_url
 from streamgate.store.jsonlines import SCHEMA, Record, dumps
 from streamgate.store.layout import picture_name
 from streamgate.store.run import counts

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from streamgate.errors import redact_url, scrub
+from streamgate.redaction import redact_url, scrub
 from streamgate.store.jsonlines import SCHEMA, Record, redacted
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from streamgate.faces import STILL
 from streamgate.report.notes import Point, Series, miss_note, note_record, shot_note
 from streamgate.selection.keeper import Ranked
-from streamgate.selection.nearmisses import NearMisses, distance_from_passing
+from streamgate.selection.near_misses import NearMisses, distance_from_passing
 from streamgate.store import files
 from streamgate.store.images import encode
 from streamgate.store.jsonlines import Record, dumps, new_gzip

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from streamgate.errors import WeightsError, redact_url, scrub
+from streamgate.errors import WeightsError
+from streamgate.redaction import redact_url, scrub
 from streamgate.weights.catalog import SourceFile
 from streamgate.weights.files import sha256_of, sync_folder
 

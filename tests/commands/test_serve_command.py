@@ -16,7 +16,7 @@ import redis
 
 from conftest import REPOSITORY
 from streamgate.service.spool import Spool
-from streamgate.sinks.redisstream import pack
+from streamgate.sinks.redis_stream import pack
 from support.command import streamgate
 from support.hostile_peers import PEERS, Peers, crowd
 from support.hostile_settings import BAD_FILES, remove

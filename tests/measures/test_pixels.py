@@ -10,7 +10,7 @@ from streamgate.faces import Evidence, Face
 from streamgate.measures import FaceView
 from streamgate.measures.edge import share_inside
 from streamgate.measures.exposure import MEASURE as EXPOSURE
-from streamgate.measures.faceview import face_core, noise_of, quantile
+from streamgate.measures.face_view import face_core, noise_of, quantile
 from streamgate.measures.sharpness import MEASURE as SHARPNESS
 from streamgate.measures.sharpness import sharpness_of
 from streamgate.measures.yaw import yaw_proxy

@@ -18,7 +18,7 @@ from streamgate.measures import CropCard, MeasureSpec
 from streamgate.networks import Batcher
 from streamgate.networks import device as device_module
 from streamgate.networks import io_binding as bound_module
-from streamgate.networks.cropmeasures import CropMeasure, open_measure
+from streamgate.networks.crop_measures import CropMeasure, open_measure
 from streamgate.networks.device import Device
 from streamgate.networks.sessions import RowSession, Session
 from streamgate.weights.store import Weights, resolve

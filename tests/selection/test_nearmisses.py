@@ -6,7 +6,7 @@ import numpy as np
 
 from streamgate.faces import Face, GateResult
 from streamgate.frames import Array, Picture
-from streamgate.selection.nearmisses import NearMisses
+from streamgate.selection.near_misses import NearMisses
 from streamgate.sources import picture_of_rgb
 from streamgate.tracks import Candidate
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamgate.service.alignment import SIDE, Alignment, ArrivalClock, Look, Match, match
+from streamgate.service.stream_alignment import SIDE, Alignment, ArrivalClock, Look, Match, match
 
 NOISE = np.random.default_rng(5)
 
@@ -95,7 +95,7 @@ def test_pictures_that_contradict_have_it_looked_for_again():
 
 def test_an_offset_that_is_known_is_checked_now_and_then(monkeypatch: pytest.MonkeyPatch):
     now = 1000.0
-    monkeypatch.setattr("streamgate.service.alignment.time.monotonic", lambda: now)
+    monkeypatch.setattr("streamgate.service.stream_alignment.time.monotonic", lambda: now)
     alignment, main, sub = Alignment(), ArrivalClock(), ArrivalClock()
     main.note(7000.0, now)
     sub.note(0.0, now)

@@ -14,10 +14,10 @@ import pytest
 import redis
 
 from streamgate.service.delivery import Delivery, LiveEvent
-from streamgate.service.framequeue import Timestamp
+from streamgate.service.frame_queue import Timestamp
 from streamgate.service.spool import Spool
 from streamgate.service.state import ServiceState
-from streamgate.sinks.redisstream import RedisStream
+from streamgate.sinks.redis_stream import RedisStream
 from support.faulty_line import line_to
 from support.metric import metric
 from support.redis_server import RedisServer

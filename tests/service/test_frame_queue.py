@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from streamgate.frames import Frame
-from streamgate.service.framequeue import FrameQueue
+from streamgate.service.frame_queue import FrameQueue
 from streamgate.service.stream_session import new_epoch
 from streamgate.sources import picture_of_rgb
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from streamgate.errors import SinkError
-from streamgate.service.livefolder import LiveFolder
+from streamgate.service.live_folder import LiveFolder
 from streamgate.store.records import face_record
 from streamgate.tracks import BestShot
 

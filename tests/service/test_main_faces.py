@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from streamgate.config import load_config
-from streamgate.service.alignment import ArrivalClock, Match
-from streamgate.service.mainfaces import MainFaces
-from streamgate.service.mainlookup import Lookup
-from streamgate.service.mainstream import MainStream, Playing
+from streamgate.service.main_faces import MainFaces
+from streamgate.service.main_lookup import Lookup
+from streamgate.service.main_stream import MainStream, Playing
 from streamgate.service.pins import Pins, release
+from streamgate.service.stream_alignment import ArrivalClock, Match
 from streamgate.sources.rtp import Unit
-from streamgate.sources.rtspclient import Media
+from streamgate.sources.rtsp_client import Media
 from streamgate.tracks import BestShot
 from support.sink_values import Make
 

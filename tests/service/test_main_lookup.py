@@ -11,13 +11,13 @@ import pytest
 from av import VideoFrame
 
 from streamgate.config import load_config
-from streamgate.service import mainlookup
-from streamgate.service.alignment import LOOK_S, ArrivalClock, Look, Match
-from streamgate.service.mainlookup import Fallback, Lookup, look_up
-from streamgate.service.mainstream import MainStream, Playing
+from streamgate.service import main_lookup
+from streamgate.service.main_lookup import Fallback, Lookup, look_up
+from streamgate.service.main_stream import MainStream, Playing
+from streamgate.service.stream_alignment import LOOK_S, ArrivalClock, Look, Match
 from streamgate.sources.picture import PictureMaker
 from streamgate.sources.rtp import UnitReader
-from streamgate.sources.rtspclient import Media
+from streamgate.sources.rtsp_client import Media
 from support.media import plain_frames, write_clip
 from support.rtsp_server import Packets, _interleaved, load
 from support.sink_values import Make
@@ -57,19 +57,19 @@ def main(request: pytest.FixtureRequest, tmp_path: Path) -> MainStream:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Times of the packets that were prepared for the decoder."""
     times: list[int] = []
-    whole = mainlookup.access_unit
+    whole = main_lookup.access_unit
 
     def counted(unit: Any, *more: Any) -> bytes:
         times.append(unit.time)
         return whole(unit, *more)
 
-    monkeypatch.setattr(mainlookup, "access_unit", counted)
+    monkeypatch.setattr(main_lookup, "access_unit", counted)
 
     def taken(lookup: Lookup, maker: PictureMaker, frame: VideoFrame) -> VideoFrame:
         return frame
 
     # The networks would see no face in these pictures.
-    monkeypatch.setattr(mainlookup, "_scored", taken)
+    monkeypatch.setattr(main_lookup, "_scored", taken)
     return times
 
 
@@ -94,13 +94,13 @@ def test_once_it_is_known_the_alignment_is_checked_now_and_then(
 ):
     lookup = asked(main, 30)
     begin = lookup.shot.pts_seconds - 1.0
-    main.looks.extend(Look(begin + n * LOOK_S, mainlookup.small_picture(_grey(), 1)) for n in range(33))
+    main.looks.extend(Look(begin + n * LOOK_S, main_lookup.small_picture(_grey(), 1)) for n in range(33))
     compared: list[int] = []
-    monkeypatch.setattr(mainlookup, "match", lambda ours, theirs, *more: compared.append(len(ours)))
+    monkeypatch.setattr(main_lookup, "match", lambda ours, theirs, *more: compared.append(len(ours)))
     assert look_up(lookup) is not None and not compared
     main.alignment.suspect()
     # Just after a key frame more is decoded, so that there is enough to compare.
-    assert look_up(lookup) is not None and compared == [mainlookup._LEAST_COMPARED]
+    assert look_up(lookup) is not None and compared == [main_lookup._LEAST_COMPARED]
 
 
 def test_a_picture_that_is_none_of_those_kept_is_no_other(main: MainStream, decoded: list[int]):

@@ -15,7 +15,7 @@ import pytest
 
 from streamgate.errors import DeliveryError, SinkError, UsageError
 from streamgate.sinks.redis import RedisSink
-from streamgate.sinks.redisstream import RedisStream
+from streamgate.sinks.redis_stream import RedisStream
 from support.command import streamgate
 from support.lying_redis import LIES, PASSWORD, Lie, lying_redis
 from support.media import astronaut_frames, write_clip

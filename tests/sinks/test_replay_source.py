@@ -18,7 +18,7 @@ from streamgate.errors import ResultsError, SinkError
 from streamgate.sinks import SinkGroup
 from streamgate.sinks.disk import DiskSink
 from streamgate.sinks.redis import RedisSink
-from streamgate.sinks.redisstream import unpack
+from streamgate.sinks.redis_stream import unpack
 from streamgate.sinks.replay_source import finished_sources
 from streamgate.store.images import decode_png, encode_png
 from streamgate.store.lock import unchanged

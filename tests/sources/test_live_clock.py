@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from streamgate.sources.liveclock import lateness, live_clock, pacing
+from streamgate.sources.live_clock import lateness, live_clock, pacing
 
 
 def stamps(frames: list[tuple[float | None, float]]) -> list[tuple[float, bool]]:

@@ -11,7 +11,7 @@ import av
 import pytest
 from av.bitstream import BitStreamFilterContext
 
-from streamgate.sources.packetring import PacketRing
+from streamgate.sources.packet_ring import PacketRing
 from streamgate.sources.rtp import NotInterleavedError, Unit, UnitReader, access_unit
 from support.media import plain_frames, write_clip
 from support.rtsp_server import Packets, _interleaved, _nals, load

@@ -14,7 +14,7 @@ from streamgate.config import load_config
 from streamgate.config_sections import LiveConfig
 from streamgate.sources.live import FailureKind, LiveError
 from streamgate.sources.rtp import UnitReader, access_unit
-from streamgate.sources.rtspclient import RtspClient, media_of
+from streamgate.sources.rtsp_client import RtspClient, media_of
 from support.media import plain_frames, write_clip
 from support.rtsp_server import CameraProcess, cameras, free_port
 

@@ -13,7 +13,7 @@ import pytest
 from streamgate.config import load_config
 from streamgate.config_sections import LiveConfig
 from streamgate.sources.live import FailureKind, LiveConnection, LiveError
-from streamgate.sources.rtsplogin import LoginRelay
+from streamgate.sources.rtsp_login import LoginRelay
 from support.media import astronaut_frames, write_clip
 from support.redirecting import asks, listening, sends
 from support.rtsp_server import CameraProcess

@@ -15,13 +15,13 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from streamgate.config_sections import LiveConfig
-from streamgate.errors import redact_url, scrub
-from streamgate.service.alignment import LOOKS_KEPT, Alignment, ArrivalClock, Look
+from streamgate.redaction import redact_url, scrub
 from streamgate.service.state import StreamState
+from streamgate.service.stream_alignment import LOOKS_KEPT, Alignment, ArrivalClock, Look
 from streamgate.sources.live import FailureKind, LiveError
-from streamgate.sources.packetring import PacketRing
+from streamgate.sources.packet_ring import PacketRing
 from streamgate.sources.rtp import NotInterleavedError, UnitReader
-from streamgate.sources.rtspclient import Media, RtspClient
+from streamgate.sources.rtsp_client import Media, RtspClient
 from streamgate.store.records import utc_text
 
 GULP_S = 0.2

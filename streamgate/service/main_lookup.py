@@ -21,9 +21,9 @@ from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.faces import enlargement
 from streamgate.scoring.full_scorer import FullScorer
 from streamgate.scoring.lockstep import no_floor, run_in_lockstep
-from streamgate.service.alignment import FURTHEST_S, Look, Match, around, match, small_picture
-from streamgate.service.mainstream import MainStream, Playing
+from streamgate.service.main_stream import MainStream, Playing
 from streamgate.service.pins import Pinned
+from streamgate.service.stream_alignment import FURTHEST_S, Look, Match, around, match, small_picture
 from streamgate.sources.container import pixel_limit
 from streamgate.sources.picture import PictureMaker
 from streamgate.sources.rtp import Unit, access_unit
@@ -48,7 +48,7 @@ _MAIN_SAMPLES = 4
 
 
 class Fallback(Exception):
-    """Raised to use the substream's face instead; its text is a reason in `mainstream.FALLBACKS`."""
+    """Raised to use the substream's face instead; its text is a reason in `main_stream.FALLBACKS`."""
 
 
 @dataclass(slots=True, eq=False)

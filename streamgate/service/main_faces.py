@@ -16,8 +16,8 @@ from contextlib import suppress
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from streamgate.service.mainlookup import ANSWERED_S, Fallback, Lookup, align, is_there, look_up
-from streamgate.service.mainstream import MainStream, metrics_of
+from streamgate.service.main_lookup import ANSWERED_S, Fallback, Lookup, align, is_there, look_up
+from streamgate.service.main_stream import MainStream, metrics_of
 from streamgate.tracks import BestShot
 
 _MOST = 64

@@ -23,9 +23,9 @@ from typing import Self
 from urllib.parse import unquote, urljoin, urlsplit
 
 from streamgate.config_sections import LiveConfig
-from streamgate.errors import redact_url
+from streamgate.redaction import redact_url
 from streamgate.sources.live import FailureKind, LiveError, explained, status_error
-from streamgate.sources.rtsplogin import authorization, camera_tls, field_of, fields_of
+from streamgate.sources.rtsp_login import authorization, camera_tls, field_of, fields_of
 
 CODECS = {"H264": "h264", "H265": "hevc"}
 _PORTS = {"rtsp": 554, "rtsps": 322}

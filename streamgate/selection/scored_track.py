@@ -12,7 +12,7 @@ from streamgate.frames import Frame, Picture
 from streamgate.scoring.faces import FaceScorer
 from streamgate.scoring.lockstep import Floor, Steps, in_lockstep, no_floor
 from streamgate.selection.keeper import Keeper
-from streamgate.selection.nearmisses import NearMisses
+from streamgate.selection.near_misses import NearMisses
 from streamgate.selection.observations import Observation, ObservationBuffer
 from streamgate.selection.reference import TrackReference
 from streamgate.selection.template import TemplateSum

@@ -14,8 +14,9 @@ from redis import exceptions as errors
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from streamgate.errors import UsageError, one_line, redact_url, scrub
-from streamgate.sinks.guardedsocket import GuardedSocket
+from streamgate.errors import UsageError, one_line
+from streamgate.redaction import redact_url, scrub
+from streamgate.sinks.guarded_socket import GuardedSocket
 
 STREAM = "streamgate:faces"
 MAXLEN = 100_000
