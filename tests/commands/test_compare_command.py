@@ -103,7 +103,7 @@ def test_faces_of_a_run_are_looked_up(tmp_path: Path) -> None:
         (["image", "human"], [["a.png", 2]] * 20, "ifqa", "the same human judgement"),
         (["image", "human"], [["a.png", "nice"]] * 20, "ifqa", "'nice' is not"),
         (["image", "note"], [["a.png", 1]] * 20, "ifqa", "no column with human judgements"),
-        (["image", "human"], [["a.png", n] for n in range(20)], "ifka", "no measure and no column 'ifka'"),
+        (["image", "human"], [["a.png", n] for n in range(20)], "ifka", "'ifka' is neither a measure nor a column"),
         (["image", "human"], [["a.png", n] for n in range(20)], "psnr", "--reference"),
         (["image", "human"], [["a.png", n] for n in range(20)], ",", "is empty"),
         (["name", "human"], [["a.png", n] for n in range(20)], "ifqa", "no column with pictures"),
