@@ -106,7 +106,7 @@ class BestShot(ScoredFace):
         rank: its rank within its track, from 1.
         quality_smoothed, quality_context: quality over time, 0..100 (design.md 4.5); None for a fallback shot without
             quality.
-        calibration_id: qualities are comparable only under the same one.
+        calibration_id: qualities are comparable only if they have the same calibration id.
     """
 
     image: Array

@@ -42,7 +42,7 @@ class FrameNumbers:
                 self._note_parameters(data, begin, end)
 
     def gap_before(self, packet: Buffer) -> bool:
-        """Whether a reference picture is missing between the last packet and this one; call once per packet."""
+        """Whether a reference picture is missing between the previous packet and `packet`; call once per packet."""
         data = memoryview(packet)
         for begin, end in self._units(data):
             kind = data[begin] & 31

@@ -288,7 +288,7 @@ def _file(url: str, info: dict[str, Any]) -> RemotePath:
     size = info.get("size")
     if not isinstance(size, int):
         raise RemoteError(
-            "the server does not report its size, so it cannot be read in parts; download it and give the file",
+            "the server does not report the file's size, so the file cannot be read; download it and give its path",
             final=True,
         )
     marks = (info.get(name) for name in ("ETag", "etag", "LastModified", "mtime", "updated", "last_modified"))

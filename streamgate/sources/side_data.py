@@ -42,7 +42,7 @@ class Eye:
         return (width // 2, height) if self.across else (width, height // 2)
 
     def aspect(self, aspect: Fraction | None) -> Fraction | None:
-        """Sample aspect ratio of the eye, computed from `aspect`, that of the pair."""
+        """Sample aspect ratio of the eye; `aspect` is the sample aspect ratio of the pair."""
         if not self.squeezed:
             return aspect
         return (aspect or Fraction(1)) * (Fraction(2) if self.across else Fraction(1, 2))

@@ -94,7 +94,7 @@ class Manifest:
         self.sources[source_id] = names
 
     def write(self) -> None:
-        """Write the whole manifest, including the commits, whose own file is then removed. Raises OSError."""
+        """Write the whole manifest, including the commits, and then remove `commits.jsonl`. Raises OSError."""
         whole = {
             "program": _PROGRAM,
             "schema": SCHEMA,

@@ -45,9 +45,9 @@ class CutDetector:
     """Compares each frame with the previous one on a grid of luma samples.
 
     The difference is relative to the pictures' contrast, so a cut in a dark hall counts as much as one in daylight. A
-    uniform change of brightness is removed first, and a picture that only becomes darker or brighter is the same one,
-    so neither a fade nor a light that is switched off is a cut. A cut must also stand out from the motion of the last
-    second, so a shaking camera is not a cut either.
+    uniform change of brightness is removed first, and a picture that only becomes darker or brighter still counts as
+    the same picture, so neither a fade nor a light that is switched off is a cut. A cut must also stand out from the
+    motion of the last second, so a shaking camera is not a cut either.
 
     Decoding may leave out frames. A cut is a change between two consecutive frames of the video. So the usual motion
     during the frames that were left out is subtracted from the difference, and a fast pan is not a cut.
