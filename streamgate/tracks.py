@@ -17,7 +17,10 @@ whole frame."""
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How to encode a picture. `format` is png, jpeg or webp; `quality` is 1..100, or None for lossless encoding."""
+    """How to encode a picture.
+
+    `format` is `png`, `jpeg` or `webp`. `quality` is 1..100, or None for lossless encoding.
+    """
 
     format: str = "png"
     quality: int | None = None
@@ -65,11 +68,11 @@ class Candidate(ScoredFace):
     bound: float = 0.0
     """Upper bound of `quality`, computed when the face was first examined; the gate is not considered."""
     ceilings: Mapping[str, float] = field(default_factory=dict)
-    """Assumed upper bounds, in this track, of the scalars that need networks, by measure. Updated with the track."""
+    """Assumed upper bounds, by measure, of this track's scalars that need networks. Updated as the track grows."""
     usual: Mapping[str, float] = field(default_factory=dict)
     """Usual values of the person in this track, by measure (see `ReferenceSpec`). Updated as the track grows."""
     arcface: Array | None = None
-    """The ArcFace crop, RGB uint8 (112, 112, 3), if it is requested. Exists as long as `image`."""
+    """The ArcFace crop, RGB uint8 (112, 112, 3), if it is requested. It exists as long as `image` does."""
     phash: int | None = None
     """Perceptual hash of the face from brows to chin, 63 bits; None for faces that cannot be kept."""
     shown: Array | None = None
@@ -103,7 +106,7 @@ class BestShot(ScoredFace):
         rank: its rank within its track, from 1.
         quality_smoothed, quality_context: quality over time, 0..100 (design.md 4.5); None for a fallback shot without
             quality.
-        calibration_id: qualities are comparable only under the same one.
+        calibration_id: qualities are comparable only if they have the same calibration id.
     """
 
     image: Array

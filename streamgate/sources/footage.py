@@ -1,4 +1,4 @@
-"""Finding the footage of an earlier run, which may have moved since."""
+"""Finds the footage of an earlier run, which may have been moved since then."""
 
 from __future__ import annotations
 

@@ -14,12 +14,12 @@ _HEADER = 16
 """Number of bytes that always suffice for a slice header up to the frame number."""
 _HIGH_PROFILES = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
 _PROVEN = 8
-"""Number of pictures with consecutive numbers that must precede a gap for it to count as a loss: some encoders number
-frames arbitrarily."""
+"""A gap in the frame numbers counts as a loss only after at least this many pictures with consecutive numbers, because
+some encoders number frames arbitrarily."""
 
 
 class FrameNumbers:
-    """Follows the packets of one stream in storage order. Data that cannot be parsed is ignored.
+    """Checks the packets of one stream, in storage order. Data that cannot be parsed is ignored.
 
     Args:
         extradata: the stream's extradata; empty or None if the parameter sets are in the packets.
@@ -42,7 +42,7 @@ class FrameNumbers:
                 self._note_parameters(data, begin, end)
 
     def gap_before(self, packet: Buffer) -> bool:
-        """Whether a reference picture is missing between the last packet and this one; call once per packet."""
+        """Whether a reference picture is missing between the previous packet and `packet`; call once per packet."""
         data = memoryview(packet)
         for begin, end in self._units(data):
             kind = data[begin] & 31

@@ -25,7 +25,7 @@ _NVDEC = "libnvcuvid.so.1"
 _DEVICE_ERRORS = (av.error.ExternalError, av.error.UnknownError)
 """Errors that FFmpeg raises when the GPU fails; damaged pictures can also cause them on a working GPU."""
 _FIRST = 64
-"""Packets within which a decoder outputs its first frame."""
+"""Number of packets within which a decoder outputs its first frame."""
 
 
 def decoder_name(index: int | None) -> str:
@@ -41,7 +41,7 @@ def accelerator(decode: str) -> HWAccel | None:
 
 
 def check_decoder(decode: str) -> None:
-    """Raise DeviceError if FFmpeg cannot decode anything on that device."""
+    """Raise DeviceError if FFmpeg cannot decode on the device that `decode` names."""
     if decode == CPU:
         return
     if (missing := _missing()) is not None:
@@ -124,7 +124,7 @@ def is_on_gpu(codec: VideoCodecContext) -> bool:
 
 
 class DecoderHealth:
-    """Distinguishes a lost GPU from damage in a stream: in both cases the decoder raises errors."""
+    """Distinguishes a lost GPU from damage in a stream; the decoder raises errors in both cases."""
 
     def __init__(self, decode: str) -> None:
         self._decode = decode

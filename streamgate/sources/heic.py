@@ -34,7 +34,8 @@ def decode_heic(data: bytes) -> Array:
         rgb = np.asarray(picture)
     except (OSError, RuntimeError, EOFError, SyntaxError, MemoryError) as error:
         raise ValueError(str(error)) from None
-    if rgb.dtype == np.uint16:  # grey of more than 8 bits is not converted; the samples are in the upper bits
+    # Grey samples of more than 8 bits are not converted by pillow-heif; they are in the upper bits of each uint16.
+    if rgb.dtype == np.uint16:
         rgb = (rgb >> 8).astype(np.uint8)
     if rgb.dtype != np.uint8 or rgb.ndim < 2:
         raise ValueError(f"unexpected samples ({rgb.dtype}, {rgb.shape})")

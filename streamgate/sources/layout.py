@@ -103,7 +103,7 @@ def planes_of(frame: VideoFrame, layout: Layout) -> tuple[Array, ...]:
 
 
 def eight_bits(plane: Array, layout: Layout) -> Array:
-    """The upper eight bits of a plane's samples, uint8; the plane itself if its samples have only eight."""
+    """The upper eight bits of a plane's samples, uint8; the plane itself if its samples have only eight bits."""
     shift = layout.shift + layout.depth - 8
     return np.asarray(plane >> shift, np.uint8) if shift else plane
 

@@ -51,7 +51,7 @@ def natural_key(path: str | AnyPath) -> tuple[tuple[bool, int, str], ...]:
 
 
 def files_below(folder: Path, output: str | None = None, warnings: list[str] | None = None) -> Iterator[Path]:
-    """Files in and below `folder`, sorted naturally; linked folders are followed, each once.
+    """Files in and below `folder`, sorted naturally; links to folders are followed, but each folder is read only once.
 
     Output of streamgate is left out: the folder `output`, any other folder with a streamgate manifest, and exports.
     """
@@ -65,7 +65,7 @@ def files_below(folder: Path, output: str | None = None, warnings: list[str] | N
     for base, folders, names in os.walk(folder, followlinks=True, onerror=unreadable_folder):
         status = os.stat(base)
         if (status.st_dev, status.st_ino) in visited:
-            folders.clear()  # reached again through a link
+            folders.clear()  # this folder was already visited through a link
             continue
         visited.add((status.st_dev, status.st_ino))
         if os.path.realpath(base) == output or is_ours(Path(base)):

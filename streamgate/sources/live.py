@@ -54,7 +54,7 @@ _MAX_URL_LENGTH = 4096
 _HOST = re.compile(r"[^/]*@|[0-9]{1,3}(\.[0-9]{1,3}){3}([:/]|$)|[^/]+:[0-9]{1,5}(/|$)")
 """Matches the beginning of a camera's URL whose scheme is missing."""
 _MAX_DAMAGED_PACKETS = 500
-"""Consecutive packets without a picture after which a connection is closed: about twenty seconds."""
+"""Number of consecutive packets without a picture after which a connection is closed: about twenty seconds of video."""
 
 
 class FailureKind(StrEnum):
@@ -148,7 +148,7 @@ class LiveConnection:
             self._end_relay()
             raise
         codec = self._stream.codec_context
-        # One thread: more would delay frames, and with many streams all cores are busy anyway.
+        # Only one thread: more threads would delay frames, and with many streams all cores are busy anyway.
         codec.thread_count = 1
         self._time_base = self._stream.time_base or Fraction(1, 90_000)
         self._maker = PictureMaker(codec.name, self._stream.sample_aspect_ratio)
@@ -186,7 +186,7 @@ class LiveConnection:
 
     @property
     def not_on_gpu(self) -> str:
-        """After the first frame: the codec that the CPU decodes although a GPU was requested; otherwise empty."""
+        """The codec that the CPU decodes although a GPU was requested; otherwise empty. Known after the first frame."""
         codec = self._stream.codec_context
         return "" if self._decoder == CPU or is_on_gpu(codec) else codec.codec.canonical_name
 
@@ -233,7 +233,7 @@ class LiveConnection:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             failed = explained(error, self._url, self._options, opening=True)
         if failed is not None:
-            # Raised outside the handler: chained, FFmpeg's own error would show the whole URL.
+            # Raised outside the handler, because a chained FFmpeg error would show the whole URL.
             check_decoder(self._decoder)
             raise failed
         stream = container.streams.best("video")
@@ -306,7 +306,7 @@ class LiveConnection:
             duration,
             index,
             estimated,
-            # The time between arrival and now was spent in decoding.
+            # The wall-clock time at which the frame arrived; the time since then was spent in decoding.
             datetime.fromtimestamp(time.time() - (time.monotonic() - arrived), UTC),
             corrupt=torn,
         )

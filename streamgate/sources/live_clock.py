@@ -1,4 +1,4 @@
-"""Time of live frames: seconds since the first frame, whatever the camera's clock does, and real-time pacing."""
+"""Times of live frames, in seconds since the first frame even if the camera's clock jumps; also real-time pacing."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def live_clock() -> Callable[[float | None, float], tuple[float, bool]]:
 def lateness() -> Callable[[float, float], float]:
     """Return a function that measures how far reading is behind the camera because data waits in network buffers.
 
-    The function returns by how many seconds a frame with time `seconds` that arrived at `arrived` (`time.monotonic()`)
-    was late. The camera's clock and the local one drift apart slowly, so the smallest delay of the last minute counts
-    as zero.
+    The function takes the time `seconds` of a frame and its time of arrival `arrived` (`time.monotonic()`), and returns
+    the number of seconds by which the frame was late. The camera's clock and the local clock drift apart slowly,
+    so the smallest delay of the last minute counts as zero.
     """
     least: dict[int, float] = {}
 

@@ -33,9 +33,9 @@ def file_source_id(path: AnyPath) -> str:
 
 
 def folder_source_id(name: str, pictures: Iterable[tuple[str, AnyPath]]) -> str:
-    """Return slug(name)-HASH; HASH is 8 hex digits, from the names and sizes of `pictures` (relative name, path).
+    """Return slug(name)-HASH; HASH is 8 hex digits, from the names and sizes of `pictures`.
 
-    Raises OSError.
+    `pictures` are pairs of relative name and path. Raises OSError.
     """
     digest = hashlib.sha256()
     for relative, path in pictures:

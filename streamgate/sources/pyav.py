@@ -27,5 +27,8 @@ UNSPECIFIED = 2
 
 
 def colour_of(frame: VideoFrame) -> tuple[int, int]:
-    """FFmpeg's codes of transfer function and primaries; unspecified before PyAV 17, so HDR is not tone-mapped."""
+    """FFmpeg's codes of the frame's transfer function and primaries.
+
+    Releases before PyAV 17 do not report them, so both codes are `UNSPECIFIED` and HDR video is not tone-mapped.
+    """
     return getattr(frame, "color_trc", UNSPECIFIED), getattr(frame, "color_primaries", UNSPECIFIED)

@@ -115,7 +115,7 @@ AnyPath = Path | RemotePath
 
 
 def trouble_of(path: AnyPath) -> RemoteError | None:
-    """Why reading a file in a store failed; None if reading did not fail, and for local files."""
+    """The error with which reading a file in a store failed; None if reading did not fail, or for a local file."""
     return path.trouble if isinstance(path, RemotePath) else None
 
 
@@ -125,9 +125,9 @@ def is_address(text: str) -> bool:
 
 
 def is_remote(text: str, media: frozenset[str] = frozenset()) -> bool:
-    """Whether `text` is a URL in an object store, as opposed to a live stream; for HTTP only if it is a media file.
+    """Whether `text` is a URL in an object store, as opposed to a live stream.
 
-    `media` are the suffixes of media files.
+    An HTTP URL counts only if its suffix is in `media`, the suffixes of media files.
     """
     if not is_address(text):
         return False
@@ -150,7 +150,7 @@ class RemoteReader(io.RawIOBase):
         self._size = path.size or 0
         self._at = 0
         self._last = -2
-        self.name = path.name  # FFmpeg uses it to guess the format
+        self.name = path.name  # FFmpeg uses the name to guess the format
         _cache.opened(1)
 
     def close(self) -> None:
@@ -278,7 +278,7 @@ def remote_files(url: str, *, pattern: bool = False) -> list[RemotePath]:
         if info.get("type") == "directory":
             if pattern:
                 paths.append(RemotePath(address))
-        elif not name.endswith("/"):  # with a slash, it is an empty object that represents a folder
+        elif not name.endswith("/"):  # an empty object whose name ends in / represents a folder
             paths.append(_file(address, info))
     return paths
 
@@ -288,7 +288,7 @@ def _file(url: str, info: dict[str, Any]) -> RemotePath:
     size = info.get("size")
     if not isinstance(size, int):
         raise RemoteError(
-            "the server does not report its size, so it cannot be read in parts; download it and give the file",
+            "the server does not report the file's size, so the file cannot be read; download it and give its path",
             final=True,
         )
     marks = (info.get(name) for name in ("ETag", "etag", "LastModified", "mtime", "updated", "last_modified"))

@@ -29,7 +29,7 @@ class ResampleOptions(NamedTuple):
 
 
 EXACT = ResampleOptions(0.02, 1.2)
-"""For crops. When shrinking by less than 1.2, the aliasing of plain interpolation is not visible."""
+"""For crops. If a crop is shrunk by a factor below 1.2, the aliasing of plain interpolation is not visible."""
 
 FINE = ResampleOptions(0.02, 1.1, lanczos=True)
 """For pictures that are written to the results."""

@@ -1,9 +1,9 @@
 """Receives a stream over RTSP without decoding it, on a single TCP connection that is read in large chunks.
 
-FFmpeg reads every RTP packet separately and depacketizes it immediately. For a main stream, from which only an
-occasional picture is needed, that takes more time than the entire analysis of the substream. This client sets up the
-session as FFmpeg does, and then reads the buffered data a few times per second. It does not follow redirects, so the
-user name and the password are sent only to the server in the URL.
+FFmpeg reads every RTP packet separately and depacketizes it immediately. Doing this for a main stream, from which only
+an occasional picture is needed, takes more time than the entire analysis of the substream. This client sets up the
+session as FFmpeg does, and then reads the buffered data a few times per second. The client does not follow redirects,
+so the user name and the password are sent only to the server in the URL.
 """
 
 from __future__ import annotations

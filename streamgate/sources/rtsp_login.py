@@ -313,8 +313,8 @@ class _Session:
 def _received(connection: socket.socket) -> bytes | None:
     """The available data; b"" if the connection was closed.
 
-    None if TLS needs more data before it can return any (after a session ticket or a partial record): waiting for it
-    here would also block the other direction.
+    None if TLS needs more data before it can return any (after a session ticket or a partial record): waiting for
+    more data here would also block the other direction.
     """
     connection.settimeout(0.0)
     try:

@@ -20,9 +20,9 @@ _SIDE_BY_SIDE, _TOP_AND_BOTTOM = 1, 2
 _KINDS = 64
 """Upper bound of FFmpeg's numbers for types of side data."""
 _WIDE, _HIGH = 2.4, 1.2
-"""Aspect ratios (width over height). A side-by-side pair that is at least as wide as the first, and a top-and-bottom
-pair that is narrower than the second, has both eyes at full size, because no screen has such a shape. Any other pair
-has the shape of a screen, and each eye is squeezed into half of it."""
+"""Aspect ratios (width over height). A side-by-side pair whose ratio is at least the first value, or a top-and-bottom
+pair whose ratio is below the second value, has both eyes at full size, because no screen has such a shape. Any other
+pair has the shape of a screen, and each eye is squeezed into half of the picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Eye:
         return (width // 2, height) if self.across else (width, height // 2)
 
     def aspect(self, aspect: Fraction | None) -> Fraction | None:
-        """Sample aspect ratio of the eye, given the one of the pair."""
+        """Sample aspect ratio of the eye; `aspect` is the sample aspect ratio of the pair."""
         if not self.squeezed:
             return aspect
         return (aspect or Fraction(1)) * (Fraction(2) if self.across else Fraction(1, 2))
@@ -75,7 +75,7 @@ def used_eye(frame: VideoFrame, aspect: Fraction | None) -> Eye | None:
         return None
     across = kind == _SIDE_BY_SIDE
     if aspect not in (None, 1) or side_data(frame, "SPHERICAL") is not None:
-        # Eyes are not squeezed if the file has an explicit pixel aspect ratio, which includes that, or is a panorama.
+        # The eyes of a panorama are not squeezed. An explicit pixel aspect ratio already accounts for any squeezing.
         return Eye(across, False)
     shape = frame.width / frame.height
     return Eye(across, shape < _WIDE if across else shape >= _HIGH)

@@ -155,7 +155,7 @@ class SkippingDecoder:
             raise self._failure
 
     def _is_needed(self, packet: Packet, max_gap_s: float) -> bool:
-        """Whether other frames depend on the packet's frame, or its neighbours would be too far apart without it."""
+        """Whether the frame is a reference, or the frames around it are too far apart to leave it out."""
         if self._is_reference(packet):
             return True
         pts, limit = packet.pts, max_gap_s * self._base.denominator / self._base.numerator * (1 + 1e-9)
@@ -186,7 +186,7 @@ class SkippingDecoder:
             return None
         if packet is None:
             return None
-        # Packet numbers are compared with ranks of frames, which count only packets that are shown.
+        # Packets that are not shown do not count: packet numbers are compared with the ranks of the shown frames.
         self._number += not packet.is_discard
         return self._number, packet
 
@@ -318,7 +318,10 @@ class SkippingDecoder:
         return found
 
     def _read_past(self, pts: int) -> None:
-        """Read ahead until no packet shown earlier can follow, because a frame's rank counts all of these."""
+        """Read ahead until no later packet can be shown before `pts`.
+
+        This is needed because the rank of a frame is the number of packets that are shown before the frame.
+        """
         for index in range(_REORDERED + 1):
             if index == len(self._waiting):
                 item = self._read()

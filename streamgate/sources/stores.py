@@ -23,14 +23,15 @@ PAUSES_S = (0.5, 2.0)
 STALL_S = 60.0
 """Default timeout in seconds for opening a file and for reading each packet; see `stall_seconds`."""
 _MARGIN_S = 15.0
-"""Seconds after a request's timeout when it is abandoned, in case the library does not end it. Includes the time to
-import the library."""
+"""A request that the library does not end at its timeout is abandoned this many seconds later. These seconds also cover
+the time to import the library."""
 _LISTING = 10
-"""Factor by which the timeout for listing a folder is longer: a store lists only a thousand names per request."""
+"""Factor by which the timeout for listing a folder is longer than for other requests, because a store lists only a
+thousand names per request."""
 BLOCK = 1 << 20
 """Number of bytes read per request."""
 SLOWEST = 64 << 10
-"""Rate in bytes per second; writing a file times out if it is slower on average."""
+"""Minimum average rate of writing a file, in bytes per second; a slower write times out."""
 MOST_FILES = 1_000_000
 
 WEB = frozenset({"http", "https"})
@@ -174,7 +175,7 @@ def info_of(url: str) -> dict[str, Any]:
 
 
 def listing_of(url: str, *, pattern: bool = False) -> dict[str, dict[str, Any]]:
-    """fsspec's info about all files below a URL, or about everything that matches it as a `pattern`, by name.
+    """fsspec's info about all files below a URL, by name; with `pattern`, about everything that matches the URL.
 
     Raises RemoteError.
     """
@@ -194,7 +195,7 @@ def listing_of(url: str, *, pattern: bool = False) -> dict[str, dict[str, Any]]:
 
 
 def put(url: str, content: Path | bytes) -> None:
-    """Write a whole file; its content is a local file or bytes. Raises RemoteError."""
+    """Write a whole file; `content` is a local file to copy, or bytes. Raises RemoteError."""
     size = len(content) if isinstance(content, bytes) else content.stat().st_size
     limit = stall_seconds() + size / SLOWEST
 

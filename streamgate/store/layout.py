@@ -60,7 +60,8 @@ def not_local(text: str) -> str | None:
 
 def has_manifest(out: Path) -> bool:
     """Whether `run` has started to write into a folder."""
-    return os.path.isfile(out / STATE_DIR / "manifest.json")  # not Path.is_file, which raises if a name is too long
+    # `Path.is_file` is not used, because it raises an error if a name is too long.
+    return os.path.isfile(out / STATE_DIR / "manifest.json")
 
 
 def is_ours(folder: Path) -> bool:

@@ -76,7 +76,7 @@ class Lock:
             file = files.open_own(self._folder, self._name, os.O_RDWR | os.O_CREAT)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(file.fileno()).st_nlink == 1:  # do not write to another hard link
+                if os.fstat(file.fileno()).st_nlink == 1:  # otherwise the file's other name would change too
                     file.truncate(0)
                     file.write(b"%d\n" % self._holder)
                     file.flush()

@@ -94,7 +94,7 @@ class Manifest:
         self.sources[source_id] = names
 
     def write(self) -> None:
-        """Write the whole manifest, including the commits, whose own file is then removed. Raises OSError."""
+        """Write the whole manifest, including the commits, and then remove `commits.jsonl`. Raises OSError."""
         whole = {
             "program": _PROGRAM,
             "schema": SCHEMA,
@@ -107,7 +107,10 @@ class Manifest:
 
 
 def run_record(run: RunInfo) -> dict[str, Any]:
-    """Everything that determines results, and its sha256 as `digest`, in which weights count by hash, not path."""
+    """Everything that determines results, and a sha256 of all this as `digest`.
+
+    The digest depends on the hashes of weights, not on their paths.
+    """
     record = {
         "schema": SCHEMA,
         "calibration_id": run.calibration_id,
@@ -129,7 +132,7 @@ def differences(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]
     found = []
     for role, (before, now) in sorted(_changed(_hashes(earlier), _hashes(run)).items()):
         found.append(f"{role} (sha256 {before}, now {now})")
-    with suppress(RecursionError):  # only an edited configuration is nested too deeply
+    with suppress(RecursionError):  # raised if someone has edited the configuration and nested it too deeply
         before, now = _leaves(earlier.get("config")), _leaves(json.loads(json.dumps(run["config"])))
         found += [f"{key} ({_short(was)}, now {_short(is_)})" for key, (was, is_) in _changed(before, now).items()]
     for key in ("schema", "calibration_id", "measure_set"):

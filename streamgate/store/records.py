@@ -48,9 +48,9 @@ def face_record(shot: BestShot, image: str | None) -> Record:
 
     `upscaled` is the factor by which the crop was enlarged if the face in the source was smaller, else null.
     `outside` is the share of the crop that is outside the frame (black bars count as outside); null if unknown.
-    `pose_bin` names the yaw and pitch, in degrees, of the bin for which the face was kept with `keep.poses` = all.
+    `pose_bin` names the yaw and pitch, in degrees, of the bin for which the face was kept with `keep.poses` = "all".
     `phash` has 16 hex digits for 63 bits. The hashes of faces that look alike differ in few bits.
-    `crops` contains all pictures written of this face, ffhq (the same file as `image`) first; it is empty if no files
+    `crops` contains all pictures written of this face, `ffhq` (the same file as `image`) first; it is empty if no files
     were written. `size` is [width, height], `quality` is that of the encoder (null: lossless), and `box` is the region
     of the upright source frame that a crop without alignment shows.
     `still` is true if the face did not move for at least 3 s while another face did.
@@ -326,7 +326,7 @@ def _measure(measure: Measure) -> Record:
     if status is Status.OK and (raw is None or scalar is None):
         status = Status.ERROR
     if status is not Status.OK:
-        # If a measure is only uncalibrated, it has a raw value.
+        # An uncalibrated measure still has a raw value.
         raw, scalar = raw if status is Status.UNCALIBRATED else None, None
     return {"raw": raw, "scalar": scalar, "status": status.value}
 

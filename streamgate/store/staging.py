@@ -1,4 +1,4 @@
-"""Replaces the contents of committed sources during tuning. If that is interrupted, nothing is lost.
+"""Replaces the contents of committed sources during tuning. Nothing is lost if the replacement is interrupted.
 
 OUT/.streamgate/tune/new/<source_id>/    complete new folders
 OUT/.streamgate/tune/ready.json          written when all new folders are complete. From then on the tuning is

@@ -32,7 +32,7 @@ class BarDetector:
         self._began = self._next = -np.inf
 
     def shown(self, frame: Frame, *, new_shot: bool) -> Array:
-        """The part of an upright frame inside the bars, [x1, y1, x2, y2] in pixels; the whole frame if it has none.
+        """The part of an upright frame inside the bars, [x1, y1, x2, y2] in pixels; without bars, the whole frame.
 
         Call once per frame, in order.
         """

@@ -1,4 +1,4 @@
-"""Detects cuts between shots, except when the earlier shot returns at once. A track never crosses a cut."""
+"""Detects cuts between shots. A track never crosses a cut, unless the earlier shot returns within `RETURN_S`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RETURN_S = 0.3
 _LONG_GAP_S = 0.3
 """If two frames are at least this many seconds apart, the usual motion does not explain their difference."""
 _SAME_PICTURE = 0.9
-"""Correlation of two grids from which they show the same picture in brighter or dimmer light."""
+"""If the correlation of two grids is at least this, they show the same picture in brighter or dimmer light."""
 _ALIKE = 0.5
 """A frame shows the previous shot if its difference from that shot is below this share of `advanced.cut_difference`."""
 
@@ -45,9 +45,9 @@ class CutDetector:
     """Compares each frame with the previous one on a grid of luma samples.
 
     The difference is relative to the pictures' contrast, so a cut in a dark hall counts as much as one in daylight. A
-    uniform change of brightness is removed first, and a picture that only becomes darker or brighter is the same one,
-    so neither a fade nor a light that is switched off is a cut. A cut must also stand out from the motion of the last
-    second, so a shaking camera is not a cut either.
+    uniform change of brightness is removed first, and a picture that only becomes darker or brighter still counts as
+    the same picture, so neither a fade nor a light that is switched off is a cut. A cut must also stand out from the
+    motion of the last second, so a shaking camera is not a cut either.
 
     Decoding may leave out frames. A cut is a change between two consecutive frames of the video. So the usual motion
     during the frames that were left out is subtracted from the difference, and a fast pan is not a cut.
@@ -101,7 +101,7 @@ class CutDetector:
     def _moves_on(
         self, before: Array, frame: Frame, difference: float, missing: int, following: Frame | None
     ) -> bool:
-        """Whether the motion after `frame` explains its difference, for example at the beginning of a pan."""
+        """Whether the motion after `frame` explains `difference`, for example at the beginning of a pan."""
         if following is None or following.unrelated or self.grid is None:
             return False
         after = grid_of(following)
@@ -128,7 +128,7 @@ class CutDetector:
 
 
 def _missing(last_pts: float, frame: Frame) -> int:
-    """Number of frames that were left out between the last decoded frame and `frame`; 0 if these are far apart."""
+    """Number of frames that were left out between the last decoded frame and `frame`; 0 after a long gap in time."""
     return frame.left_out if frame.pts_seconds - last_pts < _LONG_GAP_S else 0
 
 

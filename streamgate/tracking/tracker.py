@@ -71,7 +71,7 @@ class Tracker:
     def update(self, pts_seconds: float, faces: Sequence[Face]) -> TrackerUpdate:
         """Update the tracks with all detections (score >= low_score) of the frame at `pts_seconds`."""
         config = self._config
-        # `missed`: even if the frame interval exceeds `max_gap_s`, a track is only lost after a round without its face.
+        # Even if the frame interval exceeds `max_gap_s`, a track is only lost after a round that `missed` its face.
         lost = [track for track in self._tracks if track.missed and pts_seconds - track.last_pts > self._max_gap_s]
         self._tracks = [track for track in self._tracks if track not in lost]
         strong = [face for face in faces if face.score >= config.high_score]

@@ -32,9 +32,9 @@ _SAME_SCENE = 0.75
 _EMPTY = 0.015
 """Contrast below which a picture is empty, as between two fades; even a dark scene has more contrast."""
 _MARGIN = 0.05
-"""A frame is inside a transition if more than this share of the change is done and more than this share is to come."""
+"""A frame is inside a transition if more than this share of the change precedes it and more than this share follows."""
 _CORE = 0.2
-"""A frame is in the core of a transition if more than this share is done and more than this share is to come."""
+"""Like `_MARGIN`, for the core of a transition."""
 _SETTLED_S, _SETTLED = 0.4, 0.1
 """If the picture differs from a frame by at most `_SETTLED` after `_SETTLED_S` seconds, the frame is not in a
 transition."""
@@ -77,7 +77,10 @@ class TransitionDetector:
         return settled
 
     def release(self) -> list[bool]:
-        """Decide about the oldest frame without later frames, and return its value; empty if there is none."""
+        """Decide about the oldest waiting frame without waiting for later ones.
+
+        Returns its value in a list, which is empty if no frame is waiting.
+        """
         return [self._waiting.pop(0).inside] if self._waiting else []
 
     def finish(self) -> list[bool]:

@@ -69,7 +69,7 @@ class Fusion:
 def fit(judged: FitData, start: Fusion, *, seed: int = 0, ridge: float = RIDGE) -> Fusion:
     """Fit a fusion that ranks good faces above usable faces, and usable faces above bad ones, within and across tracks.
 
-    Minimises the logistic loss of pairs of faces with Adam. Every track has the same weight. The result is the same for
+    Adam minimises the logistic loss over pairs of faces. Every track has the same weight. The result is the same for
     the same `seed`. `ridge` is the strength of the regularisation towards `start`.
     """
     better, worse, share = _pairs(judged, np.random.default_rng(seed))
@@ -132,7 +132,8 @@ def _slope(values: Array, better: Array, worse: Array, share: Array, start: Fusi
     pull = np.zeros(len(values))
     np.add.at(pull, better, -_SHARPNESS * share * wrong)
     np.add.at(pull, worse, _SHARPNESS * share * wrong)
-    rising = fusion.weight / (1.0 + np.exp(np.clip(scaled, -30.0, 30.0)))  # derivative of `total` by `scaled`
+    # The derivative of `total` with respect to `scaled`.
+    rising = fusion.weight / (1.0 + np.exp(np.clip(scaled, -30.0, 30.0)))
     _, centre, width = np.split(moves, 3)
     by_weight = (pull @ scalars) * fusion.weight
     by_place = -(pull @ rising) / fusion.w * _FURTHEST * start.w / np.cosh(centre) ** 2

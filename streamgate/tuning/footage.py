@@ -91,7 +91,8 @@ class FootageScorer:
             context = self._engine.context(self._tuning.after, "tune")
             if context.evaluator.calibration_id != self._tuning.evaluator.calibration_id:
                 raise WeightsError(
-                    "the available networks have another calibration than those of the run; give other --models"
+                    "the calibration of the installed networks differs from that of the run; "
+                    "give the networks of the run with --models"
                 )
             self._scorer = FullScorer(context)
         return self._scorer

@@ -120,7 +120,7 @@ def _costs(judged: FitData) -> Array:
 
 
 def _moved(thresholds: Sequence[Threshold], judged: FitData, which: Iterable[int]) -> list[Threshold]:
-    """All limits, of which those with an index in `which` are moved."""
+    """Move the limits whose index is in `which`. Returns all limits."""
     cost = _costs(judged)
     prior = _PRIOR * max(1.0, 30 / len(np.unique(judged.tracks)))
     found, which = list(thresholds), list(which)

@@ -26,7 +26,7 @@ class TrackFaces:
 
     Args:
         potential: returns an upper bound of the quality of a face that was not fully scored.
-        settle: evaluates a face that may be kept with the reference values of its whole track.
+        settle: evaluates a face that may be kept, using the reference values of its whole track.
         trusted: times of the earlier picks, whose neighbours were scored by the run.
         open_to: faces that were never fully scored but might be picked now. Other unscored faces are not scored.
     """
@@ -110,7 +110,7 @@ class TrackFaces:
         return keeper
 
     def _confirmed(self, face: Candidate) -> bool:
-        """Whether the neighbours of a face in time were scored, which shows that its quality is not due to chance."""
+        """Whether the faces just before and after a face were scored, so that its quality is not due to chance."""
         if face.pts_seconds in self._trusted:
             return True
         return all(one.quality is not None or id(one) in self._looked for one in self._neighbours(face))

@@ -34,7 +34,7 @@ def reevaluate(candidate: Candidate, tuning: Tuning, size: tuple[int, int]) -> N
 
 
 def settle(candidate: Candidate, tuning: Tuning, size: tuple[int, int]) -> None:
-    """Evaluate a face that may be kept, in place, with the reference values of its whole track."""
+    """Evaluate a face that may be kept, in place, using the reference values of its whole track."""
     if not tuning.evaluator.follows_reference(candidate):
         tuning.evaluator.evaluate(candidate, *size)
 

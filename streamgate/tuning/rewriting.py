@@ -83,7 +83,7 @@ def _write_candidates(source: SourceTuning, folder: Path) -> str:
 
 
 def _write_track(source: SourceTuning, folder: Path, track_id: int) -> tuple[list[Record], list[Record], list[str]]:
-    """Write the pictures of a track. Returns the records of its faces, their notes, and the names of the files."""
+    """Write the pictures of a track. Returns its faces' records, their notes for the report, and the file names."""
     records: list[Record] = []
     shots: list[Record] = []
     names: list[str] = []
@@ -189,7 +189,7 @@ def _note(source: SourceTuning, track_id: int, shots: list[Record]) -> Record:
 
 
 def _misses(source: SourceTuning, track_id: int, faces: Sequence[Candidate]) -> list[Record]:
-    """The nearest misses; those with a thumbnail, if there are any."""
+    """The nearest misses: among the faces with a thumbnail or, if there are none, among all faces."""
     seen: dict[float, Record] = {
         float(miss["pts_seconds"]): miss for miss in source.notes.get(track_id, {}).get("misses", ())
     }

@@ -160,7 +160,7 @@ class SourceTuning:
         self._conclude()
 
     def put_aside(self) -> None:
-        """Save the pictures of faces that are no longer picked, for the case that the limits are reset later."""
+        """Save the pictures of faces that are no longer picked, in case the limits are reset later."""
         picked = {(track_id, one.candidate.pts_seconds) for track_id, found in self.ranked.items() for one in found}
         for key, face in self.kept.items():
             if key[0] in self.ranked and key not in picked:
@@ -169,11 +169,11 @@ class SourceTuning:
     def _open_to(
         self, faces: Sequence[Candidate], before: Sequence[tuple[Any, ...]], old: frozenset[float], *, still: bool
     ) -> list[Candidate]:
-        """Faces that the run did not fully score and that may be picked now.
+        """Faces that the run did not fully score and that no limit rejects now.
 
-        If a pick was lost, more picks are requested, or the meaning of quality has changed, these are all such faces,
-        because the run may have skipped them due to its picks. Otherwise, they are the faces for which a limit was
-        relaxed.
+        Only those that a limit rejected before are returned, unless a pick was lost, more picks are requested, or the
+        meaning of quality has changed. In these cases all are returned, because the run may have skipped any of them
+        in favour of its picks.
         """
         was, now = self.tuning.before.keep, self.tuning.after.keep
         fewer = {"keep.per"} if still and now.stills else {"keep.per", "keep.stills"}

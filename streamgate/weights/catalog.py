@@ -129,7 +129,7 @@ def _entry(table: Mapping[str, Any]) -> Entry:
 def _source(table: Mapping[str, Any]) -> SourceFile:
     source = SourceFile(**table)
     digits = set(str(source.sha256))
-    # The name becomes that of a file in the models folder, so it must not contain a path.
+    # A file in the models folder gets this name, so the name must not contain a path.
     plain = isinstance(source.file, str) and source.file not in ("", ".", "..") and "/" not in source.file
     if not plain or len(source.sha256) != 64 or not digits <= set("0123456789abcdef") or int(source.size) <= 0:
         raise ValueError(f"source {source.file!r} must have a file name without a path, a size and a sha256")

@@ -39,7 +39,7 @@ _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class _Failed(Exception):
-    """A failed attempt. `again`: a retry may succeed. `wrong`: the received data is not that of the pinned file."""
+    """A failed attempt. `again`: a retry may succeed. `wrong`: the received data differs from the pinned file."""
 
     def __init__(self, reason: str, *, again: bool = False, wrong: bool = False) -> None:
         super().__init__(reason)
@@ -163,7 +163,7 @@ def _open(url: str, offset: int) -> Any:
         headers["Range"] = f"bytes={offset}-"
     request = urllib.request.Request(urlunsplit(parts._replace(netloc=host)), headers=headers)
     if at:
-        # "unredirected": not sent to a host that this one redirects to.
+        # An "unredirected" header is not sent to another host if this host redirects to it.
         token = base64.b64encode(unquote(user).encode()).decode()
         request.add_unredirected_header("Authorization", f"Basic {token}")
     # urllib uses HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.

@@ -25,7 +25,7 @@ class ModelState:
     training_data: str
     calibration: Calibration | None
     size: int
-    """Size in bytes, of the download (standard) or on disk (embedded, open, imported)."""
+    """Size in bytes: that of the download (`standard`), or that on disk (`embedded`, `open`, imported)."""
     path: Path | None
     in_use: tuple[str, ...] = ()
     """Roles that these weights fill if `--models` is not given."""

@@ -1,7 +1,8 @@
 """Finds weights on this machine, and selects weights for each role.
 
-A models folder has one subfolder for each set of weights. It contains either `model.onnx` and `receipt.json` (if `pull`
-converted the weights), or any ONNX file and `card.json` (in the package, written by the recipes in `models/`).
+A models folder has one subfolder for each set of weights. Each subfolder contains either `model.onnx` and
+`receipt.json` (if `pull` converted the weights), or any ONNX file and `card.json` (in the package, written by the
+recipes in `models/`).
 """
 
 from __future__ import annotations
@@ -104,7 +105,10 @@ def imported_folder() -> Path:
 
 
 def safe_name(text: str) -> str:
-    """`text` as a folder name of ASCII letters, digits, `.`, `_`, `-`, no punctuation at the ends; may be empty."""
+    """`text` as a folder name; may be empty.
+
+    The name has at most 64 ASCII letters, digits, `.`, `_` and `-`, and no punctuation at its ends.
+    """
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:64].strip("-._")
 
 
@@ -360,7 +364,7 @@ def _card_file(folder: Path, card: Mapping[str, Any]) -> Path | None:
 
 
 def _default_input(roles: tuple[str, ...]) -> Mapping[str, Any]:
-    """The input if a card has none: as in docs/design.md 4.2 for IFQA, uint8 for all other roles."""
+    """The input for weights whose card does not describe it: for IFQA as in docs/design.md 4.2, else uint8."""
     if "ifqa" in roles:
         return {"dtype": "float32", "mean": [127.5] * 3, "scale": [1 / 127.5] * 3}
     return {}
