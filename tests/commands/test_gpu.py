@@ -24,7 +24,7 @@ pytest.importorskip("onnx", reason="a GPU needs it, with float inputs or fp16")
 SIMULATED = Path(__file__).parents[1] / "support" / "simulated_gpu.py"
 
 
-LOST = "cannot be run (CUDA failure 719: unspecified launch failure ; GPU=0); see `nvidia-smi`"
+LOST = "cannot be run (CUDA failure 719: unspecified launch failure ; GPU=0); check `nvidia-smi`"
 
 
 def on_gpu(*arguments: object, **environment: str) -> Done:
