@@ -60,7 +60,7 @@ _work = section("Speed and distribution")
 )
 @_faces(
     "--poses", type=click.Choice(["frontal", "all"]),
-    help="With all, keep the best faces of each bin of yaw and pitch.",
+    help="frontal: reject turned heads. all: keep the best faces of each bin of yaw and pitch.",
 )
 @_faces("--only", metavar="PICTURE", type=TEXT_PATH, help="Keep only the person in this picture.")
 @min_size_option

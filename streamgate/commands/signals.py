@@ -31,7 +31,7 @@ def answer_signals() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
     sys.unraisablehook = _answer_again
-    # At exit the exit code is final; a second signal of the same request must not change it.
+    # When Python exits, the exit code is final; a second signal must not change it.
     atexit.register(_ignore)
 
 
