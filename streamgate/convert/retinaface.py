@@ -1,4 +1,6 @@
-"""RetinaFace in torch, with the state-dict keys of its public checkpoints. Imported only to convert.
+"""RetinaFace in torch, with the state-dict keys of its public checkpoints.
+
+This module is imported only when a file is converted.
 
 Deng et al., CVPR 2020 (arXiv 1905.00641). Two bodies share the pyramid, the context heads and the decoder:
 MobileNet-0.25 (Pytorch_Retinaface and its descendants) and ResNet-50 (retinaface-pytorch). The exported
@@ -25,7 +27,7 @@ OUTPUTS = ("loc", "conf", "landm")
 """Outputs of the exported graph."""
 
 MEAN_RGB = (123.0, 117.0, 104.0)
-"""Subtracted from the input of the MobileNet layout."""
+"""Mean that the MobileNet layout subtracts from its input."""
 
 _FIRST = "body.stage1.0.0.weight"
 
