@@ -27,7 +27,7 @@ LOWER = ":lower"
 
 
 Problems = dict[str, list[str]]
-"""The rows that lack a value, by the reason."""
+"""For each reason why values are missing, the labels of the rows without a value."""
 
 
 def check_names(
