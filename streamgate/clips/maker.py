@@ -230,7 +230,7 @@ class ClipMaker:
         return window, frames
 
     def _longer(self, track: _Track, window: Window, *, forward: bool) -> Window | None:
-        """The window extended by one step; None if it has its maximum length, or there is no room."""
+        """The window extended by one step; None if it has the maximum length or there is no room in that direction."""
         room = self._rules.max_seconds - (window.end - window.start)
         if room <= 1e-6:
             return None

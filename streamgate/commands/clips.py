@@ -73,7 +73,7 @@ def _share(text: str) -> float:
 )
 @_which(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
-    help="Any key of the preset (clip.blink_s=0.3), or a per-frame limit (measures.yaw.max=30). Repeatable.",
+    help="Set a key of the preset (clip.blink_s=0.3) or a per-frame limit (measures.yaw.max=30). Repeatable.",
 )
 @_which(
     "--footage", multiple=True, metavar="DIR", type=PATH, shell_complete=complete_folders,

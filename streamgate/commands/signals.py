@@ -41,7 +41,7 @@ def was_interrupted() -> bool:
 
 
 def _repeats(number: int) -> bool:
-    """Whether the signal `number` belongs to the latest request to stop; if not, it becomes the latest."""
+    """Whether the signal `number` repeats the latest request to stop; if not, it is recorded as the latest request."""
     global _latest
     now = time.monotonic()
     if _latest is not None and number == _latest[0] and now - _latest[1] <= _ONE_REQUEST_S:

@@ -2,10 +2,10 @@
 
 This module is imported only when a file is converted.
 
-Deng et al., CVPR 2020 (arXiv 1905.00641). Two bodies share the pyramid, the context heads and the decoder:
-MobileNet-0.25 (Pytorch_Retinaface and its descendants) and ResNet-50 (retinaface-pytorch). The exported
-graph takes `image`, uint8 (N, H, W, 3) RGB, with H and W multiples of 32, and returns `loc` (N, P, 4), `conf` (N, P) in
-0..1 and `landm` (N, P, 10); `loc` and `landm` are relative to the priors of `networks.priors`.
+Deng et al., CVPR 2020 (arXiv 1905.00641). There are two backbones, MobileNet-0.25 (Pytorch_Retinaface and its
+descendants) and ResNet-50 (retinaface-pytorch), with the same pyramid, context heads and decoder. The exported graph
+takes `image`, uint8 (N, H, W, 3) RGB, with H and W multiples of 32, and returns `loc` (N, P, 4), `conf` (N, P) in 0..1
+and `landm` (N, P, 10); `loc` and `landm` are relative to the priors of `networks.priors`.
 """
 
 from __future__ import annotations

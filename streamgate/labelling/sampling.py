@@ -1,6 +1,6 @@
 """Samples evenly spaced faces of each track, with pictures from the footage.
 
-Their labels show which faces should have been kept.
+The labels of these faces show which ones the run should have kept.
 """
 
 from __future__ import annotations
