@@ -34,7 +34,7 @@ _work = section("Speed and distribution")
 @click.command(
     cls=Command,
     epilog="""
-    streamgate run footage/ *.mov -o faces --jobs auto  # all videos below a folder
+    streamgate run footage/ *.mov -o faces --jobs auto  # a folder and more files
     streamgate run @list.txt --start 1:30 --end 5:00  # a part of each video
     streamgate run clip.mp4 --top-k 5 --max-yaw 15    # more faces, nearly frontal
     streamgate run footage/ --per person              # the best face per person
