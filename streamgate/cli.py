@@ -25,7 +25,8 @@ COMMANDS = {
     "Check measures against human labels": ("label", "fit", "compare"),
     "Show and manage measures and weights": ("measures", "models"),
 }
-"""Command NAME is the object NAME of the module streamgate.commands.NAME, which imports nothing heavy at its top."""
+"""The command NAME is the object NAME in the module streamgate.commands.NAME. The top level of that module imports only
+what is fast to import."""
 COMPLETE = "_STREAMGATE_COMPLETE"
 """Environment variable with which a shell requests completions."""
 
@@ -62,21 +63,21 @@ class _LazyGroup(Group):
 )
 @click.version_option(__version__, "-V", "--version", prog_name="streamgate")
 def cli() -> None:
-    """The best frontal, sharp face of every track in your footage, with the scores that explain it."""
+    """Find the best frontal, sharp face of every track in your footage, with the scores that explain the choice."""
 
 
 def main() -> None:
     """Entry point of `streamgate`."""
     take_over()
     answer_signals()
-    # OpenCV would print its own warnings about damaged pictures; it reads this when it is imported.
+    # Otherwise OpenCV prints its own warnings about damaged pictures. OpenCV reads the variable when it is imported.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     warnings.formatwarning = _format_warning
     if instruction := os.environ.get(COMPLETE):
         sys.exit(_guarded(lambda: shell_complete(cli, {}, "streamgate", COMPLETE, instruction), []))
     code = call(sys.argv[1:])
     if code == INTERRUPTED:
-        # Everything is cleaned up and flushed; an interrupt during Python's shutdown would change the exit code.
+        # Skip Python's shutdown, during which another interrupt would change the exit code. All cleaning up is done.
         os._exit(code)
     sys.exit(code)
 

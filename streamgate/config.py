@@ -81,7 +81,7 @@ class Config(Section):
     def measure_set(self) -> tuple[str, ...]:
         """Names of the measures in the run's set, in order.
 
-        These are all measures in use; with `keep.expression` = any, measures that require a face at rest are left out.
+        These are all measures in use; with `keep.expression = any`, measures that require a face at rest are left out.
         """
         at_rest = {spec.name for spec in self.measures.specs if spec.at_rest}
         return tuple(name for name in self.measures.used if self.keep.expression != "any" or name not in at_rest)
@@ -144,18 +144,18 @@ def load_config(
 
 _ALL_POSES = {
     "measures.yaw.max": 90.0, "measures.pitch.max": 90.0, "measures.yaw.weight": 0.0, "measures.pitch.weight": 0.0,
-    # In a profile view the roll angle means little.
+    # In a profile view the roll angle is not meaningful.
     "measures.roll.max": 180.0, "measures.roll.weight": 0.0,
     "keep.expression": "any", "keep.min_quality": 0.0,
 }  # fmt: skip
-"""The values that `keep.poses=all` sets where no setting or flag does: a turned head is then not a flaw."""
+"""The values that `keep.poses = all` gives to keys that no setting or flag sets, so that a turned head is no flaw."""
 
 
 def stored_config(tree: Mapping[str, Any]) -> Config:
     """The configuration stored by an earlier run. Keys added since then have the values of studio,
     and measures added since then are not used.
 
-    Raises UsageError if it has keys or values that this version does not know.
+    Raises UsageError if `tree` has keys or values that this version does not know.
     """
     whole = _read_preset("studio")
     for name in whole["measures"].keys() - tree.get("measures", {}).keys():
@@ -271,7 +271,7 @@ def _assign(tree: dict[str, Any], key: str, value: Any, what: str) -> None:
 
 
 def _nearest_key(key: str, known: list[str]) -> str | None:
-    """The known key closest to a wrong one, which may have its words in another order or lack the section."""
+    """The known key most similar to `key`, which may have its words in another order or lack its section."""
 
     def words(name: str) -> str:
         return " ".join(sorted(re.split(r"[._]", name)))

@@ -27,7 +27,7 @@ COPY_S = 5.6
 _FACE = (225.0, 118.0)  # middle of the face in the portrait's 512 x 512 pixels
 _FOCAL = 1100.0  # focal length of the virtual camera in pixels, so that turns show perspective
 _FEATHER = 48  # pixels over which the portrait's border fades into the background
-_THREADS = 2  # fixed, since the bytes from x264 depend on it
+_THREADS = 2  # fixed, because the bytes that x264 writes depend on the number of threads
 
 
 def write_demo_clip(path: Path, portrait: Array, *, seconds: float | None = None) -> None:

@@ -96,7 +96,7 @@ class Engine:
 
     @property
     def notes(self) -> list[str]:
-        """Notes for the user about the device and the weights in use, one line each; on a GPU more may follow."""
+        """Notes for the user about device and weights, one line each; on a GPU, more may be added during a run."""
         notes = [f"device: {self._networks.device}", *self._networks.notes]
         if self.config.identity.store != "none" and self.identity_threshold is None:
             notes.append(

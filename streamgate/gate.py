@@ -101,8 +101,8 @@ class Gate:
 
         Raises:
             UsageError: `source` is not a path.
-            SourceError: an input cannot be read. If there are several inputs, the others are read first; then the
-                first error is raised.
+            SourceError: an input cannot be read. If there are several inputs, the first error is raised after all other
+                inputs have been read.
             DeviceError: the GPU fails.
         """
         for ended in self.tracks(source, sequence_fps=sequence_fps, progress=progress):

@@ -1,7 +1,7 @@
 """Reads the size that a picture file declares, before anything is decoded.
 
-A few bytes can declare any number of pixels, and decoders trust them. A file of an unknown format is never passed to a
-decoder: OpenCV detects formats by content and supports many more than are needed.
+A few bytes can declare any number of pixels, and decoders trust the declared size. A file of an unknown format is never
+passed to a decoder, because OpenCV detects formats by content and supports many more than are needed.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class MeasureConfig(Section):
     """The table of a measure. The measure's spec adds keys for its limits (`min`, `max`) and mapping (`x0`, `w`)."""
 
     use: bool
-    """Whether the measure belongs to the run's set: `quality` exists only if all measures of the set are ok."""
+    """Whether the measure belongs to the run's set. A face has a `quality` only if all measures of the set are ok."""
     weight: Weight
 
     def limit(self, key: str) -> float:

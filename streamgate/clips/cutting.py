@@ -32,7 +32,7 @@ _ENCODABLE = frozenset(
     {"yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p", "yuvj444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"}
 )
 ENCODER = {"crf": "14", "preset": "medium"}
-THREADS = 2  # fixed, since the bytes from x264 depend on it
+THREADS = 2  # fixed, because the bytes that x264 writes depend on the number of threads
 TICKS = Fraction(1, 90_000)
 _EARLIER_S = (0.0, 1.0, 10.0)
 """How far before a window to seek; tried in this order until its key frame is found."""
@@ -50,8 +50,8 @@ def suffix_for(source: VideoFile, *, copy: bool, sound: bool = True) -> str:
 def copyable_windows(source: VideoFile, seconds: float) -> list[Window]:
     """Windows of at least `seconds` that can be copied, one per key frame, in order of time.
 
-    A window ends where all packets before its end are shown before all packets after it. The list is empty if packets
-    have no presentation times or the clock restarts. Raises SourceError.
+    A window can only end between two packets if every earlier packet in the file is shown before every later one. The
+    list is empty if packets have no presentation times or the clock restarts. Raises SourceError.
     """
     container, stream = opened(source)
     base = stream.time_base or Fraction(1, 1000)
@@ -73,7 +73,7 @@ def copyable_windows(source: VideoFile, seconds: float) -> list[Window]:
                     keys.append(len(times))
                 times.append(float(packet.pts * base))
         except (av.error.FFmpegError, OSError):
-            pass  # the packets up to here are valid
+            pass  # use the packets that were read before the error
     if not times:
         return []
     latest_so_far = np.maximum.accumulate(times)
@@ -90,8 +90,9 @@ def copyable_windows(source: VideoFile, seconds: float) -> list[Window]:
 
 
 def copy_window(source: VideoFile, target: Path, window: Window, *, sound: bool = True) -> int:
-    """Copy the video packets of `window` (one of `copyable_windows`), with `sound` also its audio packets; returns the
-    number of frames.
+    """Copy the video packets of `window` (one of `copyable_windows`) and, with `sound`, the audio packets.
+
+    Returns the number of frames.
 
     Raises SourceError, OSError.
     """
@@ -179,8 +180,10 @@ def _cutting_out(frame: VideoFrame, eye: Eye) -> Graph:
 
 
 def packets_of(source: VideoFile, window: Window, *, video: bool, sound: bool = True) -> Iterator[Any]:
-    """The audio packets inside the window, with `video` also the video packets from the key frame at its start; shifted
-    so that the window begins at 0."""
+    """Yield the audio packets inside the window and, with `video`, the video packets from the key frame at its start.
+
+    The times of the packets are shifted so that the window begins at 0.
+    """
     for earlier in (*_EARLIER_S, None):
         container, stream = opened(source)
         with closing(container):
@@ -229,7 +232,7 @@ def opened(source: VideoFile) -> tuple[InputContainer, VideoStream]:
 
 
 def _encoder(out: OutputContainer, stream: VideoStream, frame: VideoFrame, turn: Turn, eye: Eye | None) -> Any:
-    """The output stream for frames like this one, or for one `eye` of them."""
+    """Add an H.264 stream for frames like `frame`; with `eye`, for that half of each stereo frame."""
     made: Any = out.add_stream(
         "libx264", rate=stream.average_rate or stream.guessed_rate or 25, options=ENCODER
     )

@@ -27,7 +27,7 @@ from streamgate.tracks import Candidate
 NO_FACE = "no_face"
 """The reason for a frame in which the track's face was not found."""
 _TOGETHER = 8
-"""Frames scored together; only a region around the face is kept of each."""
+"""Number of frames that are scored together; only the region around the face is kept of each frame."""
 _MARGIN = 0.75
 _BESIDE = 1 / 3
 """Minimum size of other faces to be counted, as a share of the face's size."""
@@ -47,7 +47,7 @@ class ScoredFrame:
     """One frame of a window, with the track's face in it.
 
     Attributes:
-        face: None if it was not found.
+        face: the track's face; None if it was not found in this frame.
         reasons: the limits that the frame fails; empty if it passes.
         faces: number of faces in the frame with at least a third of this face's size, counted five times per second.
         shift: motion of the background since the previous frame, as shares of the picture's width and height.
@@ -74,7 +74,7 @@ def score_frames(
 ) -> Iterator[ScoredFrame]:
     """Yield every frame of `source` in the window, in order of time, with the scored face of the track `seen`.
 
-    The face is taken from the positions that the track has. `usual` are the usual values of the person, see
+    The face is searched for where the track is at that time. `usual` are the usual values of the person, see
     `Candidate.usual`. Raises SourceError.
     """
     frames = _frames_with_faces(scorer, source, seen, window)
@@ -120,7 +120,7 @@ def _concluded(one: ScoredFrame, candidate: Candidate) -> ScoredFrame:
 def _frames_with_faces(
     scorer: FaceScorer, source: Source, seen: Sequence[SeenFace], window: Window
 ) -> Iterator[tuple[Frame, ScoredFrame]]:
-    """The frames of the window in order, cut to the region around the face, each with its face, not scored yet."""
+    """Yield the frames of the window in order, cut to the region around the face, each with its unscored face."""
     before: Array | None = None
     counted = -np.inf
     others: list[Face] = []
@@ -156,7 +156,7 @@ def _side(frame: Frame, face: Face | None) -> int:
 
 
 def _around(thumbnail: Array, frame: Frame, faces: Sequence[Face]) -> Array:
-    """The picture as a small grey one, float32, with the faces masked."""
+    """The picture scaled down and in grey, float32 (128, 128), with the faces masked."""
     grey = cv2.cvtColor(thumbnail, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (_SHIFT_SIDE, _SHIFT_SIDE), interpolation=cv2.INTER_AREA)
     around = np.asarray(small, np.float32)
@@ -177,7 +177,7 @@ def _shift(before: Array, now: Array) -> tuple[float, float]:
 
 
 def merged(seen: Sequence[SeenFace], checked: Sequence[ScoredFrame], bad: Sequence[bool]) -> list[SeenFace]:
-    """`seen` with the checked frames added, or replacing those of the same time; `bad` marks the frames that fail."""
+    """Add the checked frames to `seen`, where they replace results of the same time; `bad` marks frames that fail."""
     by_time = {round(one.pts_seconds, 6): one for one in seen}
     known = [one.face for one in seen]
     for one, fails in zip(checked, bad, strict=True):

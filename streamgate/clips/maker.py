@@ -189,13 +189,13 @@ class ClipMaker:
         return "too few good frames in a row" if any(not one.failed for one in track.seen) else "all frames fail"
 
     def _checked(self, track: _Track, source: VideoFile, window: Window) -> list[ScoredFrame] | None:
-        """All frames of the window, scored; None if the window is not a clip. Updates what is known of the track."""
+        """All frames of the window, scored; None if the window is not a clip. Adds the results to `track.seen`."""
         frames: list[ScoredFrame] = []
         worst = self._rules.max_bad * (window.end - window.start) * (source.fps or 25.0) + 1
         whole = True
         for one in score_frames(self._scorer, source, track.seen, window, track.usual):
             frames.append(one)
-            # Closed eyes may turn out to be a blink.
+            # Frames with closed eyes do not count yet, because they may be part of a blink, which is allowed.
             if sum(bool(set(other.reasons) - {"eyes_closed"}) for other in frames) > worst:
                 whole = False
                 break
@@ -214,7 +214,7 @@ class ClipMaker:
     def _grown(
         self, track: _Track, source: VideoFile, window: Window, frames: list[ScoredFrame]
     ) -> tuple[Window, list[ScoredFrame]]:
-        """The window, extended at its end and then at its beginning as far as it remains a clip; and its frames."""
+        """Extend the window at its end and then at its beginning while it remains a clip; returns window and frames."""
         for forward in (True, False):
             while (longer := self._longer(track, window, forward=forward)) is not None:
                 beside = Window(window.end, longer.end) if forward else Window(longer.start, window.start)
@@ -230,7 +230,7 @@ class ClipMaker:
         return window, frames
 
     def _longer(self, track: _Track, window: Window, *, forward: bool) -> Window | None:
-        """The window extended by one step; None if it has its maximum length, or there is no room."""
+        """The window extended by one step; None if it has the maximum length or there is no room in that direction."""
         room = self._rules.max_seconds - (window.end - window.start)
         if room <= 1e-6:
             return None
@@ -262,7 +262,7 @@ class ClipMaker:
             count = (copy_window if copying else encode_window)(source, target, window, sound=sound)
             whole = np.array([0.0, 0.0, source.width, source.height])
             shown = [RenderedFrame(one.pts_seconds - window.start, one.pts_seconds, whole) for one in frames]
-            # Encoding changes pixels slightly: if no frame may fail, the written clip must also pass.
+            # Encoding changes pixels slightly. If the recipe allows no failing frame, the written clip is scored too.
             strict = self._rules.max_bad == 0
             if not copying and (count != len(shown) or (strict and not self._passes(target, track, window, frames))):
                 target.unlink()

@@ -82,7 +82,9 @@ def recipe_names() -> list[str]:
 def load_recipe(
     preset: str = DEFAULT_RECIPE, settings: Iterable[str] = (), flags: Mapping[str, Any] | None = None
 ) -> Recipe:
-    """The recipe of a name or TOML file, overridden by `key=value` strings and then by named flags (None: not given).
+    """Load a recipe by name or from a TOML file; `key=value` strings override it, and named flags override both.
+
+    A flag that was not given is None.
 
     Raises UsageError.
     """
@@ -112,7 +114,7 @@ def _read(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     """The dotted keys and values of a preset and of those that it extends."""
     path = Path(preset) if preset.endswith(".toml") or "/" in preset else presets_folder() / "clips" / f"{preset}.toml"
     if str(path) in seen or len(seen) > _MAX_CHAIN:
-        raise UsageError(f"clip preset {one_line(preset)}: it extends itself, or too long a chain of other presets")
+        raise UsageError(f"clip preset {one_line(preset)}: it extends itself, or its chain of extends is too long")
     try:
         own = read_toml(path, f"clip preset {one_line(str(path))}")
     except FileNotFoundError:

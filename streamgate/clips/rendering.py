@@ -26,13 +26,14 @@ from streamgate.sources.file import VideoFile
 RATE = 16_000
 """Sample rate of a clip's WAV file in Hz."""
 _POSITION_S, _SIDE_S = 0.15, 0.5
-"""Standard deviations of the smoothing of a square's position and side over time, to follow the head but no jitter."""
+"""Standard deviations in seconds for smoothing the position and the side of a square over time: the square follows the
+head, but not its jitter."""
 _BT709 = 1
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedFrame:
-    """A written frame: its time in the clip, the time of the source frame, and the part [x1, y1, x2, y2] of it."""
+    """A written frame: its time in the clip, the time of the source frame, and the part [x1, y1, x2, y2] it shows."""
 
     pts_seconds: float
     source_pts: float
@@ -75,7 +76,7 @@ def render(
     *,
     sound: bool = True,
 ) -> list[RenderedFrame]:
-    """Write the frames of the window (H.264, BT.709, upright, square pixels), with `sound` also its audio.
+    """Write the frames of the window (H.264, BT.709, upright, square pixels) and, with `sound`, its audio.
 
     With `picture.fps` the frame nearest to each output time is used; otherwise all frames at their own times. Returns
     the written frames. Raises SourceError, OSError.
@@ -109,7 +110,7 @@ def render(
 def _cut(
     source: VideoFile, window: Window, picture: ClipPicture, square: Square | None
 ) -> Iterator[tuple[float, Array, Array]]:
-    """For each frame its source time, the box shown, and the RGB pixels of that box."""
+    """Yield for each frame its time in the source, the box that is shown, and the RGB pixels of that box."""
     with closing(source.frames_from(window.start)) as frames:
         for frame in frames:
             if frame.pts_seconds >= window.end - 1e-9:
@@ -138,7 +139,8 @@ def square_matrix(box: Array, size: int) -> Array:
 def _timed(
     frames: Iterator[tuple[float, Array, Array]], fps: float, window: Window
 ) -> Iterator[tuple[float, tuple[float, Array], Array]]:
-    """(time in the clip, (source time, box), pixels): each frame once, or the nearest one every 1/fps seconds."""
+    """Yield (time in the clip, (source time, box), pixels) for each frame or, with `fps`, for the frame nearest to each
+    output time."""
     if not fps:
         for pts, box, pixels in frames:
             yield pts - window.start, (pts, box), pixels

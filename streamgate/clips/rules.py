@@ -15,9 +15,9 @@ from streamgate.measures.size import shorter_side
 
 _EYES = "eyes_closed"
 _STEP_S = 0.2
-"""Time over which movement and rotation are measured: changes between adjacent frames are too small."""
+"""Time over which movement and rotation are measured, because changes between adjacent frames are too small."""
 _TURN = 45.0
-"""Rotation in degrees within that time for which the score becomes 0."""
+"""Rotation in degrees within `_STEP_S` at which the score of rotation is 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +123,8 @@ def clip_statistics(frames: Sequence[ScoredFrame]) -> ClipStatistics:
 
 
 def _changes(times: Array, values: Array) -> Array:
-    """Distance that values (N, D) move within `_STEP_S` from each time; times without a frame that much later are left
-    out."""
+    """Distance that values (N, D) move within `_STEP_S` from each time; times within `_STEP_S` of the last frame are
+    left out."""
     if not len(times):
         return np.zeros(0)
     later = np.searchsorted(times, times + _STEP_S - 1e-6)

@@ -35,11 +35,11 @@ class Window:
 
 AT_ENDS_S = 0.25
 """A face is assumed to stay in place for this long before the first and after the last face of its track that the run
-evaluated. It is the longest time between two faces of a track that a run evaluates."""
+evaluated. A run evaluates the faces of a track at intervals of at most this length."""
 _TRIES_APART = 8
 """The start of a window differs from the starts of failed windows by at least the window's length divided by this."""
 _HEARSAY = 0.3
-"""Weight of a failure in a frame that was not checked for a clip: frames around it may be good."""
+"""Weight of a failing frame that was not checked for a clip. It is below 1 because adjacent frames may be good."""
 
 
 def best_window(
@@ -56,8 +56,9 @@ def best_window(
 
     `seen` is sorted by time. A window begins at the time of one of these faces or at the end of a `taken` window, or is
     one of `windows`. It is inside the track, whose last frame is at `last_pts`, does not overlap `taken` windows, and
-    does not begin near a start that was `tried`. It needs at least one scored face; with `max_bad` a face that is not
-    scored is enough, but such a window ranks last. Of windows with the same quality the earliest wins.
+    does not begin near a start that was `tried`. A window needs at least one scored face; if `max_bad` is above 0, an
+    unscored face is enough, but a window without scored faces ranks last. Of windows with the same quality, the
+    earliest wins.
     """
     if not seen:
         return None
@@ -100,8 +101,8 @@ def _bounds(
 def face_at(seen: Sequence[SeenFace], pts_seconds: float) -> Face | None:
     """The track's face at a time, linearly interpolated between the nearest known faces.
 
-    For up to `AT_ENDS_S` before the first and after the last known face, that face is returned, and None beyond that: a
-    track lasts a little longer than its evaluated faces show.
+    Within `AT_ENDS_S` before the first or after the last known face, that face is returned, because a track lasts a
+    little longer than the time between its first and last evaluated faces. Returns None at all other times.
     """
     times = [one.pts_seconds for one in seen]
     index = bisect.bisect_left(times, pts_seconds - 1e-6)

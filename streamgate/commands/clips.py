@@ -73,7 +73,7 @@ def _share(text: str) -> float:
 )
 @_which(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
-    help="Any key of the preset (clip.blink_s=0.3), or a per-frame limit (measures.yaw.max=30). Repeatable.",
+    help="Set a key of the preset (clip.blink_s=0.3) or a per-frame limit (measures.yaw.max=30). Repeatable.",
 )
 @_which(
     "--footage", multiple=True, metavar="DIR", type=PATH, shell_complete=complete_folders,
@@ -130,7 +130,9 @@ def clips(
     from streamgate.clips.recipe import load_recipe
 
     if seconds is not None and (min_seconds is not None or max_seconds is not None):
-        raise UsageError("--seconds sets the length of all clips: give either it or --min-seconds and --max-seconds")
+        raise UsageError(
+            "--seconds sets the length of all clips: leave it out, or leave out --min-seconds and --max-seconds"
+        )
     recipe = load_recipe(
         preset,
         settings,
@@ -144,7 +146,9 @@ def clips(
         },
     )
     if cut == "keyframes" and recipe.picture.rendered:
-        raise UsageError("--cut keyframes copies the video as it is: leave out --crop and --fps (or their preset)")
+        raise UsageError(
+            "--cut keyframes copies the video as it is: leave out --crop and --fps, and choose a preset without them"
+        )
     return _make(
         out, target or out / CLIPS, recipe, top_k, per, cut, footage, overwrite=overwrite, quiet=quiet, models=models,
         device=device,

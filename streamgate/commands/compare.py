@@ -45,7 +45,7 @@ _output = section("Output")
 )
 @click.option(
     "--results", metavar="OUT", type=PATH, shell_complete=complete_folders,
-    help="The rows are faces of this run, not pictures: columns source_id, track_id and pts_seconds, or id.",
+    help="Look up the faces of this run by the columns source_id, track_id and pts_seconds, or id; no pictures needed.",
 )
 @click.option("--aligned", type=click.Choice(["arcface", "ffhq"]), help="The pictures are crops with this alignment.")
 @_columns("--image", metavar="COLUMN", help="Paths of the pictures, relative to TABLE. [default: image, path or file]")

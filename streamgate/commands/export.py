@@ -83,7 +83,7 @@ def export(
     from streamgate.store.manifest import Manifest
 
     if target is not None and len(formats) > 1:
-        raise UsageError("-o is one file or folder: give one --to, or leave out -o to write into OUT/exports")
+        raise UsageError("-o names one file or folder: give only one --to, or leave out -o to write into OUT/exports")
     if images and "parquet" not in formats:
         raise UsageError("--images is for Parquet: add --to parquet (imagefolder and webdataset always have pictures)")
     folder = RunFolder(out)
@@ -103,7 +103,7 @@ def export(
         _upload(folder, target, formats[0], writers[formats[0]], overwrite=overwrite, quiet=quiet)
         return 0
     if target is None or _is_inside(out, target):
-        # The export will be listed in the manifest of the results, so refuse another schema before anything is written.
+        # The results' manifest will list the export, so reject a manifest with another schema before writing anything.
         Manifest.read(out)
     for kind in dict.fromkeys(formats):
         path = target if target is not None else out / EXPORTS / NAMES[kind]
@@ -134,7 +134,7 @@ def _warn(count: int, kind: str, where: str) -> None:
 
 
 def _cutter(out: Path, footage: Sequence[Path]) -> Cut:
-    """A function that writes some seconds of a source of the run as a video, even if the source was moved."""
+    """Return a function that writes a time window of a source as a video; `footage` is searched for moved sources."""
     from streamgate.clips.cutting import encode_window
     from streamgate.clips.windows import Window
     from streamgate.sources.file import VideoFile

@@ -55,8 +55,8 @@ def fit(
 ) -> int:
     """Fit a preset to faces that people labelled good, usable or bad.
 
-    Weights, mappings and limits of the runs in OUT are changed only as far as the labels require. The agreement after
-    fitting is measured on sources that the fit did not see.
+    The preset differs from the weights, mappings and limits of the runs in OUT only as far as the labels require. The
+    agreement after fitting is measured on sources that the fit did not use.
     """
     from rich.console import Console
 

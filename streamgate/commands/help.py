@@ -62,7 +62,7 @@ def write_sections(formatter: click.HelpFormatter, sections: Mapping[str, Sequen
 
 
 class Group(Command, click.Group):
-    """A group of commands with examples, which itself has examples."""
+    """A command group whose help shows usage examples, as does the help of each of its commands."""
 
     command_class = Command
 

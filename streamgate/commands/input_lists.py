@@ -46,7 +46,9 @@ def _expand(inputs: list[str], stdin: BinaryIO | None) -> Iterator[str]:
 def _from_stdin(stdin: BinaryIO | None) -> list[str]:
     stream = stdin or (None if sys.stdin is None else sys.stdin.buffer)
     if stream is None or stream.isatty():
-        raise UsageError("- reads a list of paths from standard input: find footage -name '*.mp4' | streamgate run -")
+        raise UsageError(
+            "- reads a list of paths from standard input, for example: find footage -name '*.mp4' | streamgate run -"
+        )
     return _paths(stream.read(MAX_LIST_BYTES + 1), "standard input")
 
 

@@ -65,7 +65,7 @@ def label(out: Path, target: Path | None, port: int, browser: bool, each: int, f
     except OSError as error:
         raise SinkError(f"port {port} cannot be used ({error.strerror}); choose another one with --port") from None
     with server:
-        click.echo(f"label the faces at {server.address} (1 good, 2 usable, 3 bad; Ctrl-C ends it)")
+        click.echo(f"label the faces at {server.address} (1 good, 2 usable, 3 bad; Ctrl-C stops the server)")
         click.echo(f"labels are saved in {display(target)}, which has {len(labels)} so far")
         if browser:
             webbrowser.open(server.address)

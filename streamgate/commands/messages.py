@@ -47,24 +47,24 @@ class RunRequest:
 
 @dataclass(slots=True)
 class RunState:
-    """The state of a run so far. A worker is forked with it and continues from there.
+    """The state of a run so far. Each new worker receives a copy and continues the run from there.
 
     Attributes:
         probing: path of a file whose name does not tell its type, while it is opened to find out.
         failed_probes: paths of such files on which a worker died.
         found: the sources found in the inputs.
-        info, config: those of the first worker, so that later workers run with the same.
+        info, config: the properties and configuration of the run, from the first worker; later workers use the same.
         words: the wording of each reason, once a worker has reported it.
         lock: the lock of the output folder, once a worker has taken it.
-        begun: the folder has been taken over; what is committed there belongs to this run.
+        begun: whether this run has taken over the output folder, so that all sources committed there belong to it.
         reading: indexes of the sources that are being read.
-        committed: indexes of sources that were committed by a worker that died before it could report it.
+        committed: indexes of sources that were committed by a worker which died before it could report them.
         ids: source ids by index, of the sources that were opened.
         deaths: how often the worker died while a source was being read, by index.
         idle_deaths: how often in a row the worker died while no source was being read.
         last: indexes of sources that are read last and alone, since they may crash the worker.
         results: results by index.
-        closing: no more sources are read; the results so far are completed.
+        closing: whether reading has ended, so that a new worker would only write the run-wide files.
     """
 
     began: float
@@ -108,7 +108,7 @@ class InputsFound:
     warnings: tuple[str, ...]
     duplicates: tuple[tuple[str, str], ...]
     skipped: str
-    """Descriptions of what was skipped."""
+    """A description of what was skipped in the inputs."""
     sizes: tuple[int, ...] = ()
     """Bytes of each source."""
     elsewhere: int = 0

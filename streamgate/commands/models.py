@@ -171,7 +171,8 @@ def import_(
     if made.calibration is None and made.roles != ("detector",):
         console.print(
             "these weights are not calibrated, so their measure does not count for quality; to calibrate them, import "
-            f"them again with --calibrate FOLDER, with at least {MIN_FACES} faces that are not used for evaluation"
+            f"them again with --calibrate FOLDER, which must have at least {MIN_FACES} faces that are not used for "
+            "evaluation"
         )
     console.print("to use these weights, give --models imported,embedded; the other roles use the embedded weights")
     return 0

@@ -38,7 +38,7 @@ def run_with_worker(request: RunRequest) -> int:
 
 
 class _Run:
-    """The parent's part of one run."""
+    """One run in the parent process: starts and replaces workers, and follows their reports."""
 
     def __init__(self, request: RunRequest) -> None:
         self._request = request

@@ -140,7 +140,7 @@ def name(out: Path, person: str, name: str) -> int:
     from streamgate.people.folder import correcting
 
     with correcting(out) as ledger:
-        # Decode the bytes that the user typed as UTF-8, whatever the locale's encoding.
+        # Decode the name as UTF-8, even if the locale has another encoding.
         ledger.name(person, os.fsencode(name).decode("utf-8", "replace"))
     _rebuild_report(out)
     return 0

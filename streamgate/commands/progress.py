@@ -27,7 +27,7 @@ _MAX_LISTED = 5
 
 
 def short_names(labels: Sequence[str]) -> list[str]:
-    """The shortest ending of each path that still tells it apart from the others."""
+    """For each path, the shortest ending that distinguishes it from the other paths."""
     parts = [Path(label).parts or (label,) for label in labels]
     lengths = [1] * len(parts)
     while True:

@@ -55,8 +55,8 @@ def replay(out: Path, url: str, sink_retry: float, quiet: bool) -> int:
         total = sum(source.finals for source in sources)
         if total > MAXLEN:
             shown.warn(
-                f"{total} finals will be sent, but the stream keeps only about {MAXLEN} events: the first are lost "
-                "unless a consumer reads them in time"
+                f"{total} finals will be sent, but the stream keeps only about {MAXLEN} events: the oldest ones "
+                "are lost unless a consumer reads them in time"
             )
         try:
             with _interruptible(stream.stopping):

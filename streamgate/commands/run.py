@@ -34,7 +34,7 @@ _work = section("Speed and distribution")
 @click.command(
     cls=Command,
     epilog="""
-    streamgate run footage/ *.mov -o faces --jobs auto  # all videos below a folder
+    streamgate run footage/ *.mov -o faces --jobs auto  # a folder and more files
     streamgate run @list.txt --start 1:30 --end 5:00  # a part of each video
     streamgate run clip.mp4 --top-k 5 --max-yaw 15    # more faces, nearly frontal
     streamgate run footage/ --per person              # the best face per person
@@ -60,7 +60,7 @@ _work = section("Speed and distribution")
 )
 @_faces(
     "--poses", type=click.Choice(["frontal", "all"]),
-    help="With all, keep the best faces of each bin of yaw and pitch.",
+    help="frontal: reject turned heads. all: keep the best faces of each bin of yaw and pitch.",
 )
 @_faces("--only", metavar="PICTURE", type=TEXT_PATH, help="Keep only the person in this picture.")
 @min_size_option

@@ -161,7 +161,7 @@ def _read_image(path: Path, max_pixels: int) -> Array:
 
 
 def _name_of(path: Path, taken: set[str]) -> str:
-    """A base name for the maps of an image: its own name; if that is `taken`, with its folder or a number."""
+    """A base name for the maps of an image: the name of the image; if `taken`, its folder or a number is added."""
     candidates = [path.stem, f"{path.absolute().parent.name}-{path.stem}"]
     candidates += [f"{path.stem}-{number}" for number in range(2, len(taken) + 3)]
     # Many file systems are case-insensitive.
@@ -173,7 +173,7 @@ def _name_of(path: Path, taken: set[str]) -> str:
 def _write_heatmaps(
     folder: Path, name: str, image: Array, faces: Sequence[ScoredFace], aligned: str | None
 ) -> None:
-    """Write one PNG per face and map: the aligned face, and next to it the face under the map."""
+    """Write one PNG per face and map: the aligned face, and next to it the same face overlaid with the map."""
     import cv2
 
     from streamgate.store.files import write_bytes
@@ -192,7 +192,7 @@ def _write_heatmaps(
 
 
 def _overlay(crop: Array, ifqa_map: Array) -> Array:
-    """The crop, and the crop under its map, side by side: RGB uint8 (256, 512, 3).
+    """The crop, and next to it the crop overlaid with its map: RGB uint8 (256, 512, 3).
 
     The colours run from red (0) through yellow to green (1, clean and real).
     """

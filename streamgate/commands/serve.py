@@ -117,7 +117,7 @@ def serve(rtsp: tuple[str, ...], config_file: Path | None, settings: tuple[str, 
     read = partial(read_settings, rtsp=rtsp, config_file=config_file, table=service_flags(flags), settings=settings)
     wanted = read()
     settle_allocator()
-    # The threads of the cameras use all cores; those of OpenCV would add active waiting.
+    # The camera threads already use all cores; threads of OpenCV would only add busy waiting.
     cv2.setNumThreads(1)
     _allow_open_files()
     state = ServiceState(wanted.config.specs)
@@ -151,7 +151,7 @@ def _signals() -> Iterator[tuple[threading.Event, threading.Event, list[int]]]:
     """Handle signals; yields the events `stop` and `reload`, and a list for the signal number that requested the stop.
 
     A handler may interrupt the main thread while it holds the lock inside `stop` or `reload`, so setting an event in
-    the handler could deadlock. Another thread sets it instead, notified through a lock-free queue.
+    the handler could deadlock. The handler therefore puts the event into a lock-free queue, and another thread sets it.
     """
     stop, reload = threading.Event(), threading.Event()
     stopped_by: list[int] = []

@@ -31,7 +31,7 @@ def answer_signals() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
     sys.unraisablehook = _answer_again
-    # At exit the exit code is final; a second signal of the same request must not change it.
+    # When Python exits, the exit code is final; a second signal must not change it.
     atexit.register(_ignore)
 
 
@@ -41,7 +41,7 @@ def was_interrupted() -> bool:
 
 
 def _repeats(number: int) -> bool:
-    """Whether the signal `number` belongs to the latest request to stop; if not, it becomes the latest."""
+    """Whether the signal `number` repeats the latest request to stop; if not, it is recorded as the latest request."""
     global _latest
     now = time.monotonic()
     if _latest is not None and number == _latest[0] and now - _latest[1] <= _ONE_REQUEST_S:

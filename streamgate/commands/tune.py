@@ -109,8 +109,8 @@ def tune(
     console.print(_words(result))
     if result.after.kept > result.before.kept and _is_stricter(result):
         console.print(
-            "A stricter limit keeps more faces here: each best face that it rejects may be replaced by several faces "
-            "that were dropped as too close to it in time or appearance, or that had not been scored because of it."
+            "A stricter limit keeps more faces here: a best face that is now rejected may be replaced by several "
+            "others, which had been dropped as too close to that face in time or appearance, or had not been scored."
         )
     if not result.same_meaning:
         console.print("Quality is now computed differently: do not compare it with earlier values.")

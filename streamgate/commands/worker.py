@@ -36,7 +36,7 @@ from streamgate.sources.remote import AnyPath
 from streamgate.store.lock import Lock
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 
-if TYPE_CHECKING:  # Ray is an extra
+if TYPE_CHECKING:  # Ray is an optional dependency
     from streamgate.ray.cluster import Cluster
 
 _REPORT_S = 0.1
@@ -296,7 +296,7 @@ class _WorkerRun:
 
 
 class _Relay:
-    """Reports the progress of sources that are read on a cluster to the parent.
+    """Reports to the parent the progress of sources that are read on a cluster.
 
     It never reports that a source is being opened, because the readers open the sources: if this process dies, the
     cause cannot be a source.
@@ -326,7 +326,7 @@ class _Relay:
 
 
 class _Reporter(Progress):
-    """Reports the progress of sources to the parent; `indexes` are their indexes in the run."""
+    """Reports the progress of sources to the parent; `indexes` are the sources' indexes in the run."""
 
     def __init__(self, channel: Channel, indexes: Sequence[int]) -> None:
         self._channel = channel

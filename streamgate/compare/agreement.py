@@ -32,8 +32,8 @@ def agreement(
 
     The result has `srcc` and `krcc`, Spearman's and Kendall's (tau-b) rank correlation, -1..1; `plcc`, Pearson's
     correlation after a monotone (logistic) curve was fitted to the measure; and, if there are good and bad rows, `auc`,
-    the probability that a good row has a higher value than a bad one. It is empty if `values` or
-    `human` is constant.
+    the probability that a good row has a higher value than a bad one. The result is empty if `values` or `human` is
+    constant.
 
     Args:
         good, bad: bool (N,): the rows that the AUC compares.

@@ -27,7 +27,7 @@ LOWER = ":lower"
 
 
 Problems = dict[str, list[str]]
-"""The rows that lack a value, by the reason."""
+"""For each reason why values are missing, the labels of the rows without a value."""
 
 
 def check_names(
@@ -66,9 +66,9 @@ def scored_values(
 ) -> tuple[dict[str, Array], Problems]:
     """Score the picture of each row, using the largest face in it.
 
-    Returns the values of each measure, float (N,), one per row, with the sign chosen so that larger is better and NaN
-    if missing; and the reasons for missing values. If a picture cannot be read or has no face, only its row has no
-    values.
+    Returns the values of each measure and the reasons for missing values. The values are float (N,), one per row, with
+    the sign chosen so that larger is better; missing values are NaN. If a picture cannot be read or has no face, the
+    other rows are not affected.
     """
     specs = {spec.name: spec for spec in engine.config.measures.specs}
     found = {name: np.full(len(table.rows), np.nan) for name in names}

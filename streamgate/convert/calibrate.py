@@ -137,8 +137,8 @@ def fit_serfiq(
 ) -> tuple[SerfiqCalibration, Fit]:
     """Fit p, alpha and r on aligned faces, RGB uint8 (112, 112, 3); `drop_rate` is that of the current graph.
 
-    By design.md 4.1 d^2 = 2t / (1 + t) with t = q p / (1 - p), where q depends only on the face, so p never changes the
-    order of faces. It does change the distances between their raw values. The chosen p gives the largest distance
+    By docs/design.md 4.1, d^2 = 2t / (1 + t) with t = q p / (1 - p), where q depends only on the face. So p never
+    changes the order of faces, only the distances between their raw values. The chosen p gives the largest distance
     between the two medians; the graph must then be converted again with this p.
 
     Raises:

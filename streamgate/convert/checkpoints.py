@@ -260,5 +260,5 @@ def _need(module: str) -> Any:
 
 
 def _version(module: str) -> str:
-    """Version of an already imported module, "" when the conversion did not need it."""
+    """Version of a module; empty if the module is not imported, because the conversion did not need it."""
     return str(getattr(sys.modules.get(module), "__version__", ""))

@@ -1,9 +1,9 @@
 """FSA-Net head pose: merges the two published batch-1 ONNX files into one graph with a dynamic batch axis.
 
-FSA-Net is by Yang et al., CVPR 2019; the weights are those of headpose-fsanet-pytorch. Only the declared shapes fix the
-batch at 1, because the published graphs reshape by the actual input size; `convert` checks this against runs on single
-faces. The graph takes `face`, uint8 (N, 64, 64, 3) RGB, and returns `pose` (N, 3), the mean of both networks: yaw,
-pitch and roll in degrees in FSA-Net's convention (yaw > 0: nose to smaller x).
+FSA-Net is by Yang et al., CVPR 2019; the weights are those of headpose-fsanet-pytorch. The published graphs declare a
+batch of 1, but they reshape by the actual input size, so larger batches work as well; `convert` checks the results of a
+batch against runs on single faces. The graph takes `face`, uint8 (N, 64, 64, 3) RGB, and returns `pose` (N, 3), the
+mean of both networks: yaw, pitch and roll in degrees in FSA-Net's convention (yaw > 0: nose to smaller x).
 """
 
 from __future__ import annotations

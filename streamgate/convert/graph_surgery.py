@@ -17,7 +17,7 @@ Doubles = npt.NDArray[np.float64]
 
 
 def load(source: Path) -> Any:
-    """The model in a file, unchanged. Raises WeightsError if it is not an ONNX file that streamgate runs."""
+    """The model in a file, unchanged. Raises WeightsError if it is not an ONNX file that streamgate can run."""
     import onnx
 
     try:

@@ -6,7 +6,7 @@ layer has one output per pixel instead of three. Nothing is masked at inference,
 shuffling of patches, which it later undoes, has no effect and is left out. The published network ends in a sigmoid, so
 the published script's clipping of negative values has no effect either. The score is the mean of the map.
 
-This module needs torch and is imported only to convert.
+This module needs torch and is imported only when a file is converted.
 """
 
 from __future__ import annotations

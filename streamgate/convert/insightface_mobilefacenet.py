@@ -1,7 +1,9 @@
-"""InsightFace's MobileFaceNet in torch, with the keys of its public checkpoints. Imported only to convert.
+"""InsightFace's MobileFaceNet in torch, with the keys of its public checkpoints.
+
+This module is imported only when a file is converted.
 
 Chen et al. 2018 (arXiv 1804.07573); the layout is that of `recognition/arcface_torch/backbones/mobilefacenet.py`, with
-any number of blocks and any width. Like that of `convert.mobilefacenet`, the graph takes `face`, uint8
+any number of blocks and any width. As in `convert.mobilefacenet`, the graph takes `face`, uint8
 (N, 112, 112, 3) RGB, and returns `embedding` (N, D), not normalised, `spread` (N,), and `features` (N, 512), the input
 of the last affine layer.
 """

@@ -1,7 +1,9 @@
-"""InsightFace's iresnet in torch, with the keys of its public `backbone.pth` files. Imported only to convert.
+"""InsightFace's iresnet in torch, with the keys of its public `backbone.pth` files.
+
+This module is imported only when a file is converted.
 
 Deng et al., ArcFace, CVPR 2019 (arXiv 1801.07698); the layout is that of
-`recognition/arcface_torch/backbones/iresnet.py`. Like that of `convert.mobilefacenet`, the graph takes `face`, uint8
+`recognition/arcface_torch/backbones/iresnet.py`. As in `convert.mobilefacenet`, the graph takes `face`, uint8
 (N, 112, 112, 3) RGB, and returns `embedding` (N, 512), not normalised, `spread` (N,), and `features` (N, 25088), the
 input of the last affine layer.
 """

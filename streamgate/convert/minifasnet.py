@@ -1,7 +1,9 @@
 """MiniFASNetV2 of Silent-Face-Anti-Spoofing (Minivision, Apache-2.0) in torch, with the keys of its checkpoint.
 
 The graph takes `face`, uint8 (N, 80, 80, 3) RGB, a crop of 2.7 times the box, and returns `live` (N,), the probability
-of a live face as opposed to a face on a screen or in print. Imported only to convert.
+of a live face as opposed to a face on a screen or in print.
+
+This module is imported only when a file is converted.
 """
 
 from __future__ import annotations

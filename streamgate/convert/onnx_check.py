@@ -16,11 +16,11 @@ _STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 def check_self_contained(model: Any, name: str) -> None:
     """Reject a ModelProto with external data or operators outside the ONNX standard.
 
-    For external data the runtime would open other files next to the model; a custom operator needs code that streamgate
-    does not load. `name` is the file's name in messages.
+    To load external data, the runtime would open other files next to the model; custom operators need code that
+    streamgate does not load. `name` is the file's name in messages.
 
     Raises:
-        WeightsError: the model has such a tensor or operator; the message names the first one.
+        WeightsError: the model has external data or non-standard operators; the message names the first of them.
     """
     for imported in model.opset_import:
         if imported.domain not in _STANDARD_DOMAINS:

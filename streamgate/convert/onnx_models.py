@@ -153,7 +153,7 @@ def _second_of_two(model: Any, inner: str, values: Values) -> str:
 
 
 def _outputs(model: Any, wanted: tuple[str, ...], given: Mapping[str, str], name: str) -> dict[str, str]:
-    """The graph's name for each wanted output: as in the card, the same name, or the output at the same position."""
+    """The graph's name for each wanted output: from the card, or else the output of that name or at that position."""
     there = [one.name for one in model.graph.output]
     if not given and len(there) == len(wanted):
         return dict(zip(wanted, there if not set(wanted) <= set(there) else wanted, strict=True))
@@ -167,7 +167,7 @@ def _outputs(model: Any, wanted: tuple[str, ...], given: Mapping[str, str], name
 
 
 def _keep_batch_open(model: Any, rows: Values, expected: Mapping[str, Values], name: str) -> None:
-    """Fix the batch size at 1 if rows of a batch affect one another; it is later read from the input's shape."""
+    """If rows of a batch affect one another, declare a batch size of 1 in the shape of the graph's input."""
     try:
         got = _run(model, rows, name)
         for output, want in expected.items():

@@ -1,9 +1,11 @@
-"""RetinaFace in torch, with the state-dict keys of its public checkpoints. Imported only to convert.
+"""RetinaFace in torch, with the state-dict keys of its public checkpoints.
 
-Deng et al., CVPR 2020 (arXiv 1905.00641). Two bodies share the pyramid, the context heads and the decoder:
-MobileNet-0.25 (Pytorch_Retinaface and its descendants) and ResNet-50 (retinaface-pytorch). The exported
-graph takes `image`, uint8 (N, H, W, 3) RGB, with H and W multiples of 32, and returns `loc` (N, P, 4), `conf` (N, P) in
-0..1 and `landm` (N, P, 10); `loc` and `landm` are relative to the priors of `networks.priors`.
+This module is imported only when a file is converted.
+
+Deng et al., CVPR 2020 (arXiv 1905.00641). There are two backbones, MobileNet-0.25 (Pytorch_Retinaface and its
+descendants) and ResNet-50 (retinaface-pytorch), with the same pyramid, context heads and decoder. The exported graph
+takes `image`, uint8 (N, H, W, 3) RGB, with H and W multiples of 32, and returns `loc` (N, P, 4), `conf` (N, P) in 0..1
+and `landm` (N, P, 10); `loc` and `landm` are relative to the priors of `networks.priors`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ OUTPUTS = ("loc", "conf", "landm")
 """Outputs of the exported graph."""
 
 MEAN_RGB = (123.0, 117.0, 104.0)
-"""Subtracted from the input of the MobileNet layout."""
+"""Mean that the MobileNet layout subtracts from its input."""
 
 _FIRST = "body.stage1.0.0.weight"
 

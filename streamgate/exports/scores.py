@@ -25,7 +25,7 @@ _HEAD = (
 )
 
 Take = Callable[[Mapping[str, Any], str], None]
-"""Takes the record of a picture, as `streamgate score` prints it, and an error message or an empty text."""
+"""Called with the record of a picture, as `streamgate score` prints it, and with an error message or an empty text."""
 
 
 @contextmanager

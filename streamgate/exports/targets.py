@@ -97,7 +97,7 @@ def _foreign(path: Path) -> Path | None:
 
 
 def _listed(path: Path) -> frozenset[str] | None:
-    """The files in the receipt in `path`; None without a valid receipt."""
+    """The files that are listed in the receipt in `path`; None without a valid receipt."""
     try:
         with files.open_below(path, RECEIPT) as file:
             receipt = jsonlines.parse(file.read(jsonlines.MAX_LIST_BYTES))

@@ -23,7 +23,7 @@ _FILES: dict[str, Callable[[IO[bytes]], bool]] = {"parquet": is_our_parquet, "cs
 
 
 def upload(url: str, kind: str, write: Callable[[Path], int], *, overwrite: bool) -> int:
-    """Call `write` to export to a temporary path in the format `kind`, and upload the export to `url`.
+    """Upload an export in the format `kind` to `url`; `write` first writes it to a temporary path.
 
     Returns the result of `write`. For a folder, a receipt marked as incomplete is uploaded first, so that after a
     crash the files are still recognized as ours; the final receipt is uploaded last. Raises UsageError if something
@@ -89,7 +89,7 @@ def _there(url: str, kind: str, shown: str, *, overwrite: bool) -> frozenset[str
             f"{shown}/{display(strange[0])} was not written by `streamgate export`; move it away or choose another "
             "path with -o"
         )
-    return listed & names.keys()  # the receipt may have been edited, so list only files that exist below `url`
+    return listed & names.keys()  # leave out files that do not exist, because the receipt may have been edited
 
 
 def _receipt(path: RemotePath | None) -> dict[str, Any] | None:

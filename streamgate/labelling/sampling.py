@@ -1,6 +1,6 @@
 """Samples evenly spaced faces of each track, with pictures from the footage.
 
-Their labels show which faces should have been kept.
+The labels of these faces show which ones the run should have kept.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Spaced = dict[tuple[str, int], list[Record]]
 def sampled_faces(
     folder: RunFolder, each: int, folders: Sequence[Path], report: Callable[[str], None]
 ) -> tuple[Spaced, list[str]]:
-    """At most `each` faces of each track, each with a small picture, and messages about sources that have none.
+    """At most `each` faces of each track, each with a small picture, and messages about sources without such faces.
 
     `folders` are searched for footage that was moved. `report` is called with the id of each source before it is read.
     Raises ResultsError.
@@ -54,7 +54,7 @@ def sampled_faces(
         try:
             seen = _pictured(finder, folder, source_id, chosen)
         except SourceError as error:
-            problems.append(f"{error}; only its kept faces and near misses can be labelled")
+            problems.append(f"{error}; only kept faces and near misses of this source can be labelled")
             continue
         for track_id, faces in seen.items():
             found[source_id, track_id] = faces

@@ -28,7 +28,8 @@ class CropCard:
         points: for "points": viewer's left eye, right eye and mouth centre, as shares of the crop's side.
         colour, span, mean, std: the network's input is ((x / 255) * (span[1] - span[0]) + span[0] - mean) / std per
             channel, with x in 0..255 in the order `colour`.
-        output, map: names of the graph's outputs. An empty `output` means the first one, an empty `map` means no map.
+        output, map: names of the graph's outputs. An empty `output` means the first output, an empty `map` means that
+            there is no map.
     """
 
     engine: Engine

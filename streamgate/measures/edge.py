@@ -33,7 +33,7 @@ MEASURE = MeasureSpec(
     name="edge",
     label="In frame",
     hint="share of the kept square inside the picture",
-    purpose="Is the kept picture completely inside the frame? Measured as the share of its FFHQ square that is inside; "
+    purpose="Is the kept picture completely inside the frame? Measured as the share of the FFHQ square that is inside; "
     "black bars count as outside.",
     read=_read,
     evidence=("inside",),
