@@ -17,7 +17,7 @@ _NOISE_GAIN = 0.111
 
 
 def sharpness_of(luma: Array, grain: float) -> float:
-    """Variance of the Laplacian of Gaussian divided by the variance of the luma, both without the noise's part.
+    """Variance of the Laplacian of Gaussian divided by the variance of the luma; the noise is subtracted from both.
 
     Args:
         luma: uint8 (h, w) with 60 px between the eyes (less if the face is smaller).
