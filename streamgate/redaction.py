@@ -50,8 +50,8 @@ def _redacted_pair(match: re.Match[str]) -> str:
 def _without_user(rest: str) -> tuple[str | None, str]:
     """Split the part of a URL after `://` into user information (None if there is none) and the rest.
 
-    People paste passwords unescaped, so an `@` after a `/`, `?` or `#` also counts if what precedes that character
-    cannot be a host and port. If in doubt, more than necessary is treated as secret.
+    People paste passwords unescaped. So the user information also ends at an `@` after a `/`, `?` or `#` if the text
+    before that character cannot be a host and port. If in doubt, more than necessary is treated as secret.
     """
     authority, slash, path = rest.partition("/")
     if "@" in authority:

@@ -148,7 +148,9 @@ def _by_person(
 
 
 def _best(faces: Iterable[PersonFace], keep: KeepConfig) -> list[PersonFace]:
-    """The best `keep.top_k` faces of each pose bin, without duplicates. Those of one track are already apart in time.
+    """The best `keep.top_k` faces of each pose bin, without duplicates.
+
+    Faces of one track are not compared here, because they are already apart in time.
     """
     chosen: list[PersonFace] = []
     for face in faces:
