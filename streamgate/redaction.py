@@ -13,11 +13,11 @@ SECRET_PARAMETERS = frozenset(
 )  # fmt: skip
 _PAIR = re.compile(r"(?<![A-Za-z_])([A-Za-z_]++)=([^&;/]*)")
 _SHORT = 6
-"""A secret with fewer letters than this may be part of an ordinary word."""
+"""A secret with fewer characters than this may be part of an ordinary word."""
 _LONG = 8192
-"""An address with more letters than this is not shown at all."""
+"""An address with more characters than this is not shown at all."""
 _URL = re.compile(r"://[^\s'\"<>]+")
-"""The pattern omits the scheme, because searching for one at every letter takes quadratic time."""
+"""The pattern omits the scheme, because searching for a scheme at every character takes quadratic time."""
 
 
 def redact_url(url: str) -> str:

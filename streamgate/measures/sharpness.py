@@ -45,7 +45,7 @@ _NOTHING_REAL = 0.008
 def _at(limit: float, evidence: Evidence, width: int, height: int) -> float:
     """The limit, doubled if no part of the face looks clean to IFQA.
 
-    A face that is soft and nowhere clean has no detail at all, because it was enlarged or is far out of focus. A clean
+    A soft face without any clean part has no detail at all, because it was enlarged or is far out of focus. A clean
     soft portrait and a sharp portrait with grain both pass.
     """
     score = evidence.values.get("ifqa")

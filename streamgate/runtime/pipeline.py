@@ -93,7 +93,7 @@ class Pipeline:
     ) -> Iterator[TrackEnd]:
         """Yield the tracks of an opened source as they end, and fill in `result` meanwhile.
 
-        `jobs` is the number of sources that are read at once, because they share the memory for waiting frames.
+        `jobs` is the number of sources that are read at once and share the memory for waiting frames.
 
         A source that turns out to be sideways is rotated and read again from its beginning.
         When `stop` is set, the open tracks are ended and yielded; when `broken` is set, reading stops because the

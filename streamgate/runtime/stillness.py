@@ -33,7 +33,7 @@ COMPANY = 3
 PATCH_SIDE = 192
 """Largest side in pixels of the square picture, twice the face's box, in which points are tracked."""
 TOLERANCE = 0.75
-"""Maximum deviation of a point from the common motion of the points, in pixels of that picture."""
+"""Maximum deviation of a point from the common motion of the points, in pixels of the square picture."""
 APART = 0.007
 """Maximum distance of a still face from the position that its surroundings predict, as a share of the distance between
 the eyes (root mean square over the checks)."""

@@ -346,8 +346,8 @@ class TrackSelector(ScoredTrack):
         return lambda candidate: value
 
     def _complete_template(self) -> Steps:
-        """Run the recognizer on more faces of a kept track that has few embeddings, because one or two are not
-        reliable."""
+        """Run the recognizer on more faces of a kept track that has few embeddings, because one or two
+        embeddings are not reliable."""
         if self.template is None or self.template.faces >= TEMPLATE_FACES or not self.keeper.finish():
             return
         new = (one for one in self.observed if one.prescored and not one.scored and not one.recognised)
