@@ -16,7 +16,7 @@ def in_order(
 ) -> Iterator[tuple[Item, Result]]:
     """Yield (item, function(item)) in the order of `items`, with at most four items per worker in progress.
 
-    If `function` raises an exception for an item, it is raised instead of yielding that item.
+    If `function` raises an exception for an item, the exception is raised instead of yielding that item.
     """
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="streamgate-many") as pool:

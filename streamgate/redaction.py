@@ -13,11 +13,11 @@ SECRET_PARAMETERS = frozenset(
 )  # fmt: skip
 _PAIR = re.compile(r"(?<![A-Za-z_])([A-Za-z_]++)=([^&;/]*)")
 _SHORT = 6
-"""A secret with fewer letters than this may be part of an ordinary word."""
+"""A secret with fewer characters than this may be part of an ordinary word."""
 _LONG = 8192
-"""An address with more letters than this is not shown at all."""
+"""An address with more characters than this is not shown at all."""
 _URL = re.compile(r"://[^\s'\"<>]+")
-"""The pattern omits the scheme, because searching for one at every letter takes quadratic time."""
+"""The pattern omits the scheme, because searching for a scheme at every character takes quadratic time."""
 
 
 def redact_url(url: str) -> str:
@@ -50,8 +50,8 @@ def _redacted_pair(match: re.Match[str]) -> str:
 def _without_user(rest: str) -> tuple[str | None, str]:
     """Split the part of a URL after `://` into user information (None if there is none) and the rest.
 
-    People paste passwords unescaped, so an `@` after a `/`, `?` or `#` also counts if what precedes that character
-    cannot be a host and port. If in doubt, more than necessary is treated as secret.
+    People paste passwords unescaped. So the user information also ends at an `@` after a `/`, `?` or `#` if the text
+    before that character cannot be a host and port. If in doubt, more than necessary is treated as secret.
     """
     authority, slash, path = rest.partition("/")
     if "@" in authority:

@@ -11,11 +11,11 @@ from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 FULL = 90.0
 """Minimum number of luma levels between the dark and the bright parts of a face with good contrast. Each stop of
-underexposure reduces this number by a quarter."""
+underexposure reduces a face's number of levels by a quarter."""
 NOISE_WEIGHT = 6.0
 """Luma levels that are subtracted from the contrast for each unit of the noise's standard deviation."""
 BURNT, BURNT_WEIGHT = 250, 1.5
-"""Minimum luma of a pixel that counts as burnt out; weight of the share of such pixels."""
+"""Minimum luma of a pixel that counts as burnt out, and the weight of the share of burnt-out pixels."""
 MIDDLE = 128.0
 """Mean luma below which a face with bad exposure is "dark"; otherwise it is "bright"."""
 
@@ -57,8 +57,8 @@ MEASURE = MeasureSpec(
     name="exposure",
     label="Exposure",
     hint="contrast minus noise and burnt-out pixels",
-    purpose="Is there enough light on the face, and not too much? Measured as its contrast minus noise and burnt-out "
-    "pixels.",
+    purpose="Is there enough light on the face, and not too much? Measured as the face's contrast minus noise and "
+    "burnt-out pixels.",
     read=_read,
     evidence=("exposure", "mean_luma"),
     unit="share",

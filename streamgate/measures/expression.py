@@ -1,4 +1,4 @@
-"""expression: is it neutral or a slight smile, or a grimace?"""
+"""expression: is the face neutral or slightly smiling, or does it grimace?"""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def _read(output: Any) -> Mapping[str, float]:
     """A weighted sum of blendshapes, each about 0..1, minus the part that a smile contributes.
 
     The blendshapes are raised and lowered brows, squinting eyes, a raised upper lip, and stretched and rounded lips.
-    Also returns the strain, by which grimaces are detected: a mouth in mid-word increases it, a natural smile does not,
-    however broad it is. The factors were fitted on labelled faces and on smiling portraits.
+    Also returns the strain, from which grimaces are detected. A mouth in mid-word increases the strain; a natural smile
+    does not, however broad the smile is. The factors were fitted on labelled faces and on smiling portraits.
     """
     smile = output.both("mouthSmile")
     moved = float(

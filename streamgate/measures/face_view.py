@@ -25,7 +25,7 @@ class FaceView:
         picture: the picture that contains the face; `luma(box)` and `warp(matrix, size)` take source coordinates.
         face: box and landmarks of the face.
         shown: the part of the source frame inside black bars, [x1, y1, x2, y2].
-        square: corners (4, 2) of the square that would be kept of the face; None if its landmarks define no square.
+        square: corners (4, 2) of the square that would be kept; None if the face's landmarks define no square.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ def noise_of(luma: Array) -> float:
 
 
 def quantile(levels: Array, share: float) -> float:
-    """`np.quantile` for small non-negative integers; counts them, which takes a tenth of the time of sorting."""
+    """`np.quantile` for small non-negative integers; counts the values, which takes a tenth of the time of sorting."""
     up_to = np.cumsum(np.bincount(levels.ravel()))
     position = share * (levels.size - 1)
     low, high = np.searchsorted(up_to, (math.floor(position), math.ceil(position)), side="right").tolist()
@@ -98,8 +98,8 @@ def quantile(levels: Array, share: float) -> float:
 def scale_of(face: Face) -> float:
     """An estimate of the eye distance that the face would have in frontal view, in source pixels, at least 1.
 
-    When the head turns, the distance between the eyes shrinks, but their distance from the mouth does not; on a frontal
-    face both are about equal. Used for scaling only; the `size` measure is the plain eye distance.
+    When the head turns, the distance between the eyes shrinks, but the distance from eyes to mouth does not; on a
+    frontal face the two distances are about equal. Used for scaling only; the `size` measure is the plain eye distance.
     """
     eyes = face.eye_centre
     mouth = face.mouth_centre

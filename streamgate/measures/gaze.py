@@ -13,8 +13,8 @@ EYES_TURN = 30.0
 LEVEL = -4.0
 """The vertical angle, in degrees, that the network returns for eyes that look into the camera."""
 PARALLEL, CROSSED = 1.2, 4.0
-"""Convergence in degrees that the network returns for parallel eyes, and the weight of any convergence beyond that,
-where a look to the side has weight 1. For crossed eyes the network returns 3 to 6 degrees.
+"""Convergence in degrees that the network returns for parallel eyes, and the weight of each degree beyond this
+convergence; a degree of looking to the side has weight 1. For crossed eyes the network returns 3 to 6 degrees.
 """
 
 

@@ -1,4 +1,4 @@
-"""ifqa: does it look like a clean photograph of a real face? (docs/design.md 4.2)"""
+"""ifqa: does the picture look like a clean photograph of a real face? (docs/design.md 4.2)"""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MEASURE = MeasureSpec(
     name="ifqa",
     label="IFQA",
     hint="similarity to a clean photograph",
-    purpose="Does it look like a clean photograph of a real face? Measured as the mean of a discriminator's realness "
-    "map.",
+    purpose="Does the picture look like a clean photograph of a real face? Measured as the mean of a discriminator's "
+    "realness map.",
     source="ifqa",
     output="score",
     read=_read,

@@ -10,9 +10,9 @@ from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 def opening(output: Any) -> float:
     """How far the mouth is open.
 
-    The sum of the gap between the lips, divided by the distance between the eyes, and half the opening of the jaw
-    (0..1), minus a tenth of the smile (0..1), because a smile that shows teeth does not mean that the person is
-    speaking.
+    The value is the gap between the lips, divided by the distance between the eyes, plus half the opening of the jaw
+    (0..1), minus a tenth of the smile (0..1). The smile is subtracted because a person whose smile shows teeth is not
+    necessarily speaking.
     """
     at = output.signals
     return float(at["lipGap"] + 0.5 * at["jawOpen"] - 0.1 * output.both("mouthSmile"))

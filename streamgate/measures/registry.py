@@ -31,7 +31,7 @@ def known_measures() -> tuple[MeasureSpec, ...]:
         try:
             spec = _installed(entry)
             _check_new(spec, found.values())
-        except Exception as error:  # importing the module of another package may raise anything
+        except Exception as error:  # importing the module of another package may raise any exception
             what = f"measure {entry.name} ({entry.value}) cannot be loaded and is left out"
             warnings.warn(f"{what}: {type(error).__name__}: {error}", stacklevel=2)
         else:
@@ -97,7 +97,7 @@ def _installed(entry: EntryPoint) -> MeasureSpec:
 
 
 def _guarded(name: str, function: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
-    """Wrap a function of another package so that it returns NaN instead of raising; the status is then `error`."""
+    """Wrap a function of another package so that it returns NaN, which gives the status `error`, instead of raising."""
     if function is None:
         return None
 

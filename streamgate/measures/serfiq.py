@@ -27,7 +27,7 @@ def raw_from_spread(d: float) -> float:
 
 
 def official(raw: float, alpha: float = 130.0, r: float = 0.88) -> float:
-    """The quality as its authors define it, 0..1: 1 / (1 + exp(-alpha (raw - r))); defaults are for ArcFace-R100."""
+    """SER-FIQ's quality as published, 0..1: 1 / (1 + exp(-alpha (raw - r))); defaults are for ArcFace-R100."""
     return _sigmoid(alpha * (raw - r))
 
 
@@ -52,7 +52,8 @@ def closed_form_spread(weight: Array, features: Array, bias: Array, drop_rate: f
 def sampled_spread(embeddings: Array) -> float:
     """d of stochastic embeddings (T, D), T >= 2: the mean distance of the T(T-1)/2 pairs of different rows.
 
-    Computed in float64, because float32 products lose the distances of near neighbours. NaN if a row is zero.
+    Computed in float64, because products in float32 are too inexact for the distances of close embeddings. NaN if a
+    row is zero.
 
     Raises:
         ValueError: fewer than two rows.
@@ -83,11 +84,11 @@ def sample_embeddings(
 ) -> Array:
     """`count` stochastic embeddings (count, D), float32, by inverted dropout on `features` (K,).
 
-    Each unit is dropped in a share `drop_rate` of the passes, as closely as `count` allows. These passes are drawn
-    independently for each unit (Latin hypercube sampling). Most of the noise of plain dropout comes from how often each
-    unit happens to be dropped. With 100 passes, the results of two seeds differ a quarter as much as with plain
-    dropout. The masks depend on `seed` and on the features, so no two faces share them, and the value of a face
-    depends neither on its batch nor on the faces that were scored before it.
+    Each unit is dropped in a share `drop_rate` of the passes, as closely as `count` allows. The passes in which a unit
+    is dropped are drawn independently of the other units (Latin hypercube sampling). Most of the noise of plain dropout
+    comes from how often each unit happens to be dropped. With 100 passes, the results of two seeds differ a quarter as
+    much as with plain dropout. The masks depend on `seed` and on the features, so no two faces share the same masks.
+    The value of a face depends neither on its batch nor on the faces that were scored before it.
 
     Because the drops are evenly distributed, the embeddings differ slightly more from each other than with independent
     drops. A shrink factor corrects this, so that their mean squared distance equals the expectation of plain dropout.

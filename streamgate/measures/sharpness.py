@@ -17,7 +17,7 @@ _NOISE_GAIN = 0.111
 
 
 def sharpness_of(luma: Array, grain: float) -> float:
-    """Variance of the Laplacian of Gaussian divided by the variance of the luma, both without the noise's part.
+    """Variance of the Laplacian of Gaussian divided by the variance of the luma; the noise is subtracted from both.
 
     Args:
         luma: uint8 (h, w) with 60 px between the eyes (less if the face is smaller).
@@ -45,7 +45,7 @@ _NOTHING_REAL = 0.008
 def _at(limit: float, evidence: Evidence, width: int, height: int) -> float:
     """The limit, doubled if no part of the face looks clean to IFQA.
 
-    A face that is soft and nowhere clean has no detail at all, because it was enlarged or is far out of focus. A clean
+    A soft face without any clean part has no detail at all, because it was enlarged or is far out of focus. A clean
     soft portrait and a sharp portrait with grain both pass.
     """
     score = evidence.values.get("ifqa")

@@ -35,7 +35,8 @@ MEASURE = MeasureSpec(
     label="Size",
     hint="distance between the eyes in the picture",
     purpose="Does the face have enough pixels? Measured as the distance between the eyes. The limit is the minimum "
-    "shorter side of the face's box: below 1 a share of the frame's shorter side, otherwise pixels.",
+    "length of the shorter side of the face's box: a value below 1 is a share of the frame's shorter side, any other "
+    "value is in pixels.",
     read=_read,
     evidence=("inter_eye",),
     unit="pixels",

@@ -13,7 +13,7 @@ from streamgate.measures.crop_card import CropCard
 Direction = Literal["higher", "lower", "near zero"]
 """Which raw values are better."""
 Unit = Literal["", "degrees", "pixels", "share"]
-"""The unit of a raw value, by which it is displayed: as three decimals, +3.2°, 71 px, or 93 %."""
+"""The unit of a raw value, which determines how the value is displayed: as 0.123, +3.2°, 71 px, or 93 %."""
 LAST = 1000
 """The `order` of a measure that does not set one."""
 
@@ -72,11 +72,11 @@ class ReferenceSpec:
     """The value that is usual for the person of a track; scalars are computed from raw / reference.
 
     Attributes:
-        evidence: the name under which a face's `Evidence.values` has the reference that was used for the face.
+        evidence: the name under which a face's `Evidence.values` stores the reference that was used for the face.
         population: the reference if there is no track, or the track has too few faces. If None, scalars are computed
             from the face's own raw value in these two cases, and from the reference alone in all other cases.
         lowest: lower bound of a track's reference, so that eyes that never open do not count as narrow eyes.
-        percentile: the percentile of the raw values of the track's evenly spaced faces that is the reference.
+        percentile: which percentile of the raw values of the track's evenly spaced faces is the reference.
         faces: the minimum number of evenly spaced faces in the track.
     """
 
@@ -125,8 +125,8 @@ class MeasureSpec:
         guess: estimates the raw value before its network has run, in order to choose which faces to score; None if
             there is no estimate.
         of_source: the measure describes the source's picture, so it cannot be computed from a ready-made crop.
-        card: describes the crop of a measure that takes its own; such a measure runs after all others, and its `source`
-            is its name.
+        card: describes the crop of a measure that uses its own crop; a measure with a card runs after all others, and
+            its `source` is its name.
         order: position among the measures in records and on pages; measures with the same order are sorted by name.
     """
 
@@ -172,7 +172,7 @@ class MeasureSpec:
         return {name: text for limit in self.limits for name, text in limit.reasons.items()}
 
     def compared(self, raw: float, evidence: Evidence) -> float:
-        """The input of the mapping: the raw value, or, with a reference, the raw value as a share of it, at most 1."""
+        """The input of the mapping: the raw value, or, with a reference, raw / reference, at most 1."""
         if self.reference is None:
             return raw
         usual = evidence.values.get(self.reference.evidence, self.reference.population)

@@ -23,7 +23,7 @@ EXPRESSION_SIZE = (144, 128)
 EXPRESSION_EYE_DISTANCE = 52
 """Pixels between the eyes of a frontal head in the expression network's input."""
 EXPRESSION_EYE_ROW = 35.5
-"""Row of the eyes in the expression network's input, which leaves room for the brows above and an open mouth below."""
+"""Row of the eyes in the expression network's input; it leaves room for the brows above and an open mouth below."""
 _NOSE_DEPTH = 1.7
 """Weight of the nose's shift along the eye line when the eye distance of a turned head is corrected."""
 

@@ -45,7 +45,7 @@ Observer = Callable[[str, int, float], None]
 FILL_S = 0.005
 """Maximum time in seconds that an incomplete batch waits on a GPU while another batch of its role is running."""
 _GPU_WORKERS = 2
-"""Threads per role on a GPU: one prepares a batch, or reads its results, while the batch of the other one runs."""
+"""Threads per role on a GPU: while the batch of one thread runs, the other prepares a batch or reads results."""
 _GPU_BATCHES_WAITING = 4
 _CLOSED = "the networks are closed: a Gate cannot be used after close() or its with block"
 
@@ -115,9 +115,9 @@ class Batcher:
         """Results in the order of `requests`.
 
         On a GPU, all requests are queued before the first result is awaited. On the CPU, the calling thread runs the
-        first request itself, and then each request that no worker has started yet: handing a run to another thread and
-        back acquires the interpreter lock three times, and in a busy service waiting for the lock takes longer than
-        the run.
+        first request itself, and then each request that no worker has started yet. This is faster than handing every
+        run to another thread, which acquires the interpreter lock three times: in a busy service, waiting for the lock
+        takes longer than the run.
         """
         if not self._inline:
             futures = [self.submit(request.role, request.crop, client) for request in requests]
@@ -219,7 +219,7 @@ class _RoleQueue:
     def run(self, picture: Array) -> Any:
         """Run one picture in the calling thread.
 
-        Slots limit the number of runs at the same time, because each run holds its own activations.
+        `_slots` limits the number of simultaneous runs, because each run holds its own activations.
         """
         if self._closed:
             raise RuntimeError(_CLOSED)
@@ -274,7 +274,7 @@ class _RoleQueue:
         try:
             with self._slots:
                 results = self._run([picture for picture, _ in taken])
-        except BaseException as error:  # passed to the callers, because this thread must continue
+        except BaseException as error:  # raised in the callers instead, because this thread must continue
             for _, future in taken:
                 future.set_exception(error)
             return

@@ -1,9 +1,10 @@
 """Score normalisation by a cohort: corrects similarities of faces that resemble many other people.
 
-A network that was trained on few toddlers gives them embeddings that are close together: cosines that fewer than one in
-a million pairs of different adults reach are common among different toddlers. So each face is first compared with a
-cohort, the mean embeddings of small groups of people, which comes with the recognizer. The closer a face is to the
-cohort, compared with an ordinary adult, the closer it must be to another face before both count as one person.
+A network that was trained on few toddlers gives them embeddings that are close together: a cosine that fewer than one
+in a million pairs of different adults reach is common for pairs of different toddlers. So each face is first compared
+with a cohort, which is a set of mean embeddings of small groups of people and comes with the recognizer. The closer a
+face is to the cohort, compared with an ordinary adult, the closer the face must be to another face before both count as
+one person.
 
 This is adaptive symmetric score normalisation (Matejka et al., Interspeech 2017) in one direction only: it never raises
 a similarity. It uses the mean of the cohort's cosines, but not their spread: the spread is small for adults, and

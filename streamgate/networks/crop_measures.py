@@ -43,8 +43,8 @@ Rate = Callable[[Array], tuple[Array, Array | None]]
 class CropMeasure:
     """An opened measure that rates crops. Thread-safe if its engine is.
 
-    `sha256` is the hash of its file or parameters; `record` is its entry for `summary.json`; `notes` are remarks for
-    the user about how it runs on a GPU; later runs may add more.
+    `sha256` is the hash of the measure's file or parameters, and `record` is the measure's entry for `summary.json`.
+    `notes` are remarks for the user about how the measure runs on a GPU; later runs may add more.
     """
 
     def __init__(
@@ -151,7 +151,8 @@ def _of_graph(name: str, card: CropCard, weights: Weights, device: Device, threa
 
     two = np.full((1 if known[0] == 1 else 2, card.size, card.size, 3), 128, np.uint8)
     try:
-        # Checked with a batch of several crops, because `run_rows` could not detect a graph with one value per batch.
+        # Checked with a batch of several crops: `run_rows` runs crops one by one on the CPU, and would not show that a
+        # graph returns one value per batch.
         _numbers(session.run(_batch(two, card, channels_last, dtype))[output], output, len(two))
         rate(two)
     except DeviceError:
@@ -183,7 +184,8 @@ def _numbers(found: Array, output: str, count: int) -> Array:
     """Values float64 (N,)."""
     values = np.asarray(found, np.float64)
     if values.ndim == 0 or values.shape[0] != count or values.size != count:
-        raise ValueError(f"output {output} has shape {list(values.shape)} for {count} faces; expected one number each")
+        shape = list(values.shape)
+        raise ValueError(f"output {output} has shape {shape} for {count} faces; expected one number per face")
     return values.reshape(count)
 
 
@@ -192,7 +194,7 @@ def _maps(found: Array, count: int) -> Array:
     maps = np.asarray(found, np.float32)
     sides = [size for size in maps.shape[1:] if size != 1]
     if len(maps) != count or len(sides) != 2:
-        raise ValueError(f"the map has shape {list(maps.shape)} for {count} faces; expected one 2D map each")
+        raise ValueError(f"the map has shape {list(maps.shape)} for {count} faces; expected one 2D map per face")
     return maps.reshape(count, *sides)
 
 

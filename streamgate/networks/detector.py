@@ -14,12 +14,11 @@ from streamgate.networks.priors import suppress
 from streamgate.networks.sessions import Session
 
 STRIDE = 32
-"""The coarsest stride. Pictures are padded at the right and bottom to sides that are multiples of it."""
+"""The coarsest stride. Pictures are padded at the right and bottom to sides that are multiples of this number."""
 
 NMS_OVERLAP = 0.4
 MAX_CANDIDATES = 2000
-"""Maximum number of locations that are decoded, those with the best scores; a crowd of 300 faces needs about as many.
-"""
+"""Maximum number of locations that are decoded, best scores first. A crowd of 300 faces needs about this many."""
 
 _PAD = (123, 117, 104)
 """The networks' mean colour, so that padding looks like the zeros that their convolutions pad with."""
@@ -38,8 +37,8 @@ class Detector:
         """Faces of each picture, best score first, in pixels of that picture.
 
         Pictures are RGB uint8 (h, w, 3) of any size and are not scaled. Faces of about 10 to 500 pixels are found, so
-        pass a thumbnail in which the smallest face of interest has 16 pixels. Boxes may extend beyond the picture. On a
-        GPU, pictures of the same padded size share a run.
+        pass a thumbnail in which the smallest face of interest is 16 pixels wide. Boxes may extend beyond the picture.
+        On a GPU, pictures of the same padded size share a run.
         """
         shapes = [_padded_shape(picture) for picture in pictures]
         found: list[list[Face]] = [[] for _ in pictures]

@@ -101,7 +101,7 @@ def load_onnxruntime() -> Any:
     is set before the first import. In case other code has already imported it, a call also stops the telemetry.
 
     Raises:
-        StreamgateError: ONNX Runtime is not installed, or the installation is broken; says what to install.
+        StreamgateError: ONNX Runtime is not installed, or is broken; the message says what to install.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
@@ -122,7 +122,7 @@ def choose_device(wanted: str) -> Device:
 
     Raises:
         UsageError: `wanted` has another value.
-        DeviceError: CUDA was requested and is not available; says what is missing.
+        DeviceError: CUDA was requested and is not available; the message says what is missing.
         StreamgateError: ONNX Runtime is not installed.
     """
     kind, _, number = wanted.partition(":")

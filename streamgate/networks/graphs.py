@@ -24,7 +24,7 @@ are few and small."""
 
 
 def prepare(content: bytes, spec: InputSpec, precision: str) -> bytes:
-    """Convert the graph so that its input is RGB uint8 (N, H, W, 3), and to `precision`.
+    """Convert the graph to `precision`, and its input to RGB uint8 (N, H, W, 3).
 
     Outputs are float32 in both precisions. With "fp32" they are bit-identical to those of the original graph with
     `sessions.as_input`.

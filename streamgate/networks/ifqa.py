@@ -14,7 +14,7 @@ CROP_SIDE = 256
 class IfqaOutput:
     """Results for N faces: `score` float32 (N,) and `map` float32 (N, 256, 256), both 0..1, higher is better.
 
-    From the batcher, it is the result for one face, without the N axis.
+    The batcher returns the result for one face, without the N axis.
     """
 
     score: Array

@@ -114,7 +114,7 @@ class BoundGraph:
         except Exception as error:  # onnxruntime raises its own, unrelated exception types
             if not is_full(error) or size == 1:
                 raise device_error(self._device, self._name, error) from error
-        # After the except block, because the error's traceback holds the buffers whose memory is needed here.
+        # Not inside the except block, because the error's traceback holds the buffers whose memory is needed here.
         self._halve(size, call)
         return None
 
@@ -225,7 +225,7 @@ class _Buffers:
         self._io: Any = None
         self._results: list[Any] = []
         self.fault: str | None = None
-        """Why the host memory could not be page-locked; None if it is page-locked, or need not be."""
+        """Why the host memory could not be page-locked; None if it is page-locked, or does not have to be."""
 
     def run(self, rows: Array, call: _Call) -> _Outputs:
         """Outputs of the rows; None if the memory was released in the meantime."""
@@ -328,7 +328,8 @@ def notes_on(session: Any, device: Device, name: str) -> list[str]:
 def _reason(error: BaseException) -> str:
     said = str(error)
     if (fault := _FAULT.search(said)) is not None:
-        # The text before it is a long location in ONNX Runtime's source, and the text after it has no useful details.
+        # The text before the match is a long location in ONNX Runtime's source, and the text from "hostname" on has no
+        # useful details.
         said = said[fault.start() :].partition(" ; hostname=")[0]
     said = (said.splitlines() or [""])[0]
     return one_line(said[max(0, said.find("[ONNXRuntimeError]")) :]) or type(error).__name__

@@ -23,7 +23,7 @@ class Layout:
 
     Attributes:
         outputs: output names, in the order of the published files.
-        values: returns the number of values per anchor of an output, which is (P,) or (P, values).
+        values: returns the number of values per anchor of an output of shape (P,) or (P, values).
         anchors: returns the number of anchors of an output for an input shape.
         scores: returns the probability of a face at each anchor, (P,).
         decode: returns boxes (K, 4) and landmarks (K, 5, 2), in pixels of the input, at K chosen anchors.

@@ -18,8 +18,8 @@ _SIDE = 96
 
 @cache
 def _shapes() -> tuple[Array, Array, Array, Array]:
-    """Shapes of a generalised Gaussian, and for each shape its squared mean magnitude over its variance and two more
-    ratios."""
+    """Shapes of a generalised Gaussian, and for each shape three ratios: squared mean magnitude / variance, and the two
+    that `_fitted` returns."""
     shapes = np.arange(0.2, 10.001, 0.001)
     one, two, three = (np.vectorize(math.gamma)(number / shapes) for number in (1, 2, 3))
     return shapes, two**2 / (one * three), two / one, np.sqrt(one / three)

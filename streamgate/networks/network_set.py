@@ -86,8 +86,8 @@ class Networks:
         """Find weights (see `streamgate.weights.resolve`) and open them.
 
         `own` are the measures in use that have a card. `threads` is the number of threads of one run on the CPU: 1
-        needs the least CPU time, 2 gives lower latency. `precision` is "fp32" (the default) or "fp16" by role; fp16 is
-        for GPUs.
+        needs the least CPU time, 2 gives lower latency. `precision` is "fp32" (the default) or "fp16" for each role;
+        fp16 requires a GPU.
 
         Raises:
             UsageError: fp16 on the CPU, or different precisions for two roles that share one file.
@@ -98,7 +98,7 @@ class Networks:
 
     @property
     def weights(self) -> list[dict[str, str]]:
-        """One record per filled role, for `summary.json`."""
+        """One record for each role that has weights, for `summary.json`."""
         return [
             {
                 "role": role,

@@ -21,7 +21,7 @@ EXTRAS = ("pose", "visible", "eyes")
 
 @dataclass(frozen=True, slots=True)
 class RecognizerOutput:
-    """Results for N faces; from the batcher, the result for one face, without the N axis.
+    """Results for N faces; the batcher returns the result for one face, without the N axis.
 
     Attributes:
         embedding: float32 (N, D), not normalised.

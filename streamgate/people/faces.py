@@ -1,6 +1,6 @@
 """The kept faces of a run by person: faces.jsonl with person ids, and persons.jsonl.
 
-Both files are derived from the committed sources and the ledger, so a manual decision rewrites nothing else. If
+Both files are derived from the committed sources and the ledger, so a manual decision changes no other results. If
 `keep.per` = person, only the best faces of each person, among all tracks of the person, are listed. The pictures of the
 other faces are not removed, because these faces may be listed after a later decision.
 """
@@ -148,7 +148,9 @@ def _by_person(
 
 
 def _best(faces: Iterable[PersonFace], keep: KeepConfig) -> list[PersonFace]:
-    """The best `keep.top_k` faces of each pose bin, without duplicates. Those of one track are already apart in time.
+    """The best `keep.top_k` faces of each pose bin, without duplicates.
+
+    Faces of one track are not compared here, because they are already apart in time.
     """
     chosen: list[PersonFace] = []
     for face in faces:

@@ -2,11 +2,12 @@
 
 Two files in OUT/.streamgate store them. `persons.json` contains the group of each track and is rewritten by each
 derivation. `decisions.jsonl` contains the user's decisions: which groups are one person, which tracks belong to another
-person, and the names of persons. Each decision appends a line to it; a derivation only reads it.
+person, and the names of persons. Each decision appends a line to this file; a derivation only reads it.
 
 Until a run is complete, its groups are provisional: each derivation finds all groups again, so that a resumed run has
 the same result as an uninterrupted run. When the run is complete, the groups are settled: a settled group keeps its id
-and its tracks. They are also settled before the first decision, because it refers to the groups that the user has seen.
+and its tracks. The groups are also settled before the first decision, because decisions refer to groups that the user
+has seen.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ BLOCK = 512
 """Number of new tracks that are compared with all other tracks at once; with 20,000 known tracks this takes 40 MB."""
 
 TWICE = 0.93
-"""Minimum similarity of two tracks seen at the same time that count as one picture shown twice, for example on a video
+"""Minimum similarity at which two tracks seen at the same time count as one picture shown twice, for example on a video
 wall, and not as two persons. The similarity of a picture and its copy, plain or mirrored, is 0.96 to 0.99."""
 
 _APART = -np.inf
@@ -102,10 +102,10 @@ def _between(rows: Array, offsets: Array, spans: Array) -> Array:
 
 
 def _keep_apart(table: Array, owners: Array, spans: Array, known: Array, of_known: Array) -> None:
-    """Set `_APART` for persons that a track may not join, because both were seen at the same time.
+    """Set `_APART` for persons that a track may not join, because track and person were seen at the same time.
 
-    The same picture shown twice does not count. `owners` are the persons of the table's columns; `of_known` are the
-    persons of the `known` spans.
+    Tracks that show the same picture twice are exempt. `owners` are the persons of the table's columns; `of_known` are
+    the persons of the `known` spans.
     """
     for row, (source, first, last) in enumerate(spans):
         beside = (known[:, 0] == source) & (known[:, 1] <= last) & (known[:, 2] >= first)

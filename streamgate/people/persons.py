@@ -1,4 +1,4 @@
-"""Merges the tracks of all committed sources into persons; each derivation repeats this.
+"""Merges the tracks of all committed sources into persons; each derivation starts from the beginning.
 
 The result depends only on the committed files, which are read in the order of source ids and tracks. So it does not
 depend on the number of jobs, the order of commits, or interruptions. Tracks that keep no face belong to no person.

@@ -21,8 +21,8 @@ OTHER_PERSON = "other_person"
 """The reason for rejecting the faces of a track that does not show the wanted person."""
 
 _BESIDE = 1 / 3
-"""Faces whose eye distance is below this share of the largest face's eye distance are in the background; they do not
-count."""
+"""Faces whose eye distance is below this share of the largest face's eye distance are in the background and are
+ignored."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

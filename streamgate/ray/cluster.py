@@ -49,7 +49,7 @@ class Report(Protocol):
 
 @dataclass(eq=False, slots=True)
 class _Hand:
-    """The driver's data on one reader."""
+    """The driver's data about one reader."""
 
     name: str
     actor: Any
@@ -64,8 +64,8 @@ class _Hand:
 class Cluster:
     """Readers on a Ray cluster. Use it as a context manager.
 
-    Readers are started as long as sources are left and the cluster has room, also on nodes that join later. They end
-    after the last source.
+    Readers are started as long as sources are left and the cluster has room, also on nodes that join later. The readers
+    end after the last source.
 
     Args:
         address: "local", "auto", HOST:PORT or ray://HOST:PORT; "local" starts a cluster on this machine.
@@ -76,7 +76,8 @@ class Cluster:
         stop: set when the run should end.
         quiet: discard the output of Ray itself.
 
-    Raises UsageError without Ray, DeviceError if the cluster cannot be reached or has no GPU, SinkError.
+    Raises UsageError if Ray is not installed, DeviceError if the cluster cannot be reached or has no GPU, and SinkError
+    if the output folder cannot be written.
     """
 
     def __init__(
@@ -109,9 +110,9 @@ class Cluster:
         self._alone: set[int] = set()
         """Indexes of the sources that a reader must read alone, without another source at the same time."""
         self._deaths: Counter[int] = Counter()
-        """How often a reader died while it read a source, by index."""
+        """How often a reader died while it read a source, by the index of the source."""
         self._losses: Counter[int] = Counter()
-        """How often the node of the reader was lost while it read a source, by index."""
+        """How often a node was lost while its reader read a source, by the index of the source."""
         self._taken: set[str] = set()
 
     def run_info(self) -> RunInfo:
@@ -343,8 +344,8 @@ class Cluster:
     def _died(self, hand: _Hand, error: Exception) -> None:
         """Handle the death of a reader.
 
-        If its process died, the sources that it was reading are read again, last and one by one, or skipped after
-        `_DEATHS` deaths. If its node was lost, they are read again next.
+        If the process died, the sources that the reader was reading are read again, last and one by one, or skipped
+        after `_DEATHS` deaths. If the node was lost, these sources are read again next.
         """
         self._hands.remove(hand)
         self._kill(hand)

@@ -31,7 +31,7 @@ def connect(address: str, *, quiet: bool) -> Any:
         import ray
     except ImportError:
         raise UsageError(MISSING) from None
-    if not hasattr(ray, "init"):  # `ray` is only a folder of that name
+    if not hasattr(ray, "init"):  # `ray` is only a folder with this name
         raise UsageError(MISSING)
     shown = redact_url(address)
     _check_reachable(address, shown)

@@ -78,7 +78,7 @@ class Reader:
         self._host = platform.node()
 
     def open(self) -> Opened | StreamgateError:
-        """Open the networks. Errors are returned, because Ray would wrap raised errors in a message of its own."""
+        """Open the networks. Errors are returned, because Ray would wrap raised errors in its own message."""
         try:
             return self._open()
         except StreamgateError as error:

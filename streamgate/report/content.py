@@ -81,7 +81,7 @@ class Content:
         """Raises ResultsError for a folder without results.
 
         names: names that users gave to persons, by person_id.
-        spaced: additional faces of each track, which `streamgate label` shows like near misses; otherwise None.
+        spaced: additional faces of each track, which `streamgate label` shows like near misses; None for a report.
         """
         self.spaced = spaced
         self.damages = DamageLog()

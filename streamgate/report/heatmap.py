@@ -10,8 +10,9 @@ from streamgate.frames import Array
 SIDE = 128
 """Side of the overlay in pixels; the network computes its map at 64 x 64."""
 
-# The ellipse in which the map of the embedded network counts, as in convert/ifqa.py: centre and semi-axes as shares of
-# the side. Outside it the colours are fainter, but visible, because other weights may use the whole picture.
+# The ellipse inside which the embedded network's map counts towards the score, as in convert/ifqa.py: its centre and
+# semi-axes as shares of the side. Outside the ellipse the colours are fainter, but still visible, because other weights
+# may use the whole picture.
 _CENTRE = (0.5, 0.575)
 _HALF_AXES = (0.27, 0.345)
 _FADE = 0.18

@@ -15,9 +15,9 @@ from streamgate.tracks import BestShot, Crop, TrackInfo
 def best_shot(
     ranked: Ranked, track: TrackInfo, source: SourceInfo, config: Config, calibration_id: str, epoch: str = "0"
 ) -> BestShot:
-    """The best shot of a ranked candidate whose picture is already cut.
+    """The best shot of a ranked candidate whose picture has already been cut.
 
-    It contains the embedding only if `identity.store` allows it.
+    The best shot contains the embedding only if `identity.store` allows it.
     """
     candidate = ranked.candidate
     assert candidate.image is not None

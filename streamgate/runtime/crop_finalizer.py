@@ -30,11 +30,11 @@ from streamgate.store.images import decode, encode
 from streamgate.tracks import CROP_NAMES, BestShot, Crop, Encoding, TrackEnd
 
 _SAME_PICTURE = 4.0
-"""Maximum mean difference, in grey levels, between the kept crop and the same crop of a frame read again; with a larger
-difference it is a different frame."""
+"""Maximum mean difference, in grey levels, between the kept crop and the same crop of a frame read again. If the
+difference is larger, a different frame was read."""
 _LOWEST = 30
-"""Lowest quality that "auto" chooses. It is limited because the networks are less sensitive to block artefacts than
-people."""
+"""Lowest encoder quality that "auto" chooses. There is a limit because the networks are less sensitive to block
+artefacts than people."""
 
 
 class CropFinalizer:

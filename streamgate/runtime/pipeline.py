@@ -34,16 +34,16 @@ AHEAD = 12
 """Maximum number of decoded frames that wait for analysis: enough for decoding to continue while a few faces are
 scored."""
 AHEAD_BYTES = 48 << 20
-"""Memory limit for those frames, shared by all sources that are read at once; each source may always hold three
-frames."""
+"""Memory limit for decoded frames that wait for analysis, shared by all sources that are read at once. Each source may
+always hold three frames."""
 NEAR_MISSES = 3
 """Maximum number of near misses per track, for the report."""
 TRACKED_AHEAD = 32
 """Maximum number of frames by which tracking is ahead of selection, so that detection does not wait while faces are
 scored. Only the regions around faces are held for these frames."""
 TRACKED_BYTES = 96 << 20
-"""Memory limit for those frames, counted as whole frames and shared by all sources that are read at once; each source
-may always have eight."""
+"""Memory limit for the frames that tracking is ahead of selection, counted as whole frames and shared by all sources
+that are read at once. Each source may always hold eight frames."""
 
 NOT_ON_GPU = "decoded on the CPU"
 """Beginning of the note for a source that was not decoded on the GPU although this was requested."""
@@ -93,7 +93,7 @@ class Pipeline:
     ) -> Iterator[TrackEnd]:
         """Yield the tracks of an opened source as they end, and fill in `result` meanwhile.
 
-        `jobs` is the number of sources that are read at once, because they share the memory for waiting frames.
+        `jobs` is the number of sources that are read at once and share the memory for waiting frames.
 
         A source that turns out to be sideways is rotated and read again from its beginning.
         When `stop` is set, the open tracks are ended and yielded; when `broken` is set, reading stops because the
@@ -122,7 +122,7 @@ class Pipeline:
             result.notes.append(f"{NOT_ON_GPU}: the GPU cannot decode this {source.stats.not_on_gpu} video")
         if source.stats.combed:
             result.notes.append(
-                f"{source.stats.combed} frame(s) were interlaced but not flagged as such; they were deinterlaced"
+                f"{source.stats.combed} frame(s) were interlaced but not flagged as interlaced; they were deinterlaced"
             )
         result.frames = counts.frames + source.stats.left_out_at_end
         result.frames_decoded = counts.frames_decoded
@@ -241,7 +241,9 @@ class Pipeline:
         progress: Progress | None = None,
         labels: Sequence[str] = (),
     ) -> list[SourceResult]:
-        """Process every source and write the results to the (entered) sink; returns them in the order of `sources`.
+        """Process every source and write the results to the (entered) sink.
+
+        Returns the results in the order of `sources`.
 
         A source that cannot be read has the status "failed"; a source that was not started because of `stop` has the
         status "not_started". Raises SinkError as soon as a sink fails: further results would be lost too, so work in

@@ -183,7 +183,7 @@ def run_in_process(call: Callable[[], None]) -> None:
         worker.kill()
         worker.wait()
     if how:
-        raise StreamgateError(f"a worker process died ({how}); if memory did not run out, please report it")
+        raise StreamgateError(f"a worker process died ({how}); if memory did not run out, please report this")
 
 
 def _run_worker(

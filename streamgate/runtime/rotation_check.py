@@ -22,16 +22,16 @@ AGREEING = 3
 """Number of frames that must agree on the direction."""
 SCORE = 0.9
 SURE = 0.95
-"""Score of an upright face that ends the search if it is found at both sizes of a frame, or on `AGREEING` frames
-without a sideways face."""
+"""Minimum score of an upright face that ends the search. The face must reach the score at both sizes of a frame, or on
+`AGREEING` frames without a sideways face."""
 TILT = 20.0
 """Maximum tilt, in degrees, of a sideways face after rotation. A larger tilt is not evidence, because
 a person may lean on a cushion."""
 LEAN = 45.0
 """Maximum tilt, in degrees, of a face that counts as evidence for another direction."""
 MARGIN = 0.15
-"""Minimum difference to the scores of the other directions, averaged over the frames; the score of a direction is the
-lower of its scores at the two sizes."""
+"""Minimum difference between the score of a direction and the scores of the other directions, averaged over the frames.
+The score of a direction is the lower of its scores at the two sizes."""
 OVERLAP = 0.3
 """Minimum IoU of the boxes found at the two sizes for them to be the same face."""
 PROBES_S = (0.0, 1.6)
@@ -39,8 +39,8 @@ PROBES_S = (0.0, 1.6)
 EVERY_S = 0.3
 """Seconds between checked frames once a face has been found."""
 SHRINK = 1.4
-"""Factor by which each side of the thumbnail for the first check is smaller than that of the upright detection, so that
-checking both directions costs no more than one detection."""
+"""The thumbnail for the first check is smaller by this factor, in width and height, than the thumbnail for upright
+detection, so that checking both directions costs no more than one detection."""
 
 _QUARTERS = range(4)
 
@@ -50,7 +50,7 @@ class SidewaysDetector:
 
     Args:
         detect: takes pictures, RGB uint8 (h, w, 3); returns the faces of each, in pixels of that picture.
-        high_score: the score from which a detection counts as a face.
+        high_score: the minimum score at which a detection counts as a face.
     """
 
     def __init__(self, detect: Callable[[Sequence[Array]], Sequence[Sequence[Face]]], high_score: float) -> None:
@@ -61,7 +61,7 @@ class SidewaysDetector:
         self._first_pts: float | None = None
         self._looked_pts = -np.inf
         self._probes = 0
-        self._agreeing: list[tuple[int, Array]] = []  # number of quarter turns; score of each direction
+        self._agreeing: list[tuple[int, Array]] = []  # number of quarter turns, and the score of each direction
         self._unclear = 0
         self._upright = 0
 

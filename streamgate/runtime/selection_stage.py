@@ -30,7 +30,7 @@ class SelectionCounts:
     """Counts of one source so far."""
 
     frames: int = 0
-    """Frames of the video, including those that were not decoded because they were not needed."""
+    """Number of frames of the video, including those that were not decoded because they were not needed."""
     frames_decoded: int = 0
     faces_detected: int = 0
     faces_scored: int = 0
@@ -131,7 +131,7 @@ class SelectionStage:
         return self._shot(self._info(selector), best)
 
     def usual(self, track_id: int) -> dict[str, float]:
-        """The reference values so far of the person in an open track, by measure."""
+        """The current reference values of the person in an open track, by measure."""
         return dict(self._selectors[track_id].reference.usual)
 
     def contenders(self, track_id: int) -> list[float]:

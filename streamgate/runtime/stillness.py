@@ -1,11 +1,14 @@
 """Finds faces that never move while another face does: a framed portrait, a poster, a picture on a screen.
 
 While there are several faces, each face is compared at intervals with its own first observation, by tracking points in
-the face and around it. In a picture all these points move together, with the camera. Those of a person never do: heads
-sway in front of the background, turn, speak and blink. A face that is too small or has too little detail for that
-comparison can still be judged if the camera is static: the landmarks of a picture then stay in place to a few
-thousandths of the distance between its eyes, while those of a person sitting as still as possible move several times as
-much. Memory does not grow with time, and most live faces are no longer checked after two seconds.
+the face and around it. In a picture all these points move together, with the camera. The points of a live person never
+all move together: heads sway in front of the background, turn, speak and blink.
+
+A face that is too small or has too little detail for this comparison can still be judged if the camera is static. The
+landmarks of a picture then stay in place to a few thousandths of the distance between the eyes. The landmarks of a
+person sitting as still as possible move several times as much.
+
+Memory does not grow with time, and most live faces are no longer checked after two seconds.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ COMPANY = 3
 PATCH_SIDE = 192
 """Largest side in pixels of the square picture, twice the face's box, in which points are tracked."""
 TOLERANCE = 0.75
-"""Maximum deviation of a point from the common motion of the points, in pixels of that picture."""
+"""Maximum deviation of a point from the common motion of the points, in pixels of the square picture."""
 APART = 0.007
 """Maximum distance of a still face from the position that its surroundings predict, as a share of the distance between
 the eyes (root mean square over the checks)."""
@@ -140,8 +143,8 @@ class _Motion:
 
     @property
     def moves(self) -> bool:
-        """Whether this is a live face: it is no longer checked, and other faces can be found to be still while it is
-        present."""
+        """Whether this is a live face. A live face is no longer checked, and while it is present, other faces can be
+        found to be still."""
         return self._moved >= MOVED and self._moved > CHANCE * self._looks
 
     @property

@@ -31,11 +31,11 @@ from streamgate.tracking.tracker import Track, Tracker
 from streamgate.tracking.transitions import TransitionDetector
 
 YOUNG_S = 0.5
-"""Time after its start for which a track is watched closely."""
+"""Time in seconds for which a track is watched closely after its start."""
 FAST = 1.0
 """Minimum speed, in face widths per second, of a track that is watched closely."""
 WATCHED_SHARE = 0.12
-"""Minimum share of a track's age for which it was watched before it counts as KNOWN."""
+"""Minimum share of a track's age for which it must have been watched to count as `KNOWN`."""
 GROWN = 1.15
 """Growth of the distance between the eyes that makes a track worth watching again: the face comes closer, or turns to
 the camera."""
@@ -116,8 +116,8 @@ class TrackingStage:
         self._bars = BarDetector()
         self._next_detection = -np.inf
         self._watched: dict[int, _Watched] = {}
-        # The best shot of a pose may come at any time, so with `keep.poses` = all no track is ever KNOWN. Finding more
-        # best shots takes longer.
+        # The best shot of a pose may come at any time, so with `keep.poses` = all no track ever counts as
+        # `KNOWN`. The more faces are kept, the longer a track is watched.
         self._watch_s = 0.0 if config.keep.poses == "all" else config.advanced.watch_s * config.keep.top_k
         self._max_track_s = max_track_s
         self._size: tuple[int, int] | None = None
@@ -243,7 +243,7 @@ class TrackingStage:
             tracked.seen.append((track.track_id, self._region(frame, face.box), face))
         seen = {track_id for track_id, _, _ in tracked.seen}
         tracked.unseen += [track.track_id for track in self._tracker.tracks if track.track_id not in seen]
-        # While the previous shot may still return, new tracks do not count yet.
+        # While the previous shot may still return, new tracks are not listed yet.
         tracked.people = [track.track_id for track in self._tracker.tracks if track.confident and not self._left]
         smallest = self._smallest(frame)
         # A face that is too small to be kept does not have to be watched closely.

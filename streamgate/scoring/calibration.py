@@ -77,7 +77,7 @@ class Calibration:
         }
 
     def missing(self, config: Config) -> dict[str, str]:
-        """The measures in use that are not available, each with a status that tells the reason."""
+        """The measures in use that are not available, each with a status that gives the reason."""
         return {name: str(self.absent[name]) for name in config.measures.used if name in self.absent}
 
     def under(self, config: Config) -> Calibration:
@@ -160,7 +160,10 @@ def sampled_head(networks: Networks, config: Config) -> Callable[[Array], float]
         return None
     card = networks.calibration("recognizer", "serfiq")
     if not isinstance(card, SerfiqCalibration):
-        raise WeightsError("serfiq.method=sampled needs a recognizer with a drop rate, and this recognizer has none")
+        raise WeightsError(
+            "serfiq.method = 'sampled' requires a drop rate, which this recognizer's card lacks; "
+            "set serfiq.method = 'closed'"
+        )
     weight, bias = networks.recognizer.last_affine()
     samples, seed = config.serfiq.samples, config.serfiq.seed
 

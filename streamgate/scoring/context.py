@@ -42,7 +42,10 @@ class ScoringContext:
 
     @classmethod
     def over(cls, networks: Networks, config: Config, infer: Infer) -> ScoringContext:
-        """Build a context for a configuration. Raises WeightsError if it needs something that the networks lack."""
+        """Build a context for a configuration.
+
+        Raises WeightsError if the networks lack something that the configuration requires.
+        """
         return cls(
             config,
             Evaluator(config, Calibration.of_networks(networks, config)),

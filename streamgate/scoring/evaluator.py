@@ -14,10 +14,10 @@ from streamgate.scoring.calibration import Calibration, calibration_id, measure_
 from streamgate.tracks import Candidate
 
 SMALL = "small"
-"""The reason of a face with too few pixels, by a limit of the measure `size` or by `output.max_upscale`."""
+"""The reason for rejecting a face with too few pixels for the measure `size` or for `output.max_upscale`."""
 
 LOW_QUALITY = "low_quality"
-"""The reason of a face below `keep.min_quality`."""
+"""The reason for rejecting a face whose quality is below `keep.min_quality`."""
 
 TURNED = 35.0
 """Degrees of yaw or pitch beyond which an eye or half of the mouth is hidden."""
@@ -130,8 +130,8 @@ class Evaluator:
     ) -> GateResult:
         """Whether a face passes: every measure of the set is ok and within its limits.
 
-        May be called before all measures are scored. The missing ones give no reason, so a result with reasons is
-        final, but a result without reasons is not a pass until all measures are scored.
+        May be called before all measures are scored. A measure that is not scored yet gives no reason, so a result with
+        reasons is final, but a result without reasons is not a pass until all measures are scored.
         """
         found: dict[str, float] = {}
         for spec, limit, value in self._limits:

@@ -40,19 +40,20 @@ from streamgate.tracks import Candidate
 THUMBNAIL_SIDE = 128
 """Side, in pixels, of the small pictures of near misses."""
 REFINE_SIDE = 160
-"""Side, in pixels, of the region in which landmarks are refined; the face's side is a little over half of it."""
+"""Side, in pixels, of the region in which landmarks are refined. The face takes up a little over half of it."""
 REFINE_GROWTH = 0.4
 REFINE_SCORE = 0.5
 REFINE_IOU = 0.3
 UNREFINED, NARROWLY = 0.5, 0.1
-"""Maximum shortfall of a failed face that may still pass: while its landmarks come from the detector, and after the
-first run of the expression network. (Of 420 faces that failed by more than 0.05 after the first run, four passed after
-the second.)"""
+"""Maximum distances from a limit, as shares of the possible range, at which a failed face may still pass. The first
+applies while its landmarks come from the detector, the second after the first run of the expression network. (Of 420
+faces that failed by more than 0.05 after the first run, four passed after the second run.)"""
 STEADY_REASONS = frozenset({SMALL, "dark", "bright", "blurred"})
 """Reasons that hardly depend on the exact landmarks, because the face's box, light and detail stay the same."""
 MOVED, FURTHEST = 0.03, 0.25
-"""Shares of the distance between the eyes: how far the expression network must move the eyes to make a second run
-worthwhile for a face that is only prescored, and how far it may move any landmark at most."""
+"""Two shares of the distance between the eyes. If the expression network moves an eye of a prescored face by more than
+the first share, a second run is worthwhile. If it moves any landmark by more than the second share, the old landmarks
+are kept."""
 
 
 class FaceScorer:
@@ -105,10 +106,10 @@ class FaceScorer:
     def run_expression(self, candidate: Candidate, picture: Picture, *, ready: bool = False) -> Steps:
         """Run the expression network once on a face; collects evidence without evaluating it.
 
-        The network also finds the landmarks (except in a `ready` crop, whose landmarks are fixed), and its landmarks
-        are more stable than the detector's: when the crop is shifted, they vary by 0.4 % of the distance between the
-        eyes, the detector's by 1.2 %. After the first run, `unsettled` is the distance between the eyes' new positions
-        and those from which the crop was made. A second run is more accurate, and its result is final.
+        The network also finds the landmarks, except in a `ready` crop, whose landmarks are fixed. Its landmarks are
+        more stable than the detector's: when the crop is shifted, they vary by 0.4 % of the distance between the eyes,
+        while the detector's vary by 1.2 %. After the first run, `unsettled` is the distance between the eyes' new
+        positions and those from which the crop was made. A second run is more accurate, and its result is final.
         """
         again, candidate.unsettled = candidate.unsettled > 0.0, 0.0
         try:
@@ -233,7 +234,7 @@ class FaceScorer:
         return self.context.pictures.keep(warp_padded(picture, ffhq_matrix(landmarks, side), side, output.pad))
 
     def thumbnail(self, candidate: Candidate, picture: Picture) -> Array | None:
-        """The square of `crop`, RGB uint8 (128, 128, 3); None if the landmarks coincide."""
+        """The face's FFHQ square, RGB uint8 (128, 128, 3); None if the landmarks coincide."""
         try:
             matrix = ffhq_matrix(candidate.face.landmarks, THUMBNAIL_SIDE)
         except ValueError:

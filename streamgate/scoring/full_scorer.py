@@ -110,7 +110,7 @@ def face_region(box: Array, margin: float, cards: Iterable[CropCard], picture: P
 
 
 def crop_matrix(card: CropCard, face: Face, picture: Picture) -> Array:
-    """Matrix (2, 3) from a picture's pixels to a card's crop. Raises ValueError if the landmarks define none."""
+    """Matrix (2, 3) from a picture's pixels to a card's crop. Raises ValueError if the landmarks coincide."""
     if card.crop == "ffhq":
         return ffhq_matrix(face.landmarks, card.size)
     if card.crop == "arcface":

@@ -65,6 +65,6 @@ def _mirrored(position: Array, last: int) -> Array:
     if last < 1:
         return np.zeros_like(position)
     folded = np.abs(position)
-    if folded.max() >= 2 * last:  # rare; skipped otherwise because a remainder is slow
+    if folded.max() >= 2 * last:  # rare; this check avoids computing remainders, which is slow
         folded %= 2 * last
     return np.where(folded > last, 2 * last - folded, folded)

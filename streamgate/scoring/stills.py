@@ -31,9 +31,9 @@ def score_picture(image: Array, scorer: FaceScorer, *, full: bool) -> list[Score
 def score_aligned(image: Array, aligned: str, scorer: FaceScorer) -> ScoredFace:
     """Score an aligned crop ("arcface" or "ffhq") as one face, without detection.
 
-    The landmarks are those of the alignment's template. An ArcFace crop lacks the pixels for IFQA, pose and the
-    picture's edge, whereas an ArcFace crop can be cut from an FFHQ crop. Size is not measured, because it would be the
-    size in the crop instead of the source.
+    The landmarks are those of the alignment's template. An ArcFace crop lacks the pixels for the measures `ifqa`
+    and `edge` and for the pose, whereas an ArcFace crop can be cut from an FFHQ crop. `size` is not measured, because
+    the value would be the size in the crop, not in the source.
     """
     side = float(max(image.shape[:2]))
     picture = picture_of_rgb(image)

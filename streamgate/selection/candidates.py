@@ -197,8 +197,8 @@ class TrackSelector(ScoredTrack):
     def _prescore_window(
         self, window: list[Observation], final: bool
     ) -> Generator[list[InferenceRequest], list[Any], bool]:
-        """Prescore some of the window's faces; returns False if only later faces can show whether it is still one
-        person."""
+        """Prescore some of the window's faces; returns False if only later faces can show whether all of them show the
+        same person."""
         chosen = yield from self._prescorer.spread(window)
         self.settle()
         if self._continuity is None or self.strangers:
@@ -346,8 +346,8 @@ class TrackSelector(ScoredTrack):
         return lambda candidate: value
 
     def _complete_template(self) -> Steps:
-        """Run the recognizer on more faces of a kept track that has few embeddings, because one or two are not
-        reliable."""
+        """Run the recognizer on more faces of a kept track that has few embeddings, because one or two
+        embeddings are not reliable."""
         if self.template is None or self.template.faces >= TEMPLATE_FACES or not self.keeper.finish():
             return
         new = (one for one in self.observed if one.prescored and not one.scored and not one.recognised)
@@ -382,7 +382,7 @@ class TrackSelector(ScoredTrack):
         return self._config.smoothing.short_s / 2 + 1e-9
 
     def _cooldown_s(self) -> float:
-        """Seconds after a scored face for which other faces are only prescored; the time grows with the track."""
+        """Seconds after a scored face for which other faces are only prescored; the longer the track, the longer."""
         return self._config.advanced.cooldown_ratio * (self.observed.last_pts - self.observed.first_pts)
 
 

@@ -24,9 +24,9 @@ from streamgate.tracking.overlap import square
 _SIDE = 24
 _MARGIN = 0.2
 _SUDDEN, _GRADUAL = 0.45, 0.75
-"""Minimum change of a face and its surroundings, relative to their contrast, for the recognizer to be run: from one
-check to the next, and within a second. For people who talk, the median of these changes is 0.1 to 0.2 and 0.2 to 0.45;
-for a different face in the same place, it is 0.6 and 0.9."""
+"""The recognizer is run if a face and its surroundings change by at least one of these values, relative to their
+contrast: the first from one check to the next, the second within a second. For people who talk, the medians of the two
+changes are 0.1 to 0.2 and 0.2 to 0.45; for a different face in the same place, they are 0.6 and 0.9."""
 _WITHIN_S = 1.0
 """Maximum time between two compared faces; also the time after a comparison for which no new comparison starts."""
 _STRANGERS = 0.5

@@ -165,8 +165,8 @@ def test_one_that_gives_nan_is_an_error_of_that_face(portrait: Path, tmp_path: P
     [
         ({"size": 112}, (), "takes pictures of 112x112; set measures.bright.size"),
         ({"inputs": 2}, (), "has 2 inputs"),
-        ({"per_pixel": True}, (), "one number each"),
-        ({"of_batch": True}, (), "has shape [] for 2 faces; expected one number each"),
+        ({"per_pixel": True}, (), "one number per face"),
+        ({"of_batch": True}, (), "has shape [] for 2 faces; expected one number per face"),
         ({"batch": 4}, (), "takes batches of 4"),
         ({}, ('output = "quality"',), "has no output 'quality'; it has value, map"),
         ({}, ('colour = "grey"',), "takes 3 channels; set measures.bright.colour"),
