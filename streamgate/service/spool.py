@@ -57,16 +57,17 @@ class Spool:
     """See the module. A context manager; thread-safe.
 
     When the spool exceeds `limit_bytes`, the oldest items are dropped and counted. An item that cannot be written
-    because the disk is full or failing is held in memory, up to 64 MiB in total, and keeps its place in the order;
-    `append` returns the error.
+    because the disk is full or failing is held in memory and keeps its place in the order; `append` returns the error.
+    At most 64 MiB are held in memory.
 
-    Damage in a segment loses only the items that it affects. It is counted and logged, and the segment is kept in
-    FOLDER/damaged.
+    Damage in a segment affects only the items at that place. Damage is counted and logged, and the damaged segment is
+    kept in FOLDER/damaged.
 
     Args:
         folder: created when missing, accessible only to its owner.
         limit_bytes: total size of all waiting items.
-        root: the output folder that contains `folder`, below which no link is followed; None if there is none.
+        root: the output folder that contains `folder`; below `root` no link is followed. None if there is no such
+            folder.
         log: called with a one-line message when damage is found.
 
     Entering raises SinkError if the folder is in use by another process, is not writable, or holds files that were not
@@ -247,7 +248,7 @@ class Spool:
         self._keep_bounds()
 
     def _write(self, items: Sequence[Item]) -> list[ItemLocation]:
-        """Durably append items to the current segment, either all of them or none. Raises OSError."""
+        """Durably append all items to the current segment, or none of them if there is an error. Raises OSError."""
         if self._file is not None and self._file.tell() >= self._segment_bytes:
             self._file.close()
             self._file = None

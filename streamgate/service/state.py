@@ -10,10 +10,11 @@ independent of any web framework.
     state.registry          all metrics, for Prometheus
     state.hub.subscribe()   all events from now on (see hub.py)
 
-`serve --http HOST:PORT` enters `streamgate.service.http.serving(state, "HOST:PORT")`, a context manager. It raises
-UsageError for an invalid address or a missing token and SinkError when it cannot bind. It yields the base URL
-("http://127.0.0.1:8080"; if the given port is 0, the URL has the port that was chosen). It runs in its own threads,
-handles no signals, and stops within a second after the context is left, even with open event streams.
+`serve --http HOST:PORT` enters `streamgate.service.http.serving(state, "HOST:PORT")`, a context manager. The context
+manager raises UsageError for an invalid address or a missing token, and SinkError when the server cannot listen on the
+address. It yields the base URL, such as "http://127.0.0.1:8080"; if the given port is 0, the URL has the port that was
+chosen. The server runs in its own threads, handles no signals, and stops within a second after the context is left,
+even with open event streams.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ Raises PictureError."""
 LATEST_FACES = 240
 """Maximum number of faces on the wall; each one is kept in memory with its pictures, which take up to 250 kB."""
 HEARTBEAT_LIMIT_S = 15.0
-"""The supervisor sends a heartbeat every half second; if none arrives for this long, it is considered to hang."""
+"""The supervisor sends a heartbeat every half second; if none arrives for this long, the supervisor is considered to
+hang."""
 
 
 class ServiceState(Collector):

@@ -18,7 +18,8 @@ from streamgate.sources.combing import comb_detector
 
 
 class Deinterlacer:
-    """Passes frames through unchanged until one is interlaced; from then on they go through FFmpeg's bwdif filter.
+    """Passes frames through unchanged until one is interlaced; from then on, all frames go through FFmpeg's bwdif
+    filter.
 
     The filter holds one frame back and keeps the times of frames. Progressive frames pass through it unchanged, unless
     combing is detected in some of them; then all frames are treated as interlaced. Each frame is accompanied by a flag

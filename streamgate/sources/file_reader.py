@@ -229,7 +229,8 @@ class FileReader:
     def _timed(self) -> Generator[Frame, None, None]:
         for time, decoded, torn in self.decoded():
             frame = self.frame(time, decoded, torn)
-            # Deinterlaced frames have other times than their packets, but with deinterlacing nothing more is left out.
+            # Deinterlaced frames have other times than their packets, but with deinterlacing no more frames are left
+            # out.
             frame.left_out = self._skipping.left_out(None if self.interlaced else decoded.pts)
             yield frame
             del decoded, frame
@@ -332,7 +333,7 @@ class FileReader:
                 packets = self._container.demux(self._stream)
                 continue
             pts, dts = packet.pts, packet.dts
-            real = packet.size > 0 or pts is not None or dts is not None  # else it is the flush at the end
+            real = packet.size > 0 or pts is not None or dts is not None  # else it flushes the decoder at the end
             self._promised -= real
             self._count += packet.size > 0
             if self._count < self._enters_at:
@@ -340,7 +341,8 @@ class FileReader:
             if self._keys is not None and packet.is_keyframe and pts is not None:
                 self._keys[pts] = self._count
             if packet.is_discard:
-                # Outside the edit list: never shown, but other frames depend on it. The decoder drops its output.
+                # This packet is outside the edit list: its frame is never shown, but other frames depend on it. The
+                # decoder drops the frame.
                 if self._headless is None:
                     self._headless = not packet.is_keyframe
                 if packet.size:
