@@ -49,9 +49,9 @@ class Connections:
     """The open connections of one server; used only in its event loop.
 
     When there are too many, the oldest connection that has not sent its whole request is closed. If there is no such
-    connection, the oldest connection that does not read its response is closed. So a peer that sends its request
-    immediately is served, however many idle connections there are. A connection that is being answered and reads its
-    response is never closed to make room for another one.
+    connection, the oldest connection whose peer does not read the response is closed. So a peer that sends its request
+    immediately is served, however many idle connections there are. A connection is never closed to make room for
+    another one while its request is being answered and its peer reads the response.
 
     Args:
         state: its metrics count the open and the closed connections.

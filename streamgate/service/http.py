@@ -36,8 +36,8 @@ _STALLED_MS = 60_000
 def serving(
     state: ServiceState, address: str, token: str | None = None, log: Callable[[str], None] = print_line
 ) -> Iterator[str]:
-    """Serve `state` at "HOST:PORT" while the block runs; yields the base URL, with the actual port, once the server
-    listens.
+    """Serve `state` at "HOST:PORT" while the `with` block runs; yields the base URL, with the actual port, once the
+    server listens.
 
     When the block is left, open event streams are ended, responses in progress are finished, and the server is closed.
     The server handles no signals.

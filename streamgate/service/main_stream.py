@@ -127,8 +127,8 @@ class MainStream:
 
     def summary(self) -> dict[str, Any]:
         """JSON-ready: url (redacted), state, error, retry_at, connects, pictures, ring_seconds, ring_bytes, offset
-        (seconds), aligned, drift (parts per million), confidence, faces (found in the main stream), fallbacks {reason:
-        faces}.
+        (seconds), aligned, drift (parts per million), confidence, faces (found in the main stream),
+        fallbacks {reason: faces}.
         """
         playing, alignment = self.playing, self.alignment
         offset, drift = alignment.offset, alignment.drift

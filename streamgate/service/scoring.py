@@ -38,7 +38,7 @@ def score_endpoint(state: ServiceState) -> Callable[[Request], Awaitable[Respons
             return _refused("the networks are not loaded yet; try again later", 503, retry=True)
         aligned = request.query_params.get("aligned")
         if aligned not in (None, "arcface", "ffhq"):
-            return _refused("the query parameter aligned must be arcface or ffhq", 400)
+            return _refused("the query parameter `aligned` must be `arcface` or `ffhq`", 400)
         if request.headers.get("content-type", "").lower().startswith("multipart/"):
             return _refused("send the picture itself as the body (curl --data-binary @face.jpg), not a form", 415)
         if waiting >= MAX_WAITING:

@@ -238,7 +238,7 @@ def _config_of(preset: str | None, own: Mapping[str, Any], settings: Sequence[st
     except UsageError as error:
         raise UsageError(f"{what}: {error}" if own or preset else str(error)) from None
     if config.identity.store != "none":
-        raise UsageError("identity.store must be none, because serve stores no embeddings")
+        raise UsageError("`identity.store` must be `none`, because `serve` stores no embeddings")
     if config.identity.only:
         raise UsageError(
             "identity.only: serve cannot search for a person; use `streamgate run --only` on recorded footage"
@@ -251,7 +251,7 @@ def _addresses(stream: StreamTable, what: str, config: Config) -> tuple[str, Con
     if stream.url is not None and stream.detect is None and stream.record is None:
         return _address(stream.url, what), config, None
     if stream.url is not None or stream.detect is None or stream.record is None:
-        raise UsageError(f"{what}: give url, or detect (the substream) together with record (the main stream)")
+        raise UsageError(f"{what}: give `url`, or `detect` (the substream) together with `record` (the main stream)")
     return _address(stream.detect, f"{what}: detect"), config, _main_address(stream.record, f"{what}: record")
 
 

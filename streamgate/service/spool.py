@@ -60,8 +60,8 @@ class Spool:
     because the disk is full or failing is held in memory and keeps its place in the order; `append` returns the error.
     At most 64 MiB are held in memory.
 
-    Damage in a segment affects only the items at that place. Damage is counted and logged, and the damaged segment is
-    kept in FOLDER/damaged.
+    Damage in a segment affects only the items in the damaged places. Damage is counted and logged, and the damaged
+    segment is kept in FOLDER/damaged.
 
     Args:
         folder: created when missing, accessible only to its owner.
@@ -193,7 +193,10 @@ class Spool:
                     self.damaged += 1
                     if location.segment not in self._hurt:
                         self._hurt.add(location.segment)
-                        self._log(f"spool: {segment_name(location.segment)} was damaged while its events were waiting")
+                        self._log(
+                            f"spool: {segment_name(location.segment)} was damaged while its events were waiting; "
+                            "the damaged events are lost"
+                        )
                     self._forget(location)
                     continue
                 found.append((location.number, data))
@@ -233,7 +236,7 @@ class Spool:
             self._number = max([self._number, *(location.number for location in locations)])
         self._number = max(self._number, acked)
         if self._number > MAX_NUMBER:
-            raise not_a_spool(self._folder, f"an event has the number {self._number}")
+            raise not_a_spool(self._folder, f"an event has the number {self._number}, which is too large")
         self._segment = max(segments, default=0)
         for location in sorted(found, key=lambda one: one.number):
             self._add(location)

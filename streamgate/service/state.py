@@ -59,7 +59,7 @@ class ServiceState(Collector):
 
     Attributes:
         registry: all metrics; other components may register their own.
-        stages: seconds by stage (decode, follow, choose, encode, detector, pose, recognizer, ifqa).
+        stages: seconds by stage (`decode`, `follow`, `choose`, `encode`, `detector`, `pose`, `recognizer`, `ifqa`).
         batches: batch sizes by network role.
         final_latency: from `ended_at` of a track to the acknowledgement of its final by Redis (without Redis: by the
             disk), seconds.
@@ -67,8 +67,8 @@ class ServiceState(Collector):
         events: events acknowledged, by kind.
         faults: errors that the service recovered from, by kind.
         connections: open HTTP connections.
-        closed: connections closed by the service, by reason: late (the request did not arrive in time), behind (the
-            response was not read), crowded (too many connections were open).
+        closed: connections closed by the service, by reason: `late` (the request did not arrive in time), `behind` (the
+            response was not read), `crowded` (too many connections were open).
         measures: the measures that the streams' records can contain; the page describes them.
         scorer: scores the pictures sent to `POST /api/score`; None until the networks are loaded.
     """

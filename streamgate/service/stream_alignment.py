@@ -1,11 +1,12 @@
 """Finds the time in a main stream at which its substream's picture was taken.
 
 The two streams of a camera have separate clocks, and one stream arrives later than the other. For each stream, the
-minimum difference between arrival time and time stamp over the last minute is measured. Subtracting these two minima
-gives the offset of the clocks, including drift, apart from the difference of the two transmission delays. This delay is
-found by comparing pictures: motion in the scene is visible in both streams, so small pictures of both streams are
-compared at all possible delays. Once the delay is found, it hardly changes, and comparing a few pictures shows whether
-it is still correct. A scene without motion gives no information; in that case the last known delay is kept.
+minimum difference between arrival time and time stamp over the last minute is measured. The difference of these two
+minima is the offset of the clocks, including drift, apart from the delay: the difference of the two transmission times.
+The delay is found by comparing pictures: motion in the scene is visible in both streams, so small pictures of both
+streams are compared at all possible delays. Once the delay is found, it hardly changes, and comparing a few pictures
+shows whether it is still correct. A scene without motion gives no information; in that case the last known delay is
+kept.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def finished_sources(out: Path, damaged: Damaged) -> list[FinishedSource]:
 
 
 def undelivered(out: Path, delivered: Container[str]) -> Iterator[FinishedSource]:
-    """The sources of OUT whose ids are not in `delivered`; none if it contains no results."""
+    """The sources of OUT whose ids are not in `delivered`; none if OUT contains no results."""
     try:
         sources = finished_sources(out, lambda words: None)
     except ResultsError:

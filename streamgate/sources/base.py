@@ -87,12 +87,12 @@ class HintProvider(Protocol):
     """The consumer's hints about which frames a source may skip. The source calls the methods, in its own thread.
 
     Attributes:
-        discards: after a frame with one of these interests, non-reference frames may be skipped; after an EMPTY frame,
-            all frames that are not due for detection may be skipped.
+        discards: after a frame with one of these interests, non-reference frames may be skipped; after an `EMPTY`
+            frame, all frames that are not due for detection may be skipped.
         max_gap_s: no frame is skipped if its neighbours would then be more than this many seconds apart, except after
-            EMPTY frames. This limit keeps the temporal neighbours of each face.
-        max_skip_s: longest span between two key frames, in seconds, that may be skipped at once after EMPTY and KNOWN
-            frames; 0 disables skipping.
+            `EMPTY` frames. This limit keeps the temporal neighbours of each face.
+        max_skip_s: longest span between two key frames, in seconds, that may be skipped at once after `EMPTY` and
+            `KNOWN` frames; 0 disables skipping.
         probe_interval_s: seconds between two frames that are examined while there is no face.
     """
 
