@@ -34,7 +34,7 @@ class Shard:
         return cls(index, count)
 
     def folder(self, out: Path) -> Path:
-        """Where this shard's results go: OUT/shards/3."""
+        """The folder for this shard's results, for example OUT/shards/3."""
         return out / SHARDS / str(self.index)
 
     def has(self, spec: SourceSpec) -> bool:

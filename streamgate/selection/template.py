@@ -83,8 +83,8 @@ class TemplateSum:
 
 
 def is_sure(template: Template) -> bool:
-    """Whether the template is reliable enough to merge its track with others; if not, the track becomes a person by
-    itself."""
+    """Whether the template is reliable enough to merge its track with others; if not, the track becomes a separate
+    person."""
     return template.weight >= SURE_WEIGHT and template.agreement >= SURE_AGREEMENT
 
 

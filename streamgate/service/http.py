@@ -115,7 +115,7 @@ def _report_fault(context: dict[str, Any], report: Callable[..., None]) -> None:
 
 
 def parse_address(address: str) -> tuple[str, int]:
-    """Host and port of "HOST:PORT", "[IPV6]:PORT" or "PORT" (then 127.0.0.1). Raises UsageError."""
+    """Host and port of "HOST:PORT", "[IPV6]:PORT" or "PORT"; without a host it is 127.0.0.1. Raises UsageError."""
     host, _, port = address.strip().rpartition(":")
     if port.isascii() and port.isdigit() and int(port) <= 65535 and not (":" in host and not host.startswith("[")):
         return host.strip("[]") or "127.0.0.1", int(port)

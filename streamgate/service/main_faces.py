@@ -1,7 +1,7 @@
 """Takes the faces of two-stream cameras from the main stream; a `final` is looked up before an `improved`.
 
-Main streams are decoded only around faces that are in events. One thread does this for all cameras. A second thread
-falls back to the substream's face when a lookup takes too long, which limits the delay of a `final`.
+Main streams are decoded only around faces that are in events. One thread decodes for all cameras. A second thread falls
+back to the substream's face when a lookup takes too long, which limits the delay of a `final`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from streamgate.errors import SinkError
 
 FRAME = struct.Struct(">4sIIQ")  # mark, length, CRC-32 of number and data, number
 MAX_ITEM_BYTES = 64 << 20
-"""Maximum size of an item in bytes; the largest events have a few million."""
+"""Maximum size of an item in bytes; the largest events have a few million bytes."""
 MAX_NUMBER = 1 << 53
 """Limit for item numbers, which start at 1; no service runs long enough to reach it."""
 MAX_SEGMENT_BYTES = 1 << 30

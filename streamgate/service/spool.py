@@ -180,7 +180,7 @@ class Spool:
             return [number for number, _ in numbered], problem
 
     def peek(self, max_items: int, max_bytes: int) -> list[Item]:
-        """The oldest items, at least one if any are waiting; they stay in the spool until `done`."""
+        """The oldest items, at least one if any are waiting; they stay in the spool until `done` is called."""
         with self._changed:
             found: list[Item] = []
             size = 0

@@ -162,7 +162,7 @@ class RedisStream:
         return client.xadd(self._stream, unpack(item), maxlen=self._maxlen, approximate=True)
 
     def _may_multi(self) -> bool:
-        # Checked beforehand: if MULTI were refused, the server would run the commands after it one by one.
+        # This is checked beforehand: if MULTI were refused, the server would run the commands after it one by one.
         if self._multi is None:
             with self._client.client() as alone:
                 try:

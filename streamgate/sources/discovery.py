@@ -88,7 +88,7 @@ class Discovery:
     """The result of expanding inputs.
 
     Attributes:
-        sources: in the order given, folders sorted, each file once.
+        sources: in the order of the inputs; the files of a folder are sorted, and each file occurs only once.
         errors: inputs that cannot be read, one line each.
         warnings: inputs that were skipped although they were given by name.
         duplicates: pairs of locations; the first is a video, the second an earlier video with the same name and

@@ -64,7 +64,7 @@ class OpenOptions:
 
 @dataclass(frozen=True, slots=True)
 class SeekPoint:
-    """A key frame from which reading can start again, with the clock state that is needed for it.
+    """A key frame from which reading can start again, and the clock state that is needed to do so.
 
     Attributes:
         packet: number of the frame's packet in the stream, from 1.
@@ -289,7 +289,8 @@ class FileReader:
             frames = []
         if frames:
             self._health.decoded()
-        # Packets outside the edit list, and packets that are decoded a second time, do not count towards the limit.
+        # Packets outside the edit list, and packets that are decoded a second time, do not count towards
+        # `_MAX_SILENT_PACKETS`.
         self._silent = 0 if frames else self._silent + counted
         return frames
 
@@ -350,7 +351,7 @@ class FileReader:
                     yield packet
                 continue
             if packet.size == 0:
-                # Not passed on: the decoder would treat an empty packet as the end of the stream.
+                # An empty packet is not passed on, because the decoder would treat it as the end of the stream.
                 if real:
                     self._clock.packet(_seconds(pts, base), _seconds(dts, base))
                     self._clock.packet_lost()
