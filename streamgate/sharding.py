@@ -34,15 +34,15 @@ class Shard:
         return cls(index, count)
 
     def folder(self, out: Path) -> Path:
-        """Where this shard's results go: OUT/shards/3."""
+        """The folder for this shard's results, for example OUT/shards/3."""
         return out / SHARDS / str(self.index)
 
     def has(self, spec: SourceSpec) -> bool:
         """Whether a source belongs to this shard: every source belongs to exactly one of `count`.
 
-        This depends on the source itself, not on its folder or position in the inputs. A video is identified by its
-        name and size, so that no file has to be opened and copies go to the same shard. A source of pictures is
-        identified by the names and sizes of its files.
+        The shard of a source depends on the source itself, not on its folder or its position in the inputs. A video is
+        identified by its name and size, so that no file has to be opened and copies go to the same shard. A source of
+        pictures is identified by the names and sizes of its files.
         """
         try:
             if spec.root is not None:

@@ -14,15 +14,16 @@ _SMALL = 35.0
 show."""
 _SURE = 0.1
 _NOISE_COSINE, _NOISE_BITS = 0.1, 2
-"""Effect of noise on cosine and hash of small faces that look the same, measured with 25 px between the eyes."""
+"""How much noise lowers the cosine, and how many bits of the hash it changes, for two small faces that look the same;
+measured with 25 px between the eyes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
     """The appearance of a face.
 
-    `hash` is the perceptual hash of the face (`fingerprint.py`); `embedding` (D,) need not be normalised. Each is None
-    if unknown. `inter_eye` is the distance between the eyes in source pixels.
+    `hash` is the perceptual hash of the face (`fingerprint.py`); `embedding` (D,) need not be normalised. Either is
+    None if it is unknown. `inter_eye` is the distance between the eyes in source pixels.
     """
 
     hash: int | None
@@ -36,7 +37,7 @@ def are_duplicates(one: Appearance, other: Appearance, keep: KeepConfig) -> bool
     At most `duplicate_bits` of 63 bits may differ, and the cosine must be at least `duplicate_cosine`. If the cosine
     exceeds `duplicate_cosine` by `_SURE`, the hash is ignored, because it is too sensitive to a slight tilt of the
     head. If an embedding is unknown or no longer kept, the hash alone decides, and only half as many bits may differ.
-    With a `duplicate_cosine` above 1 nothing is a near-duplicate.
+    With a `duplicate_cosine` above 1, no faces count as near-duplicates.
     """
     if one.hash is None or other.hash is None or keep.duplicate_cosine > 1.0:
         return False

@@ -16,8 +16,8 @@ from streamgate.selection.smoothing import QualityHistory
 from streamgate.tracks import Candidate
 
 SPARE = 2
-"""Number of ranks beyond K that are remembered, because a later candidate can replace one of the K and make room for
-another, and because all are evaluated again at the end of the track."""
+"""Number of ranks beyond K that are remembered. A later candidate may replace one of the best K and so make room for
+another one, and some of the best K may fail when they are evaluated again at the end of the track."""
 
 LARGE_REGION = 1 << 20
 """Regions with more bytes than this are replaced by the final crop, which is smaller, while the track is still open."""
@@ -45,10 +45,10 @@ class Keeper:
 
     The best K candidates that differ in time and appearance are kept; with pose bins, the best K of each bin.
 
-    Memory does not grow with the track: a candidate is dropped as soon as enough better candidates, apart in time, are
-    known, and the history drops entries that are too far from every remembered candidate. At the end, the pictures to
-    keep are cut from the regions with `make_crop`. From a large region the picture is cut earlier, once the candidate's
-    smoothing window is over; most candidates are dropped before that.
+    Memory does not grow with the track. A candidate is dropped as soon as enough better candidates, far enough apart in
+    time, are known. The history drops entries that are too far in time from every remembered candidate. At the end, the
+    pictures to keep are cut from the regions with `make_crop`. From a large region the picture is cut earlier, once the
+    candidate's smoothing window is over; most candidates are dropped before that.
     """
 
     def __init__(self, keep: KeepConfig, smoothing: SmoothingConfig, make_crop: MakeCrop) -> None:
@@ -67,7 +67,8 @@ class Keeper:
             self._history.add(candidate.pts_seconds, candidate.quality)
 
     def offer(self, candidate: Candidate, region: Picture) -> None:
-        """Consider a candidate after it and its neighbours were passed to `note`; `region` holds its pixels."""
+        """Consider a candidate that was passed to `note`, as were its neighbours; `region` holds the candidate's
+        pixels."""
         if candidate.gate.passed and candidate.quality is not None:
             pool = self._pools.setdefault(self._bin(candidate), [])
             if candidate not in pool:

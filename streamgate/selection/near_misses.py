@@ -21,7 +21,7 @@ def distance_from_passing(candidate: Candidate) -> tuple[int, float, float]:
 class NearMisses:
     """Keeps the `count` rejected faces of a track that came closest to passing, at least `APART_S` apart.
 
-    Settled faces are offered in order of time, in batches; at most one picture is cut per batch.
+    Faces whose values are final are offered in order of time, in batches; at most one picture is cut per batch.
     """
 
     def __init__(self, count: int, make_picture: MakePicture) -> None:

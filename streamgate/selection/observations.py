@@ -120,8 +120,8 @@ class ObservationBuffer:
         return made
 
     def split(self, after: float) -> list[Observation]:
-        """Remove and return the observations later than `after`, in order. Frames without a detection yet are
-        dropped."""
+        """Remove and return the observations later than `after`, in order. Frames that are still waiting for a
+        detection are dropped."""
         kept = deque(one for one in self._observations if one.pts_seconds <= after)
         gone = [one for one in self._observations if one.pts_seconds > after]
         self._observations, self._pending, self._detected = kept, [], None
@@ -138,8 +138,8 @@ class ObservationBuffer:
         self._detected = observations[-1]
 
     def unseen(self) -> None:
-        """Drop the frames since the last detection: the detector did not find this face again, so they are
-        unreliable."""
+        """Drop the frames since the last detection: the detector did not find the face again, so its position in these
+        frames is unreliable."""
         self._pending = []
         self._detected = None
 
@@ -150,7 +150,7 @@ class ObservationBuffer:
         return [one for one in beside if abs(one.pts_seconds - observation.pts_seconds) <= reach]
 
     def has_lost_neighbour(self, observation: Observation, reach: float) -> bool:
-        """Whether the previous observation, within `reach` seconds, has been dropped."""
+        """Whether the observation before this one was within `reach` seconds of it and has been dropped."""
         return observation is self.oldest and observation.pts_seconds - self._lost_pts <= reach
 
     def is_isolated(self, observation: Observation, reach: float) -> bool:

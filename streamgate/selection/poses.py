@@ -1,6 +1,6 @@
-"""Yaw x pitch bins for `keep.poses` = all, so that a person is covered from all sides.
+"""Yaw x pitch bins for `keep.poses = "all"`, which keeps faces of a person from all sides.
 
-Bins are separated by ascending edges in degrees; the outermost ones are unbounded.
+Bins are separated by ascending edges in degrees; the outermost bins are unbounded.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from streamgate.tracks import Candidate
 MAX_INTERVAL_S = 0.25
 """Maximum time between two prescored faces, for long tracks: short enough to catch a smile or a turn of the head."""
 HOPELESS = 4
-"""After this number of prescored faces in a row have been rejected, the next faces are as far apart as in a long track
-until one is not rejected, because a turned or covered face usually stays so for a while."""
+"""When this many prescored faces in a row have been rejected, the interval becomes `MAX_INTERVAL_S` until a face is not
+rejected. A turned or covered face usually stays turned or covered for a while."""
 
 
 class Prescorer:
@@ -35,8 +35,8 @@ class Prescorer:
         *,
         thins: bool,
     ) -> None:
-        """`reference` receives the evidence of the evenly spaced faces; with `thins`, fewer faces are prescored while
-        all are rejected."""
+        """`reference` receives the evidence of the evenly spaced faces; with `thins`, fewer faces are prescored as long
+        as all of them are rejected."""
         self._observed = observed
         self._reference = reference
         self._scorer = scorer
@@ -70,7 +70,8 @@ class Prescorer:
         return chosen
 
     def beside(self, observation: Observation) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
-        """Prescore two more faces, halfway to the previous and to the next evenly spaced face; returns the new ones."""
+        """Prescore the faces halfway to the previous and to the next evenly spaced face; returns those not prescored
+        before."""
         reach = self._interval(observation) / 2 + 1e-6
         away = [(one.pts_seconds - observation.pts_seconds, one) for one in self._observed]
         before = [one for gap, one in away if -reach <= gap < 0][:1]
@@ -103,7 +104,8 @@ class Prescorer:
     def _prescore_faces(
         self, faces: Sequence[Observation]
     ) -> Generator[list[InferenceRequest], list[Any], list[Candidate]]:
-        """Prescore faces and run the expression network on those that pass so far; returns the candidates of those."""
+        """Prescore faces and run the expression network on those that pass so far; returns the candidates on which the
+        network ran."""
         for observation in faces:
             self.prescore(observation)
         if not self._scorer.sees_expressions:

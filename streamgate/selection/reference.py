@@ -15,8 +15,8 @@ class TrackReference:
     """Percentiles of raw values over a track's evenly spaced faces. Selection does not influence which faces these are.
 
     Attributes:
-        usual: the references so far, by measure; candidates that share this mapping are evaluated with them. A measure
-            is missing until enough faces have been seen.
+        usual: the reference values so far, by measure; candidates that hold this mapping are evaluated with these
+            values. A measure is missing until enough faces have been seen.
     """
 
     def __init__(self) -> None:

@@ -50,7 +50,7 @@ class ScoredTrack:
     def drain(self) -> list[Candidate]:
         """Return the evaluated faces that will not change any more; each face is returned only once.
 
-        They are in order of time, except that faces which may still be kept are returned later, because they are
+        The faces are in order of time, except that those which may still be kept are returned later, because they are
         evaluated again when the track has ended.
         """
         left = [one for one in self._finalists if self._ended or not self.keeper.holds(one)]
@@ -64,7 +64,7 @@ class ScoredTrack:
         self._scored(observation, full=full)
 
     def _score_fully(self, observations: Sequence[Observation]) -> Steps:
-        """Score all observations that are not scored yet with all networks; they share batches."""
+        """Run all networks on the observations that are not scored yet, in shared batches."""
         left = [one for one in observations if not one.scored and one.candidate is not None]
         yield from in_lockstep(
             self._scorer.score(observation.candidate, observation.frame.picture, no_floor, full=True)

@@ -52,7 +52,7 @@ class QualityHistory:
         del self._times[index:], self._values[index:]
 
     def _near(self, pts_seconds: float, half: float) -> list[float]:
-        # The tolerance includes entries with |dt| = half despite rounding.
+        # With the tolerance, entries at a distance of exactly `half` are included despite rounding.
         first = bisect.bisect_left(self._times, pts_seconds - half - 1e-9)
         last = bisect.bisect_right(self._times, pts_seconds + half + 1e-9)
         return self._values[first:last]

@@ -26,8 +26,8 @@ SURE_INTER_EYE = 16.0
 35."""
 SURE_WEIGHT = 0.25
 SURE_AGREEMENT = 0.7
-"""Minimum agreement of a track's embeddings. It is about 0.67 for a track that shows two people for half of the time
-each, and about 0.55 for three people."""
+"""Minimum agreement of a track's embeddings. The agreement is about 0.67 if a track shows two people for half of the
+time each, and about 0.55 for three people."""
 
 
 class TemplateSum:
@@ -83,8 +83,8 @@ class TemplateSum:
 
 
 def is_sure(template: Template) -> bool:
-    """Whether the template is reliable enough to merge its track with others; if not, the track becomes a person by
-    itself."""
+    """Whether the template is reliable enough to merge its track with others; if not, the track becomes a separate
+    person."""
     return template.weight >= SURE_WEIGHT and template.agreement >= SURE_AGREEMENT
 
 

@@ -102,7 +102,8 @@ class Throttle:
         return max(0.0, own_wait, shared_wait)
 
     def failed(self, client: str) -> float:
-        """Record a wrong attempt of `client`; returns how many seconds too early it was, 0 if the attempt was allowed.
+        """Record a wrong attempt of `client`; returns by how many seconds the attempt was too early, 0 if it was
+        allowed.
 
         Attempts during the wait are not counted; otherwise a client that keeps trying would be locked out forever.
         """
@@ -122,7 +123,7 @@ class Throttle:
 
 
 def bearer_of(headers: Mapping[str, str]) -> str | None:
-    """The token of an `Authorization: Bearer TOKEN` header, None without one."""
+    """The token of an `Authorization: Bearer TOKEN` header; None if there is no such header."""
     scheme, _, value = headers.get("authorization", "").partition(" ")
     return value.strip() if scheme.lower() == "bearer" and value.strip() else None
 

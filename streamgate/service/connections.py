@@ -49,13 +49,13 @@ class Connections:
     """The open connections of one server; used only in its event loop.
 
     When there are too many, the oldest connection that has not sent its whole request is closed. If there is no such
-    connection, the oldest connection that does not read its response is closed. So a peer that sends its request
-    immediately is served, however many idle connections there are. A connection that is being answered and reads its
-    response is never closed to make room for another one.
+    connection, the oldest connection whose peer does not read the response is closed. So a peer that sends its request
+    immediately is served, however many idle connections there are. A connection is never closed to make room for
+    another one while its request is being answered and its peer reads the response.
 
     Args:
         state: its metrics count the open and the closed connections.
-        log: called with a line, without rate limit, whenever there are too many connections.
+        log: called with one line whenever there are too many connections; the calls are not rate-limited.
     """
 
     def __init__(self, state: ServiceState, log: Callable[[str], None]) -> None:
@@ -80,9 +80,9 @@ class Connections:
         class BoundedProtocol(H11Protocol):
             network = ""
             since = 0.0
-            """When the time for the current request started (monotonic)."""
+            """When the time limit of the current request began (monotonic)."""
             behind: float | None = None
-            """Since when the send buffer has not been empty (monotonic)."""
+            """When the send buffer was first seen to be non-empty (monotonic); None while it is empty."""
 
             def connection_made(self, transport: Any) -> None:
                 super().connection_made(transport)
@@ -154,11 +154,11 @@ class Listener(socket.socket):
     """A listening socket whose `accept` pauses and returns no connection while no descriptors are left."""
 
     log: Callable[[str], None] = staticmethod(lambda line: None)
-    """Called with a line, without rate limit, each time that no descriptor is left."""
+    """Called with one line each time that no descriptor is left; the calls are not rate-limited."""
 
     def listen(self, backlog: int = 0) -> None:
-        """Listen with the backlog of the first call, because asyncio calls again with the number that it accepts at
-        once."""
+        """Listen with the backlog of the first call, because asyncio calls `listen` again with the number of
+        connections that it accepts at once."""
         self._backlog = getattr(self, "_backlog", backlog)
         super().listen(self._backlog)
 

@@ -34,7 +34,7 @@ _INBOX = 256
 _OUTBOX = 64
 """Maximum number of faces that wait for the folder, about 0.8 MB each."""
 _LOGGED_EVERY = 60
-"""Number of consecutive failed attempts between two log lines, which is about five minutes."""
+"""Number of consecutive failed attempts between two log lines; they take about five minutes."""
 _TIDY_S = 60.0
 _Item = TypeVar("_Item")
 
@@ -44,7 +44,7 @@ class LiveEvent:
     """One event to deliver.
 
     Attributes:
-        record: the event's `json` as it is sent to Redis, which is without `image`.
+        record: the event's `json` field as it is sent to Redis, without `image`.
         shot: the face; None for a track that keeps nothing.
         captured: when the face's frame arrived; None if there is no face.
         ended: when the track ended; None for an `improved`.
@@ -59,7 +59,7 @@ class LiveEvent:
 
 
 class Delivery(Collector):
-    """Delivers the events of all streams. It is a context manager; when it is left, the spool has been written to disk.
+    """Delivers the events of all streams. A context manager; leaving it writes the spool to disk.
 
     Args:
         redis: None if Redis is not used; then there is no spool either.
@@ -201,7 +201,7 @@ class Delivery(Collector):
         send_in_order(self._redis, self._next, self._acknowledged, self._retry)
 
     def _next(self, most: int) -> list[bytes]:
-        """Wait for events and return the oldest; returns an empty list when it is time to stop."""
+        """Wait for events and return the oldest ones; returns an empty list when the delivery has to stop."""
         assert self._spool is not None
         while True:
             if self._spool.wait(0.2):

@@ -69,8 +69,8 @@ class EventStreams:
         creating one text for all browsers costs less than answering requests from each of them.
 
         A slow browser loses its oldest events once 256 are waiting, and gets a `gap` event with the number of lost
-        events (null if the server was restarted before the browser reconnected). Because of the limit of an hour, a
-        browser whose session has expired cannot listen for longer; browsers reconnect automatically.
+        events (null if the server was restarted before the browser reconnected). Because of the limit of an hour, no
+        browser can listen for more than an hour after its session has expired. Browsers reconnect automatically.
 
         Args:
             after: number of the last event that this browser has received; None for a new browser.
@@ -83,8 +83,8 @@ class EventStreams:
         awake = False
 
         def wake() -> None:
-            # The loop is called once for all events that are published until they are taken: with 200 listeners, calls
-            # are expensive.
+            # The event loop is woken only once for all events that are published before the next `take`, because with
+            # 200 listeners each wake-up is expensive.
             nonlocal awake
             if not awake:
                 awake = True

@@ -91,7 +91,7 @@ class FrameQueue:
                     del self._pts[:first], self._moments[:first]
             self.taken += 1
             yield frame
-            # Otherwise the loop would hold this frame's pixels while it waits for the next frame.
+            # Without `del`, the loop would hold this frame's pixels while it waits for the next frame.
             del frame
 
     def arrival_at(self, pts_seconds: float) -> Timestamp | None:

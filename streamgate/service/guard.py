@@ -119,7 +119,7 @@ def _session_of(headers: dict[str, str]) -> str:
 
 
 def _from_another_site(headers: dict[str, str], host: str, *, reading: bool) -> bool:
-    """Whether a page of another site made this request, according to the browser; following a link from there is
+    """Whether a page of another site made this request, according to the browser; following a link from another site is
     allowed."""
     site = headers.get("sec-fetch-site")
     if site == "same-origin":

@@ -36,8 +36,8 @@ _STALLED_MS = 60_000
 def serving(
     state: ServiceState, address: str, token: str | None = None, log: Callable[[str], None] = print_line
 ) -> Iterator[str]:
-    """Serve `state` at "HOST:PORT" while the block runs; yields the base URL, with the actual port, once the server
-    listens.
+    """Serve `state` at "HOST:PORT" while the `with` block runs; yields the base URL, with the actual port, once the
+    server listens.
 
     When the block is left, open event streams are ended, responses in progress are finished, and the server is closed.
     The server handles no signals.
@@ -115,7 +115,7 @@ def _report_fault(context: dict[str, Any], report: Callable[..., None]) -> None:
 
 
 def parse_address(address: str) -> tuple[str, int]:
-    """Host and port of "HOST:PORT", "[IPV6]:PORT" or "PORT" (then 127.0.0.1). Raises UsageError."""
+    """Host and port of "HOST:PORT", "[IPV6]:PORT" or "PORT"; without a host it is 127.0.0.1. Raises UsageError."""
     host, _, port = address.strip().rpartition(":")
     if port.isascii() and port.isdigit() and int(port) <= 65535 and not (":" in host and not host.startswith("[")):
         return host.strip("[]") or "127.0.0.1", int(port)

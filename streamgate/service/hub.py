@@ -53,7 +53,7 @@ class EventHub:
     def subscribe(
         self, *, limit: int = 256, after: int | None = None, wake: Callable[[], None] | None = None
     ) -> Iterator[Take]:
-        """Listen while the block runs; yields a function that returns all waiting events, oldest first, without
+        """Listen while the `with` block runs; yields a function that returns all waiting events, oldest first, without
         blocking.
 
         Args:

@@ -1,7 +1,7 @@
 """Takes the faces of two-stream cameras from the main stream; a `final` is looked up before an `improved`.
 
-Main streams are decoded only around faces that are in events. One thread does this for all cameras. A second thread
-falls back to the substream's face when a lookup takes too long, which limits the delay of a `final`.
+Main streams are decoded only around faces that are in events. One thread decodes for all cameras. A second thread falls
+back to the substream's face when a lookup takes too long, which limits the delay of a `final`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from streamgate.service.main_stream import MainStream, metrics_of
 from streamgate.tracks import BestShot
 
 _MOST = 64
-"""Maximum number of waiting lookups; when it is exceeded, an `improved` is dropped, or else a `final` uses the
-substream's face."""
+"""Maximum number of waiting lookups. When it is exceeded, the lookup for an `improved` is dropped; if none is waiting,
+a `final` uses the substream's face."""
 _OVERDUE_S = 0.1
-"""A lookup whose time has been up for longer than this is not started, because other lookups are waiting."""
+"""A lookup whose deadline passed longer ago than this is not started, because other lookups are waiting."""
 _CLOCK_S = 0.2
-"""Maximum pause between two searches for overdue lookups; shorter than the time limit of any lookup."""
+"""Maximum pause between two searches for overdue lookups; it is shorter than the time limit of any lookup."""
 _ALIGN_PAUSES = (2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 """Pauses before attempts to find an offset; the last pause is repeated."""
 
@@ -86,7 +86,7 @@ class MainFaces(Collector):
         gone: list[tuple[Lookup, str | None]] = []
         with self._changed:
             if not lookup.final:
-                # Only the latest lookup of a face is useful, so earlier lookups of it are dropped.
+                # Only the latest lookup of a face is useful, so earlier lookups of the same face are dropped.
                 gone = [(one, None) for one in self._waiting if not one.final and one.of == lookup.of]
             self._waiting.append(lookup)
             if len(self._waiting) - len(gone) > _MOST:
@@ -151,8 +151,7 @@ class MainFaces(Collector):
                 self._finish(one, None, "busy" if is_there(one) else "late")
 
     def _next(self) -> Lookup | None:
-        """The next lookup that can be answered, because its picture has arrived or its time is up; None if there is
-        none."""
+        """The next lookup whose picture has arrived or whose deadline has passed; None if there is none."""
         now = time.monotonic()
         for lookup in sorted(self._waiting, key=lambda one: (not one.final, one.until)):
             if self._stopping or now >= lookup.until or is_there(lookup):

@@ -1,5 +1,5 @@
-"""Takes a face from the main stream: finds its time there, decodes from the key frame before that, and scores the face
-again."""
+"""Takes a face from the main stream: finds the face's time in that stream, decodes from the key frame before that time,
+and scores the face again."""
 
 from __future__ import annotations
 
@@ -30,25 +30,26 @@ from streamgate.sources.rtp import Unit, access_unit
 from streamgate.tracks import BestShot, Candidate
 
 _REACH_S = 0.3
-"""Maximum distance from the expected time within which the frame is searched."""
+"""Maximum distance, in seconds, from the expected time within which to search for the frame."""
 _COMPARED_S = 0.4
 """Length of the stretch before the expected time that is decoded and compared with the substream."""
 _LEAST_COMPARED = 6
 _KEPT = 12
-"""Number of decoded frames that are kept while the offset is being checked; the right frame is among them."""
+"""Number of decoded frames that are kept while the offset is being checked; the frame to be found is among them."""
 _ALIGN_PICTURES = 40
 ANSWERED_S = 0.4
-"""Time after its deadline at which a lookup is answered, even if it is still in progress."""
+"""A lookup that is still in progress this many seconds after its deadline is answered anyway."""
 _ALIKE = 0.6
 """Minimum correlation between the small pictures of the two streams' faces for them to count as the same face."""
 _ALIKE_UNSURE = 0.85
-"""The same minimum while the offset has not yet been found in pictures."""
+"""The minimum correlation as long as the offset has not been found by comparing pictures."""
 _ALIKE_SIDE = 32
 _MAIN_SAMPLES = 4
 
 
 class Fallback(Exception):
-    """Raised to use the substream's face instead; its text is a reason in `main_stream.FALLBACKS`."""
+    """Raised when the substream's face is to be used instead; the exception's text is a reason in
+    `main_stream.FALLBACKS`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -59,7 +60,8 @@ class Lookup:
         shot: the face in the substream.
         usual: reference values of the face's person, by measure.
         until: deadline for the arrival of the main stream's picture (`time.monotonic()`).
-        done: called once, from another thread, with the main stream's shot or None to use the substream's.
+        done: called once, from another thread, with the main stream's shot, or with None if the substream's shot is to
+            be used.
     """
 
     main: MainStream
@@ -109,7 +111,7 @@ def look_up(lookup: Lookup) -> BestShot:
     start = wanted + (-1.5 if theirs else 0.49) * spacing
     units = playing.ring.units(start, wanted + reach)
     if theirs and units:
-        # Shortly after a key frame there would be too few pictures to compare.
+        # If the face is shortly after a key frame, there would be too few pictures to compare.
         least = units[0].time / playing.media.clock_rate + (_LEAST_COMPARED + 0.5) * spacing
         if least > wanted + reach:
             units = playing.ring.units(start, least) or units

@@ -1,4 +1,4 @@
-"""Receives a camera's main stream and buffers it for a few seconds; it is never decoded completely."""
+"""Receives a camera's main stream and buffers the last few seconds; the stream is never decoded completely."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ from streamgate.sources.rtsp_client import Media, RtspClient
 from streamgate.store.records import utc_text
 
 GULP_S = 0.2
-"""Interval at which received data is processed. It is not shorter because each time costs as much as processing a
-hundred packets."""
+"""Interval at which received data is processed. A shorter interval would use more CPU time, because each processing
+step has a fixed cost, equal to that of a hundred packets."""
 _GULP_BYTES = 1 << 17
-"""With more received bytes than this, the interval becomes shorter, so that a full socket buffer does not slow down the
-camera."""
+"""If more bytes than this were received at once, the next interval is shorter, so that a full socket buffer does not
+slow down the camera."""
 _STEADY_S = 10.0
 FALLBACKS = ("away", "late", "dropped", "unsure", "no_face", "rejected", "damaged", "busy")
-"""Reasons for using the substream's face, in this order: the main stream is not connected; its picture did not arrive
-in time; its packets were dropped; the right time was not found; no face was found; the gate rejects the face; the
-picture cannot be decoded; too many lookups are waiting."""
+"""Reasons for using the substream's face, in this order: the main stream is not connected; the main stream's picture
+did not arrive in time; the packets of that picture were dropped; the face's time in the main stream was not found; no
+face was found in the picture; the gate rejects the face; the picture cannot be decoded; too many lookups are
+waiting."""
 
 
 class Playing:
@@ -51,7 +52,7 @@ class Playing:
         self._spacings: list[float] = []
 
     def take(self, reader: UnitReader, data: bytes) -> int:
-        """Process received data; returns the number of pictures that it completes."""
+        """Process received data; returns the number of pictures that the data completes."""
         units = reader.feed(data)
         arrived = time.monotonic()
         for unit in units:
@@ -107,8 +108,8 @@ class MainStream:
         self._stop.set()
 
     def connected(self) -> ArrivalClock:
-        """Record that the substream has a new connection, with new time stamps. Returns the clock for its arrival
-        times."""
+        """Record that the substream has a new connection, with new time stamps. Returns the clock for the arrival times
+        of the new connection."""
         clock = ArrivalClock()
         self.looks = deque(maxlen=LOOKS_KEPT)
         self.alignment.connected(sub=clock)
@@ -126,7 +127,8 @@ class MainStream:
 
     def summary(self) -> dict[str, Any]:
         """JSON-ready: url (redacted), state, error, retry_at, connects, pictures, ring_seconds, ring_bytes, offset
-        (seconds), aligned, drift (parts per million), confidence, faces (found in it), fallbacks {reason: faces}.
+        (seconds), aligned, drift (parts per million), confidence, faces (found in the main stream),
+        fallbacks {reason: faces}.
         """
         playing, alignment = self.playing, self.alignment
         offset, drift = alignment.offset, alignment.drift

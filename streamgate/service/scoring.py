@@ -19,12 +19,13 @@ from streamgate.store.records import score_record
 MAX_BYTES = 64 << 20
 """Maximum body size: enough for an 8-bit picture of 48 megapixels, losslessly compressed."""
 MAX_WAITING = 4
-"""Maximum number of requests that are held at once: streams have priority, and each body needs memory."""
+"""Maximum number of requests that are held at once. It is small because streams have priority and each body needs
+memory."""
 _HEADERS = {"cache-control": "no-store"}
 
 
 def score_endpoint(state: ServiceState) -> Callable[[Request], Awaitable[Response]]:
-    """A function that takes a request with a picture file as body and responds with its faces or an error.
+    """A function that takes a request with a picture file as body and responds with the picture's faces or an error.
 
     Pictures are scored one at a time. When the queue is full, the response to further requests is an error with a
     Retry-After header.
@@ -38,7 +39,7 @@ def score_endpoint(state: ServiceState) -> Callable[[Request], Awaitable[Respons
             return _refused("the networks are not loaded yet; try again later", 503, retry=True)
         aligned = request.query_params.get("aligned")
         if aligned not in (None, "arcface", "ffhq"):
-            return _refused("the query parameter aligned must be arcface or ffhq", 400)
+            return _refused("the query parameter `aligned` must be `arcface` or `ffhq`", 400)
         if request.headers.get("content-type", "").lower().startswith("multipart/"):
             return _refused("send the picture itself as the body (curl --data-binary @face.jpg), not a form", 415)
         if waiting >= MAX_WAITING:

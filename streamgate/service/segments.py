@@ -21,7 +21,7 @@ from streamgate.errors import SinkError
 
 FRAME = struct.Struct(">4sIIQ")  # mark, length, CRC-32 of number and data, number
 MAX_ITEM_BYTES = 64 << 20
-"""Maximum size of an item in bytes; the largest events have a few million."""
+"""Maximum size of an item in bytes; the largest events have a few million bytes."""
 MAX_NUMBER = 1 << 53
 """Limit for item numbers, which start at 1; no service runs long enough to reach it."""
 MAX_SEGMENT_BYTES = 1 << 30
@@ -35,7 +35,7 @@ _IN_VAIN = 256 << 20
 """Maximum number of bytes that are read after marks without a valid frame; when it is reached, the rest of the segment
 is skipped. Otherwise a file that consists of marks would take quadratic time."""
 _TRY = 4096
-"""Minimum number of bytes that each such mark counts."""
+"""Minimum number of bytes that each mark without a valid frame adds to the total limited by `_IN_VAIN`."""
 _BLOCK = 1 << 20
 _FIRST_BLOCK = 4096
 """Size of the first block that is read after damage. It is small because most damaged stretches are short, and reading

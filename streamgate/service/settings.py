@@ -1,6 +1,6 @@
 """Settings of `serve`: streams and destinations, from flags and a TOML file.
 
-[service]                       # each key is like the flag of the same name; flags take precedence
+[service]                       # each key has the meaning of the flag with that name; flags take precedence
 redis = "redis://localhost:6379/0"
 out = "faces"
 http = "127.0.0.1:8080"
@@ -231,14 +231,14 @@ def _validated(table: Any, tree: Any, what: str) -> Any:
 def _config_of(preset: str | None, own: Mapping[str, Any], settings: Sequence[str], what: str) -> Config:
     try:
         # `measures.yaw.max = 20` is a nested table in TOML, `"measures.yaw.max" = 20` a single key; both mean the same.
-        # They are converted to the form of `--set`; settings given with `--set` come later and take precedence.
-        # `serve` stores no embeddings, even if a preset for recorded footage asks for them.
+        # Both are converted to the form of `--set`; settings given with `--set` come later and take precedence. `serve`
+        # stores no embeddings, even if a preset for recorded footage asks for them.
         texts = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in leaves(own)]
         config = load_config(preset or "live", ["identity.store=none", *texts, *settings])
     except UsageError as error:
         raise UsageError(f"{what}: {error}" if own or preset else str(error)) from None
     if config.identity.store != "none":
-        raise UsageError("identity.store must be none, because serve stores no embeddings")
+        raise UsageError("`identity.store` must be `none`, because `serve` stores no embeddings")
     if config.identity.only:
         raise UsageError(
             "identity.only: serve cannot search for a person; use `streamgate run --only` on recorded footage"
@@ -251,16 +251,16 @@ def _addresses(stream: StreamTable, what: str, config: Config) -> tuple[str, Con
     if stream.url is not None and stream.detect is None and stream.record is None:
         return _address(stream.url, what), config, None
     if stream.url is not None or stream.detect is None or stream.record is None:
-        raise UsageError(f"{what}: give url, or detect (the substream) together with record (the main stream)")
+        raise UsageError(f"{what}: give `url`, or `detect` (the substream) together with `record` (the main stream)")
     return _address(stream.detect, f"{what}: detect"), config, _main_address(stream.record, f"{what}: record")
 
 
 def _named(given: str, taken: Mapping[str, StreamSpec]) -> tuple[str, str, str | None]:
     """Name, address and main stream's address of `--rtsp [NAME=]URL` or `--rtsp [NAME=]MAIN,SUB`.
 
-    The default name is the host, with a number if it is taken.
+    The default name is the host name, with a number appended if that name is taken.
     """
-    # Only a comma before a scheme separates addresses, because a comma can also be part of an address.
+    # Only a comma that is followed by a scheme separates addresses, because an address can also contain commas.
     first, *others = _SEVERAL.split(given)
     if len(others) > 1:
         raise UsageError(f"--rtsp: give one address per camera, or two as MAIN,SUB; got {len(others) + 1} addresses")
@@ -272,7 +272,8 @@ def _named(given: str, taken: Mapping[str, StreamSpec]) -> tuple[str, str, str |
 
 
 def _named_one(given: str, taken: Mapping[str, StreamSpec]) -> tuple[str, str]:
-    """Name and address of `--rtsp [NAME=]URL`; the default name is the host, with a number if it is taken."""
+    """Name and address of `--rtsp [NAME=]URL`; the default name is the host name, with a number appended if that name
+    is taken."""
     head, equals, tail = given.partition("=")
     if equals and _NAME.fullmatch(head):
         if head in taken:

@@ -16,7 +16,7 @@ from streamgate.store.records import utc_text
 
 
 class StreamState(StrEnum):
-    """State of a stream. Only RUNNING delivers frames."""
+    """State of a stream. Frames are delivered only in the state `RUNNING`."""
 
     CONNECTING = "connecting"
     RUNNING = "running"
@@ -25,7 +25,7 @@ class StreamState(StrEnum):
     WAITING = "waiting"
     """Waiting for the next attempt to connect."""
     FAILED = "failed"
-    """Refused because of a wrong user name or password; retried at long intervals, because cameras lock accounts."""
+    """The camera rejected the user name or password; attempts are far apart, because cameras lock accounts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class StreamSnapshot:
         state, since: the state, and when the stream entered that state.
         error: why the stream is not running, or why it stopped last, as one redacted line; None once frames arrive
             again.
-        retry_at: when the next attempt is due, in WAITING and FAILED.
+        retry_at: when the next attempt is due; set only in the states `WAITING` and `FAILED`.
         epoch: UUIDv7 of the connection; None before the first connection.
         width, height: size of the picture in pixels; 0 before the first frame.
         fps: frames analysed per second, over the last ten seconds.

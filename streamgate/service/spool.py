@@ -57,16 +57,17 @@ class Spool:
     """See the module. A context manager; thread-safe.
 
     When the spool exceeds `limit_bytes`, the oldest items are dropped and counted. An item that cannot be written
-    because the disk is full or failing is held in memory, up to 64 MiB in total, and keeps its place in the order;
-    `append` returns the error.
+    because the disk is full or failing is held in memory and keeps its place in the order; `append` returns the error.
+    At most 64 MiB are held in memory.
 
-    Damage in a segment loses only the items that it affects. It is counted and logged, and the segment is kept in
-    FOLDER/damaged.
+    Damage in a segment affects only the items in the damaged places. Damage is counted and logged, and the damaged
+    segment is kept in FOLDER/damaged.
 
     Args:
         folder: created when missing, accessible only to its owner.
         limit_bytes: total size of all waiting items.
-        root: the output folder that contains `folder`, below which no link is followed; None if there is none.
+        root: the output folder that contains `folder`; below `root` no link is followed. None if there is no such
+            folder.
         log: called with a one-line message when damage is found.
 
     Entering raises SinkError if the folder is in use by another process, is not writable, or holds files that were not
@@ -179,7 +180,7 @@ class Spool:
             return [number for number, _ in numbered], problem
 
     def peek(self, max_items: int, max_bytes: int) -> list[Item]:
-        """The oldest items, at least one if any are waiting; they stay in the spool until `done`."""
+        """The oldest items, at least one if any are waiting; they stay in the spool until `done` is called."""
         with self._changed:
             found: list[Item] = []
             size = 0
@@ -192,7 +193,10 @@ class Spool:
                     self.damaged += 1
                     if location.segment not in self._hurt:
                         self._hurt.add(location.segment)
-                        self._log(f"spool: {segment_name(location.segment)} was damaged while its events were waiting")
+                        self._log(
+                            f"spool: {segment_name(location.segment)} was damaged while its events were waiting; "
+                            "the damaged events are lost"
+                        )
                     self._forget(location)
                     continue
                 found.append((location.number, data))
@@ -232,7 +236,7 @@ class Spool:
             self._number = max([self._number, *(location.number for location in locations)])
         self._number = max(self._number, acked)
         if self._number > MAX_NUMBER:
-            raise not_a_spool(self._folder, f"an event has the number {self._number}")
+            raise not_a_spool(self._folder, f"an event has the number {self._number}, which is too large")
         self._segment = max(segments, default=0)
         for location in sorted(found, key=lambda one: one.number):
             self._add(location)
@@ -247,7 +251,7 @@ class Spool:
         self._keep_bounds()
 
     def _write(self, items: Sequence[Item]) -> list[ItemLocation]:
-        """Durably append items to the current segment, either all of them or none. Raises OSError."""
+        """Durably append all items to the current segment, or none of them if there is an error. Raises OSError."""
         if self._file is not None and self._file.tell() >= self._segment_bytes:
             self._file.close()
             self._file = None

@@ -10,10 +10,11 @@ independent of any web framework.
     state.registry          all metrics, for Prometheus
     state.hub.subscribe()   all events from now on (see hub.py)
 
-`serve --http HOST:PORT` enters `streamgate.service.http.serving(state, "HOST:PORT")`, a context manager. It raises
-UsageError for an invalid address or a missing token and SinkError when it cannot bind. It yields the base URL
-("http://127.0.0.1:8080"; if the given port is 0, the URL has the port that was chosen). It runs in its own threads,
-handles no signals, and stops within a second after the context is left, even with open event streams.
+`serve --http HOST:PORT` enters `streamgate.service.http.serving(state, "HOST:PORT")`, a context manager. The context
+manager raises UsageError for an invalid address or a missing token, and SinkError when the server cannot listen on the
+address. It yields the base URL, such as "http://127.0.0.1:8080"; if the given port is 0, the URL has the port that was
+chosen. The server runs in its own threads, handles no signals, and stops within a second after the context is left,
+even with open event streams.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ Raises PictureError."""
 LATEST_FACES = 240
 """Maximum number of faces on the wall; each one is kept in memory with its pictures, which take up to 250 kB."""
 HEARTBEAT_LIMIT_S = 15.0
-"""The supervisor sends a heartbeat every half second; if none arrives for this long, it is considered to hang."""
+"""The supervisor sends a heartbeat every half second; if none arrives for this long, the supervisor is considered to
+hang."""
 
 
 class ServiceState(Collector):
@@ -57,7 +59,7 @@ class ServiceState(Collector):
 
     Attributes:
         registry: all metrics; other components may register their own.
-        stages: seconds by stage (decode, follow, choose, encode, detector, pose, recognizer, ifqa).
+        stages: seconds by stage (`decode`, `follow`, `choose`, `encode`, `detector`, `pose`, `recognizer`, `ifqa`).
         batches: batch sizes by network role.
         final_latency: from `ended_at` of a track to the acknowledgement of its final by Redis (without Redis: by the
             disk), seconds.
@@ -65,8 +67,8 @@ class ServiceState(Collector):
         events: events acknowledged, by kind.
         faults: errors that the service recovered from, by kind.
         connections: open HTTP connections.
-        closed: connections closed by the service, by reason: late (the request did not arrive in time), behind (the
-            response was not read), crowded (too many connections were open).
+        closed: connections closed by the service, by reason: `late` (the request did not arrive in time), `behind` (the
+            response was not read), `crowded` (too many connections were open).
         measures: the measures that the streams' records can contain; the page describes them.
         scorer: scores the pictures sent to `POST /api/score`; None until the networks are loaded.
     """

@@ -2,10 +2,11 @@
 
 The two streams of a camera have separate clocks, and one stream arrives later than the other. For each stream, the
 minimum difference between arrival time and time stamp over the last minute is measured. The difference of these two
-values is the offset of the clocks, including drift, except for the difference of the two transmission delays. That
-difference is found by comparing pictures: motion in the scene is visible in both streams, so small pictures of both are
-compared at all possible delays. Once the delay is found, it hardly changes, and comparing a few pictures shows whether
-it is still correct. A scene without motion gives no information; then the last known delay is kept.
+minima is the offset of the clocks, including drift, apart from the delay: the difference of the two transmission times.
+The delay is found by comparing pictures: motion in the scene is visible in both streams, so small pictures of both
+streams are compared at all possible delays. Once the delay is found, it hardly changes, and comparing a few pictures
+shows whether it is still correct. A scene without motion gives no information; in that case the last known delay is
+kept.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ LOOKS_KEPT = 170
 FURTHEST_S = 4.0
 """Maximum difference between the delays of the two streams."""
 _AFTER_CONNECT_S = 0.3
-"""Maximum change of that difference with a new connection."""
+"""Maximum change of the difference between the delays when a stream reconnects."""
 _GROWTH = 0.002
 """Growth of the offset's uncertainty, in seconds per second."""
 _DRIFT_S = 60.0
@@ -47,8 +48,8 @@ _SLACK_S = 0.2
 _STEP = 4
 """Number of delays that are tried per picture interval."""
 _LEAST_MOTION = 1.0
-"""Minimum variance over time for a scene with motion, as the mean over a small picture's pixels (squared grey
-levels)."""
+"""Minimum variance over time, averaged over the pixels of the small pictures (in squared grey levels), for a scene to
+count as having motion."""
 _RISE = 0.35
 """For a sure result, the pictures' difference at lags two to three pictures from the best lag must exceed the
 difference at the best lag by at least this share."""
@@ -56,10 +57,11 @@ _CONTRADICTED = 3
 _ENOUGH = 3
 """Number of comparisons after which an offset is only checked at intervals."""
 _CHECK_S = 30.0
-"""Interval between checks. In this time the clocks drift by less than half a picture interval, and arrival times show
-that drift too."""
+"""Interval between checks. Within one interval the clocks drift by less than half a picture interval, and arrival times
+show that drift too."""
 _RIVAL = 0.15
-"""The same minimum share for all lags at least two pictures from the best lag."""
+"""For a sure result, the difference at all lags at least two pictures from the best lag must exceed the difference at
+the best lag by at least this share."""
 
 
 def small_picture(picture: Picture | Frame, times: int) -> Array:
@@ -83,7 +85,7 @@ class Match:
 
     Attributes:
         lag: seconds to subtract from the main stream's times, in addition to the assumed offset.
-        confidence: from 0 (other lags match as well) to 1.
+        confidence: 0..1; 0 if other lags match equally well.
         off_limits: whether there is motion and the best lag is at the limit of the lags that were tried.
     """
 
@@ -181,15 +183,15 @@ class ArrivalClock:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """An offset found in pictures, the time when it was found (`time.monotonic()`), and the offset of arrival times
-    then."""
+    """An offset found in pictures, the time when it was found (`time.monotonic()`), and the offset according to arrival
+    times at that time."""
 
     at: float
     offset: float
     arrival: float
 
     def worst(self, now: float, sign: int) -> float:
-        """Maximum change of the offset by drift since `at`, in one direction."""
+        """Maximum change of the offset by drift since `at`, in the direction of `sign` (1 or -1)."""
         return sign * (_WORST_DRIFT * (now - self.at) + 0.002)
 
 
@@ -268,7 +270,7 @@ class Alignment:
         return len(self._found) < _ENOUGH or time.monotonic() - self._since >= _CHECK_S
 
     def suspect(self) -> None:
-        """Have the offset checked with the next lookup, because a face was not the expected one."""
+        """Request a check of the offset at the next lookup, because a face was not the expected one."""
         with self._mutex:
             self._since = min(self._since, time.monotonic() - _CHECK_S)
 

@@ -80,7 +80,7 @@ class StreamSession:
         location: address of the stream without secrets.
         queue: the frames of the connection.
         emit: called with each event.
-        written: whether finals are also written to disk; the wall then shows their paths.
+        written: whether finals are also written to disk; if so, the wall shows their paths.
         main: the main stream of a camera with two streams, in which `main_faces` finds faces.
     """
 
@@ -113,7 +113,7 @@ class StreamSession:
         self._pins = None if main is None else Pins(main)
         self._scorer = None if self._main is None else FullScorer(context)
         self._telling = threading.Condition()
-        """Held while a face is sent for a camera with two streams, because some are sent from another thread."""
+        """Held while a face is sent for a camera with two streams, because some faces are sent from another thread."""
         self._outstanding = 0
         self._sent: defaultdict[int, _Sent] = defaultdict(_Sent)
         self._series: defaultdict[int, list[Point]] = defaultdict(list)
@@ -164,8 +164,8 @@ class StreamSession:
     def _end_of(self, ended: TrackEnd, tracked: TrackedFrame) -> Timestamp:
         """When a track ended.
 
-        If its gap became too long, it ended at the first frame beyond `tracking.max_gap_s`; if it ended at a cut or at
-        its maximum age, it ended at this frame.
+        A track whose gap became too long ended at the first frame beyond `tracking.max_gap_s`. A track that was ended
+        by a cut or by its maximum age ended at this frame.
         """
         here = self._queue.arrival_at(tracked.pts_seconds) or Timestamp.now()
         gap = self._queue.arrival_after(ended.track.last_pts + self._context.config.tracking.max_gap_s)

@@ -36,7 +36,7 @@ _STEADY_S = 10.0
 _FPS_WINDOW_S = 10.0
 _COUNTERS = ("frames_in", "frames_dropped", "frames_skipped", "frames_in_error", "tracks", "faces")
 _FLUSH_S = 30.0
-"""Time to finish the last faces of a lost connection before the next one is opened."""
+"""Time to finish the last faces of a lost connection before the next connection is opened."""
 
 
 class Stream:
@@ -171,7 +171,7 @@ class Stream:
             self._stop.wait(pause)
 
     def _connect(self) -> tuple[FailureKind | None, str]:
-        """Run one connection until it ends; returns the reason."""
+        """Run one connection until it ends; returns the kind of failure, if known, and its description."""
         self._update(state=StreamState.CONNECTING, retry_at=None)
         reached = False
         try:
@@ -188,7 +188,7 @@ class Stream:
             self.device_error = error
             return None, str(error)
         except Exception as error:
-            # A bug in this code must not end the stream: it reconnects after a pause.
+            # A bug in this code must not end the stream, so the stream reconnects after a pause.
             if os.environ.get("STREAMGATE_DEBUG"):
                 traceback.print_exc()
             return (
@@ -258,7 +258,8 @@ class Stream:
         if pts_seconds < self._due:
             return False
         spacing = 1 / self._live.max_fps
-        # Counting from the due time, not from this frame, keeps the mean rate; after a pause the count restarts.
+        # The next due time is counted from the last due time, not from this frame, to keep the mean rate; after a
+        # pause, counting starts again from the frame.
         self._due = max(self._due, pts_seconds - spacing) + spacing
         return True
 

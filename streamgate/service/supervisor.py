@@ -57,7 +57,7 @@ class Service:
 
     def __enter__(self) -> Self:
         settings, state = self._settings, self._state
-        # Destinations first: an invalid one is reported before the networks are loaded.
+        # The destinations come first, so that an invalid destination is reported before the networks are loaded.
         redis = None if settings.redis is None else RedisStream(settings.redis, option="--redis")
         root = settings.out if settings.out and settings.spool.is_relative_to(settings.out) else None
         spool = None if redis is None else Spool(settings.spool, settings.spool_bytes, root=root, log=self._log)
@@ -98,13 +98,14 @@ class Service:
         late = self._stop_all()
         self._delivery.__exit__(None, None, None)
         if not late:
-            # A late stream still uses the networks, and closing them would wait for it; the process ends anyway.
+            # A late stream still uses the networks, and closing the networks would wait for that stream; the process
+            # ends anyway.
             self._stack.close()
 
     def run(self, stop: threading.Event, reload: threading.Event, read: Callable[[], Settings]) -> None:
         """Supervise the streams until `stop` is set; whenever `reload` is set, apply the settings that `read` returns.
 
-        Raises DeviceError when the GPU fails: nothing in this process can use it any more.
+        Raises DeviceError when the GPU fails, because this process cannot use the GPU any more.
         """
         trim_at = time.monotonic() + TRIM_S
         while not stop.wait(TICK_S):

@@ -28,7 +28,8 @@ class SourceWriter(Protocol):
         ...
 
     def discard(self) -> None:
-        """Drop everything taken so far: the source failed or the run stops without it. Never raises."""
+        """Drop everything received so far, because the source failed or the run stops before the source is complete.
+        Never raises."""
         ...
 
 
@@ -47,7 +48,7 @@ class Sink(Protocol):
     def open_source(self, source: SourceInfo) -> SourceWriter: ...
 
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
-        """Derive the results that cover the whole run, after all sources are done.
+        """Derive the results that cover the whole run; called after all sources are done.
 
         Raises DeliveryError if a destination did not accept some of the results while the run continued.
         """

@@ -290,7 +290,8 @@ class DiskSink:
                 files.remove_listed(self._out, self._manifest.source_paths(source_id))
                 remove_identity(self._out, source_id)
             save_identity(self._out, source_id, templates, faces)
-            # Listed first, so that a crash right after the rename leaves no files that --overwrite does not know.
+            # The source is listed first, so that a crash right after the rename leaves no files that `--overwrite` does
+            # not know.
             self._manifest.add(source_id, names)
             files.rename_folder(self._out, f"{_STAGING}/{source_id}", source_id)
             self._written.add(source_id)

@@ -52,7 +52,7 @@ class DiskWriter:
                 self._candidates = new_gzip(folder / CANDIDATES)
 
     def evaluated(self, candidate: Candidate) -> None:
-        """Append the candidate to candidates.jsonl.gz; the caller's order must be deterministic."""
+        """Append the candidate to candidates.jsonl.gz; the caller must add candidates in a deterministic order."""
         if self._report:
             self._series[candidate.track_id].add(Point.of(candidate))
         if self._candidates is not None:
@@ -75,7 +75,7 @@ class DiskWriter:
             if self._report:
                 note = track_note(ended, self._series.pop(track_id, Series()))
                 self._noted.put((track_id, 0), dumps(note).encode() + b"\n")
-        # Tracks without a kept face belong to no person, so no biometric data is kept of them.
+        # Tracks without a kept face belong to no person, so no biometric data is stored for them.
         if ended.shots and self._sink.run.identity.wanted:
             if ended.template is not None:
                 self._templates[track_id] = ended.template

@@ -1,7 +1,7 @@
 """A connection to an untrusted server: limits the time and size of a reply, and ends soon after a stop request.
 
 A client library limits each wait for bytes, but not the whole reply: a server that sends a byte now and then would
-block it forever, and one with an endless reply would fill the memory.
+block the client forever, and a server with an endless reply would fill the memory.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class _Part:
     shard: Shard
     run: RunInfo
     summary: Mapping[str, Any] | None
-    """None if its run has not finished."""
+    """None if the run of this shard has not finished."""
 
     @property
     def out(self) -> Path:
@@ -49,7 +49,8 @@ class _Part:
 
 
 def write_part(folder: Path, shard: Shard, run: RunInfo) -> None:
-    """Write a shard's number and the settings of its run to its folder, as merging needs them. Raises SinkError."""
+    """Write a shard's number and the settings of its run to the shard's folder, because merging needs them. Raises
+    SinkError."""
     record = {
         "program": "streamgate", "schema": SCHEMA, "shard": shard.index, "of": shard.count,
         "run": redacted(asdict(run)),

@@ -34,10 +34,10 @@ class RedisSink:
     least once: after a lost reply a chunk is sent again, and consumers de-duplicate by `id`.
 
     Transient errors (server unreachable, slow, out of memory, failing over) are retried for `retry_seconds`. Events
-    that the server has not accepted by then are counted, and the run continues without them: a commit never fails.
-    Later sources are sent as soon as the server accepts events again, which is checked once every `retry_seconds`.
-    `finish` sends the missing events, read back from the results, and raises DeliveryError with the counts if the
-    server still does not accept them.
+    that the server has not accepted within that time are counted, and the run continues without them: a commit never
+    fails. Later sources are sent as soon as the server accepts events again, which is checked once every
+    `retry_seconds`. `finish` sends the missing events, read back from the results, and raises DeliveryError with the
+    counts if the server still does not accept them.
 
     Args:
         url: redis://[user:password@]host[:port][/db], rediss://... or unix://path[?db=N].

@@ -36,7 +36,8 @@ _SPOKEN = (
     ("MOVED", "the server is part of a cluster and the key is on another node; use the address of that node"),
     ("protected mode", "the server accepts only local clients; set a password on it, or turn off protected-mode"),
 )  # fmt: skip
-"""Messages by a text that occurs in an error of the server or of TLS; checked before the type of the error."""
+"""Messages, each with a text that occurs in an error of the server or of TLS; they are checked before the type of the
+error."""
 
 _NONSENSE = "the reply does not follow the Redis protocol; check the address"
 _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
@@ -52,7 +53,8 @@ _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
     (errors.TimeoutError, "the server does not respond in time; check the address and the server's load"),
     (errors.ConnectionError, "no connection; check that the server is running and that host and port are right"),
 )
-"""Messages by type of error, the most specific types first: some of them derive from the last type."""
+"""Messages, each with a type of error. The most specific types come first, because some types derive from the last
+one."""
 
 _REPEATED = re.compile(r"^Command # \d+ .* of pipeline caused error: ", re.DOTALL)
 _FINAL = (errors.AuthenticationError, errors.AuthorizationError)
@@ -76,7 +78,8 @@ _OPTIONS = frozenset(
      "socket_timeout", "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile",
      "ssl_check_hostname", "ssl_ciphers", "ssl_keyfile", "ssl_min_version", "ssl_password", "username"}
 )  # fmt: skip
-"""Accepted query options. The library has others, which are Python objects or change how replies are parsed."""
+"""Accepted query options. The library has other options, whose values are Python objects or which change how replies
+are parsed."""
 
 
 class RedisStream:
@@ -159,7 +162,7 @@ class RedisStream:
         return client.xadd(self._stream, unpack(item), maxlen=self._maxlen, approximate=True)
 
     def _may_multi(self) -> bool:
-        # Checked beforehand: if MULTI were refused, the server would run the commands after it one by one.
+        # This is checked beforehand: if MULTI were refused, the server would run the commands after it one by one.
         if self._multi is None:
             with self._client.client() as alone:
                 try:
@@ -181,7 +184,7 @@ class RedisStream:
             # The client library failed to parse the reply.
             remedy, said = _NONSENSE, f"{type(error).__name__}: {said}"
         if isinstance(error, errors.TimeoutError) and self._url.startswith("rediss:"):
-            # A server without TLS takes the handshake for a command and waits for its end.
+            # A server without TLS mistakes the handshake for a command and waits for the end of that command.
             remedy = f"{remedy}, or it does not speak TLS on this port: use redis://"
         return f"{remedy.format(stream=self._stream)} ({said})" if remedy else said
 
@@ -219,7 +222,8 @@ def _connect(url: str, option: str, stopping: threading.Event) -> redis.Redis:
     problem = _malformed(url)
     if problem is None:
         try:
-            # We do our own retries, with our own limits; RESP2 also works with servers before version 6.
+            # The client's retries are turned off, because this module has its own. RESP2 also works with servers before
+            # version 6.
             client = redis.Redis.from_url(
                 url,
                 protocol=2,
@@ -229,7 +233,7 @@ def _connect(url: str, option: str, stopping: threading.Event) -> redis.Redis:
             )
             pool = client.connection_pool
             pool.connection_class = _guarded(pool.connection_class, stopping)
-            # Invalid options raise only when a connection object is created, which does not connect.
+            # Invalid options are reported only when a connection object is created; creating it does not connect.
             made = pool.connection_class(**pool.connection_kwargs)
             limits = (made.socket_timeout, getattr(made, "socket_connect_timeout", _CONNECT_SECONDS))
             if not all(0 < seconds <= _LONGEST for seconds in limits):
@@ -244,7 +248,8 @@ def _connect(url: str, option: str, stopping: threading.Event) -> redis.Redis:
         host = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}(:[0-9]{1,5})?", url)
         hint = f"redis://{url}{'' if host[1] else ':6379'}/0" if host else "redis://HOST:PORT/DB"
         raise UsageError(f"{option}: the address must start with redis://; use {hint}")
-    # Raised outside the handler: a parser's error may quote the password and would be chained.
+    # Raised outside the `except` block, because a parser's error may quote the password and would be chained to this
+    # one.
     raise UsageError(
         f"{option} {redact_url(url)}: {problem}; use redis://[user:password@]HOST[:PORT][/DB] and percent-encode "
         "special characters of the password"

@@ -1,4 +1,4 @@
-"""The `final` events of an output folder of `run`, as they were or should have been sent.
+"""Reads the `final` events from an output folder of `run`, as the run sent them or should have sent them.
 
 Damaged entries are skipped. Records and crops are read one by one, so memory does not grow with the folder.
 """
@@ -72,7 +72,7 @@ class FinishedSource:
         if face["id"] != f"{self.source_id}/{epoch}/{track_id}/final/{rank}/0":
             damaged(f"{self.source_id}/{FACES} has a line that is not a face of this source")
             return
-        # Built from numbers and not taken from the record, so that a record cannot name another file.
+        # The name is built from numbers and not taken from the record, so that a record cannot name another file.
         names = [f"{self.source_id}/{picture_name(track_id, rank, suffix)}" for suffix in _SUFFIXES]
         name = next((name for name in names if folder.has(name)), names[0])
         try:
@@ -122,7 +122,7 @@ def finished_sources(out: Path, damaged: Damaged) -> list[FinishedSource]:
 
 
 def undelivered(out: Path, delivered: Container[str]) -> Iterator[FinishedSource]:
-    """The sources of OUT whose ids are not in `delivered`; none if it contains no results."""
+    """The sources of OUT whose ids are not in `delivered`; none if OUT contains no results."""
     try:
         sources = finished_sources(out, lambda words: None)
     except ResultsError:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from streamgate.sinks.redis_stream import RedisStream, may_pass
 
 RETRY_SECONDS = 30.0
-"""Default time for which a server that accepts nothing is retried: enough for a restart or a failover."""
+"""Default time for which sending is retried while the server accepts nothing: enough for a restart or a failover."""
 CHUNK_EVENTS = 64
 CHUNK_BYTES = 4 << 20
 """Limits for the number and total size of the events that are sent together."""
@@ -56,7 +56,8 @@ def pause(stopping: threading.Event, failures: int, longest: float = float("inf"
 def reach(
     stream: RedisStream, *, retry_seconds: float = RETRY_SECONDS, warn: Callable[[str], None] = lambda line: None
 ) -> str | None:
-    """Wait until events can be sent, retrying as `deliver` does; returns None, or the reason if they cannot be sent."""
+    """Wait until events can be sent, retrying as `deliver` does; returns None, or the reason why they cannot be
+    sent."""
     delivery, failures = _Delivery(stream, (), retry_seconds, warn), 0
     while (error := stream.probe()) is not None:
         if not delivery.retry(error, failures):
@@ -74,9 +75,9 @@ def deliver(
 ) -> tuple[int, str | None]:
     """Send packed events in order, each at least once: after a lost reply events are sent again. Thread-safe.
 
-    Returns the number of events that the server accepted, and None or, if events remain undelivered, the reason. An
-    error while reading the events (OSError) also ends the delivery. Once `stream.stopping` is set there are no retries:
-    events that the server does not accept at once stay undelivered.
+    Returns the number of events that the server accepted, and the reason why events remain undelivered, or None if all
+    were delivered. An error while reading the events (OSError) also ends the delivery. Once `stream.stopping` is set
+    there are no retries: events that the server does not accept at once stay undelivered.
 
     Args:
         retry_seconds: transient errors are retried until the server has accepted nothing for this long, plus the

@@ -15,8 +15,8 @@ from streamgate.store.layout import FACES
 def print_records(out: Path, source_id: str, stream: BinaryIO | None = None) -> None:
     """Print the records of a committed source's kept faces, by (track, rank).
 
-    The bytes of its faces.jsonl are printed unchanged, so that the terminal's encoding does not limit which names can
-    be shown. `stream` is standard output by default. Raises SinkError.
+    The bytes of the source's faces.jsonl are printed unchanged, so that the terminal's encoding does not limit which
+    names can be shown. `stream` is standard output by default. Raises SinkError.
     """
     if stream is None:
         if sys.stdout is None:

@@ -57,7 +57,7 @@ class ArrayFrames(Source):
                 raise UsageError(f"frame {index} is at {pts:g} s, the one before it at {last:g} s; times must increase")
             last = pts
             self.stats.frames += 1
-            # Copied, because the caller may reuse the array while this frame is still in use.
+            # The array is copied, because the caller may reuse it while this frame is still in use.
             yield Frame(picture_of_rgb(pixels.copy()), pts, frame_index=index)
 
     def _timed(self, index: int, item: Any) -> tuple[float, Array]:

@@ -18,7 +18,7 @@ A header may claim any size, and decoders trust it: they allocate memory before 
 
 
 SAME_TIME_S = 1e-4
-"""Tolerance for matching a time to a frame: records store microseconds."""
+"""Tolerance, in seconds, for matching a time to a frame; records store times rounded to microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +78,21 @@ class Interest(Enum):
     STEADY = "steady"
     """All faces are tracked and move slowly."""
     KNOWN = "known"
-    """As STEADY, and each face has been watched long enough: only key frames are needed until something changes."""
+    """As `STEADY`, and each face has been watched long enough: only key frames are needed until something changes."""
     LIVELY = "lively"
     """Anything else: every frame may matter."""
 
 
 class HintProvider(Protocol):
-    """The consumer's hints about which frames a source may skip. Called by the source, in the source's thread.
+    """The consumer's hints about which frames a source may skip. The source calls the methods, in its own thread.
 
     Attributes:
-        discards: after a frame with one of these interests, non-reference frames may be skipped; after an EMPTY frame,
-            all frames that are not due for detection may be skipped.
+        discards: after a frame with one of these interests, non-reference frames may be skipped; after an `EMPTY`
+            frame, all frames that are not due for detection may be skipped.
         max_gap_s: no frame is skipped if its neighbours would then be more than this many seconds apart, except after
-            EMPTY frames. This keeps the temporal neighbours of each face.
-        max_skip_s: longest span between two key frames, in seconds, that may be skipped at once after EMPTY and KNOWN
-            frames; 0 disables skipping.
+            `EMPTY` frames. This limit keeps the temporal neighbours of each face.
+        max_skip_s: longest span between two key frames, in seconds, that may be skipped at once after `EMPTY` and
+            `KNOWN` frames; 0 disables skipping.
         probe_interval_s: seconds between two frames that are examined while there is no face.
     """
 
@@ -106,7 +106,8 @@ class HintProvider(Protocol):
         ...
 
     def sees_face(self, frame: Frame) -> bool:
-        """Whether a frame has a face; it is examined ahead of its turn and, without a face, is still yielded later."""
+        """Whether a frame has a face. The frame is examined ahead of its turn; if it has no face, it is still yielded
+        later."""
         ...
 
 
@@ -156,7 +157,7 @@ class Source(Protocol):
     def frame_at(self, pts_seconds: float) -> Frame | None:
         """The frame that `frames()` yields at that time (within 0.1 ms), or None; its `frame_index` is None.
 
-        Its picture stays valid, unlike those of `frames()`. Raises SourceError.
+        The frame's picture stays valid, unlike the pictures of frames from `frames()`. Raises SourceError.
         """
         return first_at(self.frames_from(pts_seconds), pts_seconds)
 

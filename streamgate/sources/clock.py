@@ -122,8 +122,8 @@ class StorageOrderClock:
 
     Args:
         frame_seconds: nominal duration of a frame, None when unknown.
-        skips: whether the decoder outputs nothing for packets that mean "repeat the previous frame", as MPEG-4's does.
-            Other decoders output nothing only when they hold a frame back.
+        skips: whether the decoder outputs nothing for packets that mean "repeat the previous frame", as the MPEG-4
+            decoder does. Other decoders output nothing only when they hold a frame back.
     """
 
     trusted = False
@@ -144,7 +144,8 @@ class StorageOrderClock:
 
     @property
     def holds_back(self) -> bool:
-        """Whether the decoder outputs frames later than the packets whose slots the frames get."""
+        """Whether the decoder holds frames back, so that a frame comes out after a later packet than the one whose slot
+        it gets."""
         return bool(self._held)
 
     @property
@@ -172,7 +173,7 @@ class StorageOrderClock:
         """Assign the time of the next frame; `dts` belongs to the packet after which the decoder output the frame."""
         self._pass_empty()
         if dts is None:
-            # A frame that the decoder outputs only when it is flushed was held back.
+            # A frame that comes out only when the decoder is flushed was held back.
             self._held = 1 if self._held is None else self._held
         else:
             held = sum(slot <= dts for slot in self._slots if slot not in self._empty) - 1

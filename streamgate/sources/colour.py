@@ -33,7 +33,7 @@ _WEIGHTS = {
 }
 _YCGCO = 8
 
-_KNEE = 0.7  # of SDR white; below it, which includes skin tones, tone mapping changes nothing
+_KNEE = 0.7  # share of SDR white below which tone mapping changes nothing; skin tones are below it
 _BT2020_TO_BT709 = np.array(
     [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
 )

@@ -18,7 +18,7 @@ this share; combed pictures of faces that turn or blink have tens of times this 
 _STEP = 8
 """Luma levels by which a line must differ from the lines above and below it."""
 _RUN = np.ones((1, 5), np.uint8)
-"""Run of adjacent pixels that must differ in this way on three alternating lines. Noise, dither and ringing do not
+"""Run of adjacent pixels that must differ by `_STEP` on three alternating lines. Noise, dither and ringing do not
 produce such runs."""
 _HEIGHTS = range(400, 1089)
 """Heights of interlaced video. Smaller pictures have been scaled down, which turns combs into blur."""

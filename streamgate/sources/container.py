@@ -22,10 +22,10 @@ from streamgate.sources.stores import RemoteError, stall_seconds
 
 REFUSED_FORMATS = frozenset(
     {
-        # These open other files or URLs named inside the file.
+        # These formats make FFmpeg open other files or URLs that are named inside the file.
         "concat", "dash", "hls", "imf", "sdp", "rtp", "rtsp", "sap", "webm_dash_manifest", "image2", "mlv",
         "vobsub", "lavfi", "svg_pipe",
-        # These read plain text or arbitrary bytes as pictures.
+        # With these formats, FFmpeg reads plain text or arbitrary bytes as pictures.
         "adf", "bin", "data", "idf", "rawvideo", "tty", "xbin",
     }
 )  # fmt: skip
@@ -88,13 +88,14 @@ def open_video(
 def pixel_limit(max_pixels: int) -> dict[str, str]:
     """FFmpeg's option that makes a decoder reject larger pictures before it allocates memory for them.
 
-    Set it on the codec and also when opening the file, because FFmpeg decodes the first pictures while it opens it.
+    Set it on the codec and also when opening the file, because FFmpeg decodes the first pictures while it opens the
+    file.
     """
     return {"max_pixels": str(max_pixels)}
 
 
 def over_limit(stream: VideoStream, max_pixels: int) -> str | None:
-    """The beginning of an error message if the header gives a larger size; None if it gives none or a smaller one."""
+    """The beginning of an error message if the header gives a size above `max_pixels`; None otherwise."""
     width, height = stream.codec_context.width, stream.codec_context.height
     return f"has frames of {width} x {height} px, more than" if width * height > max_pixels else None
 
@@ -112,7 +113,8 @@ def _open(path: AnyPath, decode: str, max_pixels: int) -> InputContainer:
             buffer_size=_REMOTE_BUFFER if remote else _BUFFER,
             **METADATA_ERRORS,
             hwaccel=accelerator(decode),
-            # Needed for files too: damage can make FFmpeg scan the whole rest of the file, and network disks can hang.
+            # Files need a timeout too: damage can make FFmpeg scan the whole rest of the file, and network disks can
+            # hang.
             timeout=stall_seconds(),
         )
 

@@ -18,12 +18,13 @@ from streamgate.sources.combing import comb_detector
 
 
 class Deinterlacer:
-    """Passes frames through unchanged until one is interlaced; from then on they go through FFmpeg's bwdif filter.
+    """Passes frames through unchanged until one is interlaced; from then on, all frames go through FFmpeg's bwdif
+    filter.
 
-    The filter holds one frame back and keeps the times of frames. Progressive frames pass through it unchanged, unless
-    combing is detected in some of them; then all frames are treated as interlaced. Each frame is accompanied by a flag
-    that says whether it is torn. A frame that the filter rejects is dropped and counted; damage can produce frames of
-    a few pixels that are flagged as interlaced.
+    The filter holds one frame back and keeps the times of frames. Progressive frames pass through the filter unchanged,
+    unless combing is detected in some of them; in that case all frames are treated as interlaced. Each frame is
+    accompanied by a flag that says whether it is torn. A frame that the filter rejects is dropped and counted; damage
+    can produce frames of a few pixels that are flagged as interlaced.
 
     Args:
         time_base: time base of the stream.

@@ -48,7 +48,7 @@ class SourceSpec:
     Attributes:
         location: the source's name for display and records.
         paths: one video file, or the image files in order; on this machine or in a store.
-        root: folder that picture names are relative to; None for a video.
+        root: folder to which the names of pictures are relative; None for a video.
         sequence_fps: frame rate of an image sequence.
     """
 
@@ -88,10 +88,11 @@ class Discovery:
     """The result of expanding inputs.
 
     Attributes:
-        sources: in the order given, folders sorted, each file once.
+        sources: in the order of the inputs; the files of a folder are sorted, and each file occurs only once.
         errors: inputs that cannot be read, one line each.
         warnings: inputs that were skipped although they were given by name.
-        duplicates: pairs of locations: of a video, and of an earlier video with the same name and content.
+        duplicates: pairs of locations; the first is a video, the second an earlier video with the same name and
+            content.
         skipped: files found through a folder or pattern that are neither video nor picture, counted by suffix
             ("" for no suffix, "hidden" for hidden files).
     """
@@ -191,7 +192,7 @@ class _Finder:
                 self._found.errors.append(unreadable_remote(error, _shown(given)))
             return
         path = Path(given.removeprefix("file://"))
-        if os.path.isdir(path):  # unlike Path.is_dir, it does not raise for names that are too long
+        if os.path.isdir(path):  # unlike Path.is_dir, os.path.isdir does not raise for names that are too long
             self._add_folder(path, given)
         elif os.path.lexists(path):
             self._add_file(path, given)
@@ -218,7 +219,7 @@ class _Finder:
     def _drop_copies(self) -> None:
         """Keep only the first of several sources with the same name and content: they would share a source id.
 
-        Case is ignored, as it is by many file systems that results are written to.
+        Case is ignored, because many file systems to which results are written ignore it.
         """
         alike: dict[tuple[str, int], list[SourceSpec]] = {}
         for spec in self._found.sources:

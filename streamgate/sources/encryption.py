@@ -65,7 +65,7 @@ def is_scrambled(path: AnyPath) -> bool:
         scrambled = sum(one[0] == _SYNC and one[3] >> 6 >= 2 for one in packets)
         return scrambled > _SHARE_SCRAMBLED * len(packets)
     if data.startswith(b"\0\0\1\xba"):
-        # In the header of each video packet, the two bits after the marker bits tell whether it is scrambled.
+        # In the header of each video packet, the two bits after the marker bits tell whether the packet is scrambled.
         starts = [data[at + 6] for at in _all_of(data, b"\0\0\1\xe0") if at + 6 < len(data)]
         marked = [one for one in starts if one >> 6 == 2]
         return bool(marked) and sum(one >> 4 & 3 > 0 for one in marked) > 0.5 * len(marked)

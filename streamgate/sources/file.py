@@ -22,8 +22,8 @@ from streamgate.sources.remote import AnyPath
 from streamgate.sources.seeking import times_are_unique
 
 _EARLIER_S = (0.0, 1.0, 10.0)
-"""How many seconds before a wanted frame to seek to, tried in this order: in a container without an index, FFmpeg lands
-only near the requested time, and frames before the next key frame cannot be decoded."""
+"""Distances before a wanted frame, in seconds, that are tried for seeking, in this order. In a container without an
+index, FFmpeg only gets near the requested time, and frames before the next key frame cannot be decoded."""
 
 _WHOLE_S = 1.0
 """Length of the part at the end of a time range, in seconds, in which no frames are skipped."""
@@ -38,7 +38,8 @@ class VideoFile:
         path: the file.
         location: display name, the path by default.
         threads: decoder threads, 0 for one per core.
-        decode: "cpu" or "cuda:N"; the CPU decodes what the GPU cannot, and `stats` records it.
+        decode: "cpu" or "cuda:N"; the CPU decodes what the GPU cannot decode, and `stats.not_on_gpu` then names the
+            codec.
         max_pixels: pictures with more pixels are not decoded.
         time_range: the part that `frames()` yields; times stay those of the whole file.
 
@@ -169,7 +170,7 @@ class VideoFile:
     def decoded_from(self, pts_seconds: float) -> Generator[tuple[FrameTime, VideoFrame], None, None]:
         """Yield the frames at or after a time as the decoder outputs them (stored, not upright), each with its time.
 
-        They are meant for re-encoding.
+        These frames are meant for re-encoding.
         """
         with closing(self._read_from(pts_seconds)) as frames:
             for _, time, decoded, _ in frames:

@@ -64,7 +64,7 @@ class OpenOptions:
 
 @dataclass(frozen=True, slots=True)
 class SeekPoint:
-    """A key frame from which reading can start again, with the clock state that is needed for it.
+    """A key frame from which reading can start again, and the clock state that is needed to do so.
 
     Attributes:
         packet: number of the frame's packet in the stream, from 1.
@@ -229,7 +229,8 @@ class FileReader:
     def _timed(self) -> Generator[Frame, None, None]:
         for time, decoded, torn in self.decoded():
             frame = self.frame(time, decoded, torn)
-            # Deinterlaced frames have other times than their packets, but with deinterlacing nothing more is left out.
+            # Deinterlaced frames have other times than their packets, but with deinterlacing no more frames are left
+            # out.
             frame.left_out = self._skipping.left_out(None if self.interlaced else decoded.pts)
             yield frame
             del decoded, frame
@@ -288,7 +289,8 @@ class FileReader:
             frames = []
         if frames:
             self._health.decoded()
-        # Packets outside the edit list, and packets that are decoded a second time, do not count towards the limit.
+        # Packets outside the edit list, and packets that are decoded a second time, do not count towards
+        # `_MAX_SILENT_PACKETS`.
         self._silent = 0 if frames else self._silent + counted
         return frames
 
@@ -332,7 +334,7 @@ class FileReader:
                 packets = self._container.demux(self._stream)
                 continue
             pts, dts = packet.pts, packet.dts
-            real = packet.size > 0 or pts is not None or dts is not None  # else it is the flush at the end
+            real = packet.size > 0 or pts is not None or dts is not None  # else it flushes the decoder at the end
             self._promised -= real
             self._count += packet.size > 0
             if self._count < self._enters_at:
@@ -340,7 +342,8 @@ class FileReader:
             if self._keys is not None and packet.is_keyframe and pts is not None:
                 self._keys[pts] = self._count
             if packet.is_discard:
-                # Outside the edit list: never shown, but other frames depend on it. The decoder drops its output.
+                # This packet is outside the edit list: its frame is never shown, but other frames depend on it. The
+                # decoder drops the frame.
                 if self._headless is None:
                     self._headless = not packet.is_keyframe
                 if packet.size:
@@ -348,7 +351,7 @@ class FileReader:
                     yield packet
                 continue
             if packet.size == 0:
-                # Not passed on: the decoder would treat an empty packet as the end of the stream.
+                # An empty packet is not passed on, because the decoder would treat it as the end of the stream.
                 if real:
                     self._clock.packet(_seconds(pts, base), _seconds(dts, base))
                     self._clock.packet_lost()

@@ -88,7 +88,7 @@ def test_faces_come_as_score_gives_them(serve: Callable[..., Client], engine: En
         (b"no picture at all", "", 422, "the body is not a picture"),
         (encoded(astronaut())[:2000], "", 422, "the body"),
         (huge_png(), "", 422, "pixels"),
-        (b"x", "?aligned=face", 400, "arcface or ffhq"),
+        (b"x", "?aligned=face", 400, "`arcface` or `ffhq`"),
     ],
 )
 def test_what_is_no_picture_is_answered_in_words(

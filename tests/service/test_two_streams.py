@@ -165,7 +165,7 @@ def test_both_addresses_are_given_in_one_option_or_in_the_file(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "give url, or detect"),
+        ("", "give `url`, or `detect`"),
         ("detect = 'rtsp://ann:pw12345@h/1'\n", "record"),
         ("record = 'rtsp://ann:pw12345@h/1'\n", "detect"),
         ("url = 'rtsp://h/1'\nrecord = 'rtsp://ann:pw12345@h/1'\n", "together"),
