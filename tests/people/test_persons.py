@@ -282,4 +282,4 @@ def test_the_best_of_each_person_need_persons(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UsageError, match=r"identity\.threshold"):
         Engine(load_config(settings=["keep.per=person"]), models="embedded", device="cpu")
     with Engine(load_config(), models="embedded", device="cpu") as engine:
-        assert any("no persons" in note for note in engine.notes) and not engine.run_info().identity.wanted
+        assert any("identity.threshold" in note for note in engine.notes) and not engine.run_info().identity.wanted
