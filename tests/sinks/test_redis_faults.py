@@ -430,7 +430,7 @@ def test_a_fault_that_lasts_is_counted_and_replayed(
             make.send(sink, "a")
             broken(client)
             make.send(sink, "b")
-            with pytest.raises(DeliveryError, match=r"4 of 8 finals delivered, 4 not: those of 1 of 2 sources"):
+            with pytest.raises(DeliveryError, match=r"4 of 8 finals delivered, 4 missing, from 1 of 2 sources"):
                 sink.finish([make.result(name) for name in "ab"], {})
         mended(client)
     with recovering(server, make, tmp_path, resumed=True) as again:
