@@ -70,10 +70,10 @@ def _body(count: int, rows: list[list[str]]) -> str:
         [
             "## Half precision",
             "",
-            "On a GPU, this network runs in fp16 if the setting `precision` of its role is `fp16`. The fp16 graph has "
-            f"**not yet been run on a GPU**; `benchmarks/half.py` ran it on the CPU, with {count} faces. The table shows "
-            "for each output the largest value, and the largest absolute difference between fp16 and fp32 in a face: "
-            "for the median face, for 99 % of the faces and for the worst face.",
+            "On a GPU, this network runs in fp16 if the setting `precision` of its role is `fp16`. The fp16 graph "
+            f"has **not yet been run on a GPU**; `benchmarks/half.py` ran it on the CPU, with {count} faces. The "
+            "table shows for each output the largest value, and the largest absolute difference between fp16 and "
+            "fp32 in a face: for the median face, for 99 % of the faces and for the worst face.",
             "",
             table(["output", "largest value", "median face", "99 % of faces", "worst face"], rows),
         ]
