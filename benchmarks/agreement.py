@@ -55,8 +55,8 @@ def main() -> int:
         parts += ["", f"### {title}", "", note, "", _table(numbers)]
     publish(given.results, "agreement", [
         *heading("Agreement of measures with people", Machine.here()), "",
-        "95 % bootstrap intervals, resampled by track or by face. Positive values mean agreement. NIQE and BRISQUE are "
-        "measures of the package; LightQNet is an ONNX file that a preset defines.", *parts,
+        "The 95 % bootstrap intervals are resampled by track or by face. Positive values mean agreement. NIQE and "
+        "BRISQUE are measures of the package; LightQNet is a measure that a preset defines with an ONNX file.", *parts,
     ])  # fmt: skip
     return 0
 

@@ -155,11 +155,13 @@ def _report(tried: Sequence[Tried], reference: dict[str, Collected]) -> list[str
     seconds = sum(one.seconds for one in reference.values())
     return [
         f"- reference: {faces} faces of {len(reference)} clips ({seconds:.0f} s) scored in exhaustive mode",
-        "- regret: best passing quality of the reference track minus that of our pick, scored by exhaustive mode at "
-        "the pick's time; smoothed: the same with `quality_smoothed`, which the selection ranks by; price of "
-        "smoothing: the regret of the face with the highest smoothed quality; percentile: share of the track's faces "
-        "that are no better than the pick; means over tracks unless said otherwise",
-        f"- recall: of tracks that show a passing face for {SHOWN_S:g} s or more, those with a pick",
+        "- values are means over tracks, unless stated otherwise",
+        "- regret: the best passing quality in the reference track minus the quality of our pick, as scored by "
+        "exhaustive mode at the pick's time",
+        "- smoothed: the same with `quality_smoothed`, by which the selection ranks faces",
+        "- price of smoothing: the regret of the face with the highest smoothed quality",
+        "- percentile: share of the track's faces that are no better than the pick",
+        f"- recall: share of tracks with a pick, of the tracks that show a passing face for at least {SHOWN_S:g} s",
         "", "### Targets (default)", "", *_targets(tried[0]),
         "", "### Clip by clip (default)", "", _clips(tried[0], reference),
         "", "### Worst picks (default)", "", *_worst(tried[0]),

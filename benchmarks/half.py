@@ -70,9 +70,10 @@ def _body(count: int, rows: list[list[str]]) -> str:
         [
             "## Half precision",
             "",
-            "On a GPU, this network runs in fp16 if `precision` of its role is set to `fp16`. It was **not yet run on "
-            f"a GPU**: `benchmarks/half.py` measured the fp16 graph on the CPU provider, with {count} faces. The "
-            "deviation from fp32 is the largest absolute difference within each face.",
+            "On a GPU, this network runs in fp16 if the setting `precision` of its role is `fp16`. The fp16 graph "
+            f"has **not yet been run on a GPU**; `benchmarks/half.py` ran it on the CPU, with {count} faces. The "
+            "table shows for each output the largest value, and the largest absolute difference between fp16 and "
+            "fp32 in a face: for the median face, for 99 % of the faces and for the worst face.",
             "",
             table(["output", "largest value", "median face", "99 % of faces", "worst face"], rows),
         ]

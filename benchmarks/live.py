@@ -189,7 +189,7 @@ def report(outcome: Outcome, clips: Sequence[Path], options: argparse.Namespace)
     memory = [one.rss_mib for one in outcome.samples]
     parts = [(int(start * len(memory)), int(end * len(memory))) for start, end in (EARLY, MIDDLE, LATE)]
     early, middle, late = (statistics.median(memory[start : max(start + 1, end)]) for start, end in parts)
-    held = "held to two cores" if usable_cores() > CORES else "sharing all cores with cameras and Redis"
+    held = "is limited to two cores" if usable_cores() > CORES else "shares all cores with the cameras and Redis"
     rows = []
     for before, after in zip(first.streams, last.streams, strict=True):
         frames = after["frames_in"] - before["frames_in"]
@@ -201,23 +201,31 @@ def report(outcome: Outcome, clips: Sequence[Path], options: argparse.Namespace)
     head = ["stream", "frames/s in", "dropped", "share", "in error", "tracks", "faces", "reconnects"]
     return [
         f"- cameras: {', '.join(clip.stem for clip in clips)}, in turn, as {SIZE[0]}x{SIZE[1]} at {FPS} fps, "
-        f"{BITRATE / 1e6:g} Mbit/s; {options.streams} streams for {seconds:.0f} s after {WARM_S:.0f} s; serve {held}",
+        f"{BITRATE / 1e6:g} Mbit/s; {options.streams} streams, measured for {seconds:.0f} s after a warm-up of "
+        f"{WARM_S:.0f} s; `serve` {held}",
         "",
         table(head, rows),
         "",
         target("frames dropped", f"{share:.2f} %", f"at most {DROP_LIMIT:g} %", share <= DROP_LIMIT),
-        target("`final` in Redis after `ended_at`, p95", waits, f"at most {LATENCY_LIMIT:g} s", p95 <= LATENCY_LIMIT),
         target(
-            "memory of serve, last tenth minus middle tenth",
-            f"{late - middle:+.0f} MiB ({last.rss_mib:.0f} MiB at the end, {max(memory):.0f} at most; last minus "
-            f"second tenth, while the page's {LATEST_FACES} latest faces accumulate: {late - early:+.0f} MiB)",
+            "delay from `ended_at` until the `final` is in Redis, p95",
+            waits,
+            f"at most {LATENCY_LIMIT:g} s",
+            p95 <= LATENCY_LIMIT,
+        ),
+        target(
+            "memory of `serve` in the last tenth of the measurement minus that in the middle tenth",
+            f"{late - middle:+.0f} MiB ({last.rss_mib:.0f} MiB at the end, maximum {max(memory):.0f} MiB; from the "
+            f"second to the last tenth, in which the page's {LATEST_FACES} latest faces accumulate: "
+            f"{late - early:+.0f} MiB)",
             f"at most {MEMORY_LIMIT:g} MiB",
             late - middle <= MEMORY_LIMIT,
         ),
-        f"- CPU: serve {100 * used['serve']:.0f} % of one core ({1000 * used['serve'] / options.streams:.0f} core-ms "
+        f"- CPU: `serve` {100 * used['serve']:.0f} % of one core ({1000 * used['serve'] / options.streams:.0f} core-ms "
         f"per stream and second), cameras {100 * used['cameras']:.0f} %, Redis {100 * used['redis']:.0f} %",
-        f"- stages, mean: {stages(outcome.metrics)}",
-        f"- {outcome.improved} `improved` in addition to the finals; stopping took {outcome.stopped_in:.1f} s",
+        f"- mean time per call of each stage: {stages(outcome.metrics)}",
+        f"- {outcome.improved} `improved` events were sent in addition to the finals; stopping `serve` took "
+        f"{outcome.stopped_in:.1f} s",
     ]
 
 

@@ -175,14 +175,14 @@ def _section(machine: Machine, measured: dict[int, list[Step]], shards: int) -> 
         ])  # fmt: skip
     lines = [
         *heading("Many sources", machine),
-        f"- synthetic committed sources in {shards} shards; nothing is decoded", "", table(head, rows), "",
+        f"- the committed sources are synthetic, in {shards} shards; nothing is decoded", "", table(head, rows), "",
     ]  # fmt: skip
     for small, large in pairwise(counts):
         for before, after in zip(measured[small], measured[large], strict=True):
             limit = GROWTH * large / small
             ratio = after.cpu / before.cpu
             lines.append(target(
-                f"{before.name}: {large:,} against {small:,} sources", f"{ratio:.1f} times the CPU time",
+                f"{before.name}, CPU time for {large:,} sources over that for {small:,}", f"{ratio:.1f}",
                 f"at most {limit:g}", ratio <= limit,
             ))  # fmt: skip
     peak = max(step.peak_mib for step in measured[counts[-1]])

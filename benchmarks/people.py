@@ -175,8 +175,9 @@ def section(verdicts: Sequence[Verdict], machine: Machine) -> list[str]:
     lines = [
         "## Persons",
         "",
-        f"`{command_line('people.py', sys.argv[1:])}`: all clips as one batch, `run {' '.join(OPTIONS[:4])}`; then "
-        f"`{CROWD}` alone, `{' '.join(LENIENT)}`. People were identified by hand on contact sheets (`people.toml`).",
+        f"`{command_line('people.py', sys.argv[1:])}` first runs all clips as one batch, with "
+        f"`{' '.join(OPTIONS[:4])}`, and then `{CROWD}` alone, with `{' '.join(LENIENT)}`. People were identified by "
+        "hand on contact sheets (`people.toml`).",
         "",
         *machine.lines()[1:2],
         "",
@@ -184,12 +185,12 @@ def section(verdicts: Sequence[Verdict], machine: Machine) -> list[str]:
         "",
     ]
     for one in verdicts:
-        lines.append(f"- {one.what}, different people merged: {'; '.join(one.merged) or 'none'}")
-        lines.append(f"- {one.what}, one person split into several: {'; '.join(one.split) or 'none'}")
+        lines.append(f"- {one.what}, tracks of different people that were merged: {'; '.join(one.merged) or 'none'}")
+        lines.append(f"- {one.what}, people that were split into several persons: {'; '.join(one.split) or 'none'}")
         across = sorted(
             {one.tracks[tracks[0]] or "?" for tracks in one.persons.values() if len({clip for clip, _ in tracks}) > 1}
         )
-        lines.append(f"- {one.what}, one person in several clips: {', '.join(across) or 'none'}")
+        lines.append(f"- {one.what}, people that were found in several clips: {', '.join(across) or 'none'}")
     return lines
 
 

@@ -140,8 +140,8 @@ def main() -> int:
             "good there", "usable there", "bad there", "flaws of the picks"]  # fmt: skip
     publish(given.results, "picks", [
         *heading("Picks", machine, facts, notes),
-        f"- {sum(len(track.faces) for track in tracks)} faces of {len(tracks)} tracks labelled by hand; {goods} tracks "
-        "have a good one",
+        f"- {sum(len(track.faces) for track in tracks)} faces of {len(tracks)} tracks are labelled by hand; {goods} of "
+        "these tracks have a good face",
         "", table(head, rows), "",
         *(_targets(scores["default"], goods) if "default" in scores else []),
     ])  # fmt: skip
@@ -227,11 +227,13 @@ def _targets(score: Score, goods: int) -> list[str]:
     share = 100 * every["b"] / max(1, sum(every.values()))
     picks = sum(there.values())
     return [
-        target("good picks where there is a good face", f"{there['g']} of {goods}", f">= {GOALS['good']}",
+        target("good picks in tracks that have a good face", f"{there['g']} of {goods}", f">= {GOALS['good']}",
                there["g"] >= GOALS["good"]),
-        target("bad picks there", str(there["b"]), f"<= {GOALS['bad']}", there["b"] <= GOALS["bad"]),
-        target("tracks with a good face that have a pick", str(picks), f">= {GOALS['picks']}", picks >= GOALS["picks"]),
-        target("bad picks of all", f"{share:.0f} %", "<= 10 %", share <= 10),
+        target("bad picks in tracks that have a good face", str(there["b"]), f"<= {GOALS['bad']}",
+               there["b"] <= GOALS["bad"]),
+        target("tracks with a good face from which a face is picked", str(picks), f">= {GOALS['picks']}",
+               picks >= GOALS["picks"]),
+        target("share of bad picks among all picks", f"{share:.0f} %", "<= 10 %", share <= 10),
     ]  # fmt: skip
 
 
@@ -254,7 +256,8 @@ def _judged_one_by_one(given: Sequence[str]) -> list[str]:
     return [
         "## New clips, judged by a person", "",
         "The pictures of all versions were mixed and judged by a person who knew neither the version nor the scores. "
-        "The question was that of the labels: would I take this picture as the portrait of this person?", "",
+        "The person answered the same question as for the labels: would I take this picture as a portrait of this "
+        "person?", "",
         table(head, rows),
     ]  # fmt: skip
 

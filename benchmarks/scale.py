@@ -108,7 +108,10 @@ def main() -> int:
     if given.quick:
         lines.insert(1, "\n**A quick pass, to see that the script works: seconds instead of minutes, no measurement.**")
     if answers:
-        lines.append("- core-ms per second of video (all files together), start-up excluded; files share one process")
+        lines.append(
+            "- core-ms per second of video (of all files together), without start-up; all files are processed in one "
+            "process"
+        )
     for name, runs in answers.items():
         title, unit = QUESTIONS[name]
         head = [unit, "video s", "core-ms/s", "of that decoding", "beyond decoding", "x real time", "peak MiB",
@@ -153,10 +156,11 @@ def _targets(answers: dict[str, Runs], amount: Amount) -> list[str]:
         early = [mib for at, mib in memory if at <= amount.early_s]
         if name == "length" and early and memory[-1][0] > amount.early_s:
             growth = memory[-1][1] - early[-1]
-            what = f"memory at {memory[-1][0] / 60:.1f} minutes minus that at {amount.early_s / 60:.1f}"
+            late = f"{memory[-1][0] / 60:.1f} minutes of video"
+            what = f"memory after {late} minus memory after {amount.early_s / 60:.1f} minutes"
             lines.append(target(what, f"{growth:.1f} MiB", f"at most {GROWTH_LIMIT:g} MiB", growth <= GROWTH_LIMIT))
         peak = max(run.peak_mib for _, run in runs)
-        what = f"peak memory, {QUESTIONS[name][0]}"
+        what = f'peak memory in the test "{QUESTIONS[name][0]}"'
         lines.append(target(what, f"{peak:.0f} MiB", f"below {MEMORY_LIMIT:g}", peak < MEMORY_LIMIT))
     return lines
 

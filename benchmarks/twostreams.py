@@ -262,39 +262,49 @@ def report(
     spent = dict(re.findall(r'^streamgate_stage_seconds_(sum|count)\{stage="main"\} (\S+)', both.outcome.metrics, re.M))
     took = f"{1000 * float(spent['sum']) / float(spent['count']):.0f} ms" if spent else "nothing"
     share = 100 * right / max(1, len(judged))
-    head = ["camera", "late, s", "drift, ppm", "group, s", "tracks", "faces", "fallbacks", "drift found", "confidence"]
+    head = [
+        "camera", "delay, s", "drift, ppm", "group of pictures, s", "tracks", "faces of the main stream", "fallbacks",
+        "measured drift, ppm", "confidence",
+    ]  # fmt: skip
     lines = [
         "## Two streams a camera",
         "",
         f"`{command_line('twostreams.py', sys.argv[1:])}`",
         "",
         *machine.lines(),
-        f"- {options.cameras} cameras for {options.seconds:.0f} s after {WARM_S:.0f} s, once with the substreams alone",
+        f"- {options.cameras} cameras, measured for {options.seconds:.0f} s after a warm-up of {WARM_S:.0f} s: once "
+        "with both streams, and once with the substreams alone",
         *(f"- **missing: {one}**" for one in missing),
         "",
         table(head, rows),
         "",
         target(
-            "faces of the main stream within one picture of the right instant",
-            f"{right} of {len(judged)} ({share:.1f} %); pictures off: "
+            "faces of the main stream that are at most one picture away from the right instant",
+            f"{right} of {len(judged)} ({share:.1f} %); number of faces by distance in pictures: "
             + ", ".join(f"{off}: {count}" for off, count in sorted(Counter(map(str, judged)).items())),
             f"at least {SHARE_LIMIT:g} %", share >= SHARE_LIMIT,
         ),
-        f"- of {len(both.faces)} finals {main} are the main stream's ({100 * main / max(1, len(both.faces)):.0f} %); "
-        f"fallbacks: {', '.join(f'{name} {count}' for name, count in fallbacks.items() if count) or 'none'}",
+        f"- of {len(both.faces)} finals, {main} have a face from the main stream "
+        f"({100 * main / max(1, len(both.faces)):.0f} %); reasons for using the substream: "
+        + (", ".join(f"{name} {count}" for name, count in fallbacks.items() if count) or "none"),
         target(
-            "CPU beyond the substreams alone", f"{extra:+.1f} % ({alone.cpu:.0f} % of a core alone, {both.cpu:.0f} % "
-            f"with both; for each frame analysed {each:+.1f} %)", f"at most {EXTRA_LIMIT:g} %", extra <= EXTRA_LIMIT,
+            "additional CPU time compared with the substreams alone",
+            f"{extra:+.1f} % ({both.cpu:.0f} % of a core with both streams, {alone.cpu:.0f} % with the substreams "
+            f"alone; per analysed frame {each:+.1f} %)",
+            f"at most {EXTRA_LIMIT:g} %", extra <= EXTRA_LIMIT,
         ),
         target(
-            "`final` in Redis after `ended_at`, p95",
-            f"{p95:.2f} s (alone {p95_alone:.2f} s; {both.outcome.finals} and {alone.outcome.finals} finals)",
+            "delay from `ended_at` until the `final` is in Redis, p95",
+            f"{p95:.2f} s with both streams ({both.outcome.finals} finals), {p95_alone:.2f} s with the substreams "
+            f"alone ({alone.outcome.finals} finals)",
             f"at most {LATENCY_LIMIT:g} s", p95 <= LATENCY_LIMIT,
         ),
-        f"- memory of serve at the end: {last.rss_mib:.0f} MiB, alone {alone.outcome.samples[-1].rss_mib:.0f} MiB; "
-        f"main streams in memory {ring:.0f} MiB",
-        f"- a face of the main stream took {took} (wall time, including the wait for the networks)",
-        f"- frames dropped: alone {dropped_share(alone.outcome):.1f} %, both {dropped_share(both.outcome):.1f} %",
+        f"- memory of `serve` at the end: {last.rss_mib:.0f} MiB with both streams, of which {ring:.0f} MiB hold the "
+        f"main streams' recent packets, and {alone.outcome.samples[-1].rss_mib:.0f} MiB with the substreams alone",
+        f"- looking up a face in the main stream took {took} on average (wall time, including the wait for the "
+        "networks)",
+        f"- frames dropped: {dropped_share(both.outcome):.1f} % with both streams, {dropped_share(alone.outcome):.1f} "
+        "% with the substreams alone",
     ]  # fmt: skip
     return "\n".join(lines)
 

@@ -67,9 +67,10 @@ def afw(folder: Path, networks: Networks) -> Section:
     section = Section(
         "AFW",
         ["detector", "recall", "recall, \\|yaw\\| <= 45", "unmatched boxes", "found, by size of face"],
-        note=f"{len(photos)} photos, {len(yaws)} faces; long side {LONG_SIDE}, threshold {THRESHOLD}, IoU "
-        f"{MATCH_IOU}. Unmatched boxes are mostly people without a label in AFW. The last column has faces below "
-        "24 px, of 24 to 64 px, and larger.",
+        note=f"{len(photos)} photographs with {len(yaws)} faces, scaled to a long side of {LONG_SIDE} px; score "
+        f"threshold {THRESHOLD}; a box matches a labelled face at an IoU of at least {MATCH_IOU}. Most unmatched "
+        "boxes show people who have no label in AFW. The last column counts faces below 24 px, from 24 to 64 px, and "
+        "above 64 px.",
     )
     counts = {}
     for name, network in networks.items():
@@ -146,8 +147,9 @@ def close_ups(folder: Path, networks: Networks) -> Section:
                     several.setdefault((name, side), []).append(len(boxes) > 1)
     section = Section(
         "Close-ups", ["detector", "long side", *(f"{100 * fill:.0f} %" for fill in FILLS), "all", "several boxes"],
-        note=f"Faces of {folder.name}, enlarged so that the box has the given share of the height of a "
-        f"{FRAME[0]}x{FRAME[1]} picture, over a blurred copy: share of faces found, and share with several boxes.",
+        note=f"Faces of {folder.name} were pasted over a blurred copy of themselves in a picture of "
+        f"{FRAME[0]}x{FRAME[1]}, so that the box has the given share of the picture's height. The columns show the "
+        "share of faces found, and the last column the share of faces with several boxes.",
     )  # fmt: skip
     for name in networks:
         for side in (640, 1280):

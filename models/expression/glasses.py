@@ -51,7 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
             judged = list(look(known, gate))
         kinds = np.array([kind(one.name, worn) for one in judged])
         members = {title: kinds == name for name, title in GROUPS.items()}
-        what = f"Rejections by the studio preset on {len(judged)} pictures of LFW's View 2 and hq_val"
+        pictures = "LFW's View 2 and of hq_val (held-out FFHQ-like faces)"
+        what = f"Rejections by the studio preset on {len(judged)} pictures of {pictures}"
         sections = tables(judged, members, what)
         put_between(HERE / "card.md", BEGIN, END, "\n".join(section.markdown() for section in sections))
     except (DataError, StreamgateError, OSError) as error:

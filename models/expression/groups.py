@@ -197,15 +197,16 @@ def tables(judged: Sequence[Judged], members: Mapping[str, np.ndarray], what: st
     whole = Section(
         "Rejected by group",
         ["group", "faces", "rejected", "beyond others as sharp, points", "reasons beyond 2 points"],
-        note=f"{what}. The reasons edge and small are left out because the pictures are cropped tightly, and IFQA "
-        "because its groups are on its own card. *Beyond others as sharp* is the mean difference from the rate of all "
-        "faces in the same decile of sharpness, with 95 % bootstrap intervals. A reason is listed if its interval lies "
-        "beyond 2 points.",
+        note=f"{what}. The reasons `edge` and `small` are left out because the pictures are tightly cropped; IFQA is "
+        "left out because its results by group are on its own card. *Beyond others as sharp* is the group's "
+        "rejection rate minus the rate of all faces in the same deciles of sharpness, in percentage points, with a "
+        "95 % bootstrap interval. A reason is listed if the whole interval is above +2 or below -2 points.",
     )
     each = Section(
         "By reason, beyond others as sharp, points",
         ["group", *reasons],
-        note="Row *all* shows the rate itself. Intervals are omitted; with 400 faces most are +-1 to +-4 points wide.",
+        note="The row *all* shows the rejection rate by reason. Intervals are not shown; for a group of 400 faces, "
+        "most of them are +-1 to +-4 points wide.",
     )
     any_one = np.array([bool(one.reasons) for one in judged], float)
     whole.rows.append(["all", str(len(judged)), _percent(float(any_one.mean())), "", ""])

@@ -185,7 +185,8 @@ def table(network: ExpressionNetwork, held: list[Source]) -> Section:
     section = Section(
         "Not a photograph",
         ["faces", "number", "rejected"],
-        note="Sources of which nothing was trained on, at the limit of 0.5; 95 % bootstrap intervals.",
+        note="Faces from sources that were not used for training, rejected at the limit of 0.5, with 95 % bootstrap "
+        "intervals.",
     )
     for real, name in ((False, "drawings"), (True, "photographs")):
         groups: dict[str, list[np.ndarray]] = {}

@@ -31,7 +31,8 @@ def agreement(own: OwnNetwork, faces: FaceSet, answers: Answers) -> Section:
     section = Section(
         "Agreement with the teacher",
         ["output", "held-out faces", "labelled clips"],
-        note=f"Pearson correlation, for the labelled clips on {len(faces)} faces that were not degraded.",
+        note="Pearson correlation between the outputs of this network and of the teacher: on held-out training "
+        f"faces, and on {len(faces)} undegraded faces of the labelled clips.",
     )
     found = correlations({"signals": answers.signals, "pose": answers.pose}, faces.signals, faces.pose)
     for name in _SHOWN:
@@ -45,8 +46,8 @@ def pose(labels: np.ndarray, answers: dict[str, np.ndarray]) -> Section:
     section = Section(
         "Pose",
         ["network", "yaw", "pitch", "roll", "yaw of all faces"],
-        note=f"Mean absolute error in degrees, with 95 % intervals, on the {int(near.sum())} of AFW's {len(labels)} "
-        f"faces with |yaw| <= {LARGEST_YAW} (labels are steps of 15 degrees).",
+        note=f"Mean absolute error in degrees, with 95 % intervals, on {int(near.sum())} of AFW's {len(labels)} "
+        f"faces: those with |yaw| <= {LARGEST_YAW}. The labels are multiples of 15 degrees.",
     )
     for name, got in answers.items():
         errors = np.abs(got - labels)
@@ -62,18 +63,19 @@ def picks(labelled: Labelled, table: dict[str, tuple[np.ndarray, np.ndarray]]) -
     section = Section(
         "Picking faces",
         ["network", "fit and values", "good", "usable", "bad", "bad by own fault", "AUC of good"],
-        note="For tracks that have a good face: the label of the face with the highest output, on clips held out from "
-        "the fit (picks.py), as the mean over five splits. Values are absolute, relative to the track's 20th "
-        "percentile, or both. Measures of picture quality, occlusion and the frame's edge are not included: a face "
-        "that is bad only for these does not count as the network's own fault.",
+        note="A model is fitted to each network's values (`picks.py`) and picks the face with the highest output in "
+        "each track that has a good face. The table shows how the picked faces are labelled, on clips that were held "
+        "out from the fit, as the mean over five splits. The values are absolute, relative to the track's 20th "
+        "percentile, or both. The model has no measures of picture quality, occlusion and the frame's edge; a face "
+        "that is bad only for one of these reasons does not count as the network's own fault.",
     )
     for name, (signals, angles) in table.items():
         for kind, figures in experiment(signals, angles, labelled).items():
             cells = [f"{100 * figures[key]:.0f} %" for key in ("g", "m", "b", "own")]
             section.rows.append([name, kind, *cells, f"{figures['auc']:.2f}"])
             if name == "this" and kind == MONOTONE:
-                section.goal("good picks of 20", 20 * figures["g"], 13)
-                section.goal("bad picks of 20", 20 * figures["b"], 1, at_most=True)
+                section.goal("good picks in 20 tracks", 20 * figures["g"], 13)
+                section.goal("bad picks in 20 tracks", 20 * figures["b"], 1, at_most=True)
     return section
 
 
@@ -84,8 +86,8 @@ def eyes(labelled: Labelled, networks: dict[str, Answers]) -> Section:
     section = Section(
         "Closed eyes",
         ["network", "threshold", "bad for the eyes alone, rejected", "good, rejected"],
-        note="The value is the opening of the less open eye relative to its track's 90th percentile; the threshold "
-        "rejects 2 % of the good faces.",
+        note="The value is how far the less open eye is open, relative to the 90th percentile of its track. The "
+        "threshold is the value that rejects 2 % of the good faces.",
     )
     for name, answers in networks.items():
         lids = np.minimum(answers.signal("lidsLeft"), answers.signal("lidsRight"))
@@ -108,8 +110,8 @@ def covers(labelled: Labelled, answers: Answers) -> Section:
     section = Section(
         "Covers",
         ["faces", "number", "rejected"],
-        note="Faces labelled as covered (possibly with other flaws too), and faces labelled good or usable without "
-        "that flaw. The median visible share of the good faces is "
+        note="The table compares faces labelled as covered, which may also have other flaws, with uncovered faces "
+        "labelled as good or usable. The median visible share of the good faces is "
         f"{np.median(answers.visible[(labelled.label == 'g') & ~covered]):.3f}.",
     )
     groups = {"good": (labelled.label == "g") & ~covered, "usable": (labelled.label == "m") & ~covered}
@@ -127,8 +129,8 @@ def measures(labelled: Labelled, table: dict[str, tuple[np.ndarray, np.ndarray]]
     section = Section(
         "One value at a time",
         ["network", "value", "faces bad for it", "AUC", "found at 2 % of good lost", "at 10 %"],
-        note="mouth: `lipGap` + `jawOpen` / 2; gaze: angle in degrees by which the eyes look past the camera "
-        "(batches.gaze_of); turn: the largest of |yaw|, |pitch|, |roll|.",
+        note="The value `mouth` is `lipGap` + `jawOpen` / 2; `gaze` is the angle in degrees by which the eyes look "
+        "past the camera (`batches.gaze_of`); `turn` is the largest of |yaw|, |pitch| and |roll|.",
     )
     good = labelled.label == "g"
     for network, (signals, angles) in table.items():

@@ -140,8 +140,8 @@ def by_picture(faces: Sequence[np.ndarray], scorers: Scorers, glasses: np.ndarra
     section = Section(
         "What the score of clean faces depends on",
         ["property", "Spearman with the score", "the same, sharpness held fixed"],
-        note="Skin tone is the individual typology angle of the cheeks; the last column is the partial rank "
-        "correlation.",
+        note="Skin tone is the individual typology angle of the cheeks, which is larger for lighter skin. The last "
+        "column is the partial rank correlation at equal sharpness.",
     )
     score = scorers.shipped.scores(faces)
     sharp = np.array([sharpness(f) for f in faces])

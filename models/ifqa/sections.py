@@ -34,7 +34,8 @@ def severities(faces: Faces, scorers: Scorers) -> tuple[Section, np.ndarray]:
     section = Section(
         "Order of six severities",
         ["degradation", *(f"{n} within / across" for n in scorers.names)],
-        note="Spearman correlation of falling score with severity: mean within a face, and over all faces and levels.",
+        note="Spearman correlation of the severity with the decrease of the score: mean of the correlations within "
+        "each face, and across all faces and levels.",
     )
     levels = np.arange(protocol.LEVELS)
     kept = []
@@ -48,8 +49,9 @@ def severities(faces: Faces, scorers: Scorers) -> tuple[Section, np.ndarray]:
             row.append(f"{within.text()} / {across.text()}")
             if name == "IFQA":
                 kept.append(scores)
-                section.goal(f"{kind} within a face", within.value, GOALS_WITHIN[kind])
-                section.goal(f"{kind} across faces", across.value, GOAL_ACROSS)
+                of = "rank correlation of score and severity"
+                section.goal(f"{of} within a face, {kind}", within.value, GOALS_WITHIN[kind])
+                section.goal(f"{of} across faces, {kind}", across.value, GOAL_ACROSS)
         section.rows.append(row)
     return section, np.stack(kept, 1)
 
@@ -74,7 +76,8 @@ def local_order(faces: Faces, scorers: Scorers) -> Section:
     section = Section(
         "Only the eyes, nose or mouth degraded: pairs in the right order",
         ["degraded part", *scorers.names],
-        note="Share of faces that score above their copy with one part degraded (fourth level of each kind).",
+        note="Share of faces that score higher than a copy of them in which one part is degraded (fourth level of "
+        "each kind).",
     )
     cases = {
         f"{region}, {kind}": (lambda f, i, r=region, k=kind: protocol.local(k, r, f, i))
@@ -90,8 +93,8 @@ def local_maps(faces: Faces, scorers: Scorers) -> Section:
     section = Section(
         "Does the map find the degraded part?",
         ["degraded part", "pixel AUC of 1 - map", "AUC of the fall from the clean face's map"],
-        note="The pixels of the part are compared with the rest of the face ellipse; the last column needs the clean "
-        "original.",
+        note="The AUC compares the pixels of the degraded part with those of the rest of the face ellipse. The last "
+        "column needs the clean original.",
     )
     side = faces[0].shape[0]
     inside = face_ellipse(side) > 0.5
@@ -113,7 +116,8 @@ def retouched(faces: Faces, scorers: Scorers, restore: Callable[[list[np.ndarray
     section = Section(
         "Restored, denoised, over-sharpened faces below their originals",
         ["what was done", *scorers.names],
-        note="*Restored* faces had a mixture of that level and were restored by a network with another seed and loss.",
+        note="Share of faces that score lower than the original. *Restored* faces were degraded by a mixture of the "
+        "given level and then restored by a network that was trained with another seed and loss.",
     )
     restored = {
         f"restored from mixture level {level + 1}": restore(
@@ -134,7 +138,8 @@ def footage(faces: Faces, scorers: Scorers) -> Section:
     section = Section(
         "The same face as 1080p, 720p, 480p and 360p footage",
         ["pairs of heights", *scorers.names],
-        note="Share of faces whose larger footage scores higher; in the last row, all four are in the right order.",
+        note="Share of faces whose footage of the larger height scores higher. The last row is the share of faces "
+        "for which all four heights are in the right order.",
     )
     films = protocol.footage(faces)
     scores = {h: scorers.score(pictures) for h, pictures in films.items()}
@@ -179,5 +184,5 @@ def mirror(faces: Faces, scorers: Scorers, graded: np.ndarray) -> Section:
         section.rows.append([title, *(f"{p * 100:.1f} %" for p in parts)])
     share = mean_estimate((difference <= 0.05 * (high - low)).astype(float))
     section.rows.append(["faces within 5 %", share.text(1, percent=True), "-"])
-    section.goal("mirror, faces within 5 % of the range of all scores", share.value, 0.95, unit=" %")
+    section.goal("faces whose mirror image scores within 5 % of the range of all scores", share.value, 0.95, unit=" %")
     return section

@@ -208,11 +208,11 @@ def similarities(vectors: np.ndarray, cohort: Cohort | None) -> np.ndarray:
 def section(aged: Faces, named: Faces, cohort: Cohort, threshold: float, card: dict) -> str:
     """Error rates with and without the cohort."""
     lines = [
-        f"{len(cohort.centroids)} centroids, the {cohort.nearest} nearest are used. False match rates at the "
-        f"threshold of {threshold:.3f} by age: shares of pairs of UTKFace pictures that were not used for the "
-        f"centroids. Each picture counts as a different person. Pairs with a cosine of {ALIKE} or more are taken for "
-        "one picture published twice and left out; other pairs of one person are still included, so the rates are "
-        "upper bounds.",
+        f"The cohort has {len(cohort.centroids)} centroids; the {cohort.nearest} nearest to a face are used. The table "
+        f"shows the false match rate at the threshold of {threshold:.3f} by age, over pairs of UTKFace pictures that "
+        "were not used for the centroids. Every picture is counted as another person, although a few pairs show the "
+        f"same person. Pairs with a cosine of {ALIKE} or more are assumed to be the same picture published twice, and "
+        "are left out. The rates are therefore upper bounds.",
         "",
         "| age in years | pairs | cosine | normalised similarity |",
         "| --- | ---: | ---: | ---: |",

@@ -31,8 +31,9 @@ def blinks(folder: Path, own: OwnNetwork) -> Section:
     section = Section(
         "Blinks",
         ["clip", "closed, rejected as eyes_closed", "open, rejected as eyes_closed", "between, rejected"],
-        note="Every frame of the clips in `blinks.toml`, labelled by hand; the gate of preset studio. Frames in "
-        "which the lids move (between) count as neither open nor closed. Intervals are over all frames.",
+        note="Every frame of the clips in `blinks.toml` was labelled by hand and judged by the gate of the preset "
+        "`studio`. Frames in which the lids are moving (*between*) count neither as open nor as closed. The "
+        "bootstrap intervals resample all frames.",
     )
     hits: dict[str, list[bool]] = {"closed": [], "open": [], "between": []}
     if "eyes" not in own.measures:
@@ -70,8 +71,9 @@ def same_face(folder: Path, own: OwnNetwork, frontal: str = "fsgan_conan", turni
     section = Section(
         "One face, four views",
         ["view", "SER-FIQ", "IFQA", "occlusion", "eyes", "yaw, pitch, roll", "quality", "gate"],
-        note=f"Scalars 0..100 of the whole gate (preset studio) on single frames: the most frontal one of `{frontal}`, "
-        f"the same at a third of its size, the same with a drawn mask, and the most turned one of `{turning}`.",
+        note="Scalars (0..100) and the verdict of the preset `studio` on single frames: the most frontal frame of "
+        f"`{frontal}`, the same frame at a third of its size, the same frame with a drawn mask, and the frame of "
+        f"`{turning}` in which the head is turned most.",
     )
     with Gate(models=own.models, device="cpu") as gate:
         front = _extreme(gate, clip_in(folder, frontal), turned=False, every=6)

@@ -95,5 +95,5 @@ def speed(own: OwnNetwork, runs: int = 200) -> Section:
     section.goal("what the heads add", extra, 0.05, at_most=True, unit=" %")
     if "standard recognizer" in medians:
         ratio = medians["this"] / medians["standard recognizer"]
-        section.goal("time over the standard recognizer's", ratio, 1.0, at_most=True)
+        section.goal("time divided by the standard recognizer's time", ratio, 1.0, at_most=True)
     return section

@@ -64,7 +64,7 @@ export class Chart {
       role: "img",
       tabindex: this.points.length ? "0" : null,
       "aria-label":
-        `Quality of ${this.points.length} evaluated faces over ${(this.end - this.start).toFixed(1)} seconds; ` +
+        `Quality of ${this.points.length} faces over ${(this.end - this.start).toFixed(1)} seconds; ` +
         `${passed} passed the gate. Use the arrow keys to read individual points.`,
     });
     svg.append(
@@ -106,7 +106,7 @@ export class Chart {
       svg.append(...this.mark({ pts_seconds: this.chosen, quality: own?.quality ?? null }, 6));
     }
     svg.style.height = `${this.height}px`;
-    this.holder.replaceChildren(this.points.length ? svg : make("p", { class: "note" }, "There is no data for this track yet."));
+    this.holder.replaceChildren(this.points.length ? svg : make("p", { class: "note" }, "No face of this track has been evaluated yet."));
   }
 
   mark({ pts_seconds, quality }, r) {

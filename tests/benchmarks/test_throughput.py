@@ -53,7 +53,7 @@ def test_section_is_written_between_what_else_stands_in_the_file(videos: Path, t
     assert abs(decoding + sum(networks) + rest - together) < 0.5, stages
     cells = [cell.strip() for cell in plain.strip("|").split("|")]
     assert cells[2] == "0.2" and float(cells[3]) >= 1 and float(cells[7]) > 0, plain
-    assert "target at least 20: **" in section and "the same with official IFQA, reported" in section
+    assert "target at least 20: **" in section and "the same for the plain loop with official IFQA" in section
     assert "old" not in text and "<!-- other:begin -->\nkept\n<!-- other:end -->" in text
     assert str(tmp_path) not in text
 

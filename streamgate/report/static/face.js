@@ -11,14 +11,14 @@ export class Face extends FaceDialog {
   constructor({ faces, tracks, heats, labels, base, sift }) {
     super({ clock: words.position });
     Object.assign(this, { faces, tracks, heats, labels, base, sift });
-    say(one("key-chosen"), "kept or shown");
-    this.small = make("p", { class: "note", id: "photo-small", hidden: true }, "The full-size picture is not available.");
+    say(one("key-chosen"), "kept, or open here");
+    this.small = make("p", { class: "note", id: "photo-small", hidden: true }, "The full-size picture is missing; this is a small copy.");
     one("heat-none").after(this.small);
     one("photo").addEventListener("error", () => this.shrink());
     this.keys = NAMES.map((name, place) => labelKey(name, String(place + 1)));
     for (const button of this.keys) button.addEventListener("click", () => this.label(button.dataset.label));
     one("measures-title").before(make("div", { class: "label-keys", id: "label-keys", role: "group", "aria-label": "Label of this face" }, ...this.keys));
-    this.near = tileSection("near", "Near misses of this track");
+    this.near = tileSection("near", "Near misses in this track");
     this.spaced = tileSection("spaced", "Faces of this track, evenly spaced in time");
     one("course").after(this.near, this.spaced);
     labels.listeners.push(() => this.labelled());
@@ -116,7 +116,7 @@ function path(image) {
 function factsOf(face, track, base) {
   const found = [];
   if (!face.missed && !face.picture) {
-    found.push(["Rank in its track", String(face.rank)], ["Smoothed quality", words.whole(face.quality_smoothed)]);
+    found.push(["Rank in the track", String(face.rank)], ["Smoothed quality", words.whole(face.quality_smoothed)]);
     found.push(["Local mean quality", words.whole(face.quality_context)]);
   }
   if (track && track.last_pts > track.first_pts) found.push(["Track length", `${(track.last_pts - track.first_pts).toFixed(1)} s`]);

@@ -62,7 +62,7 @@ function isSingle(group) {
 
 function singlesSection(singles, context) {
   const section = make("section", { class: "group person", "aria-labelledby": "group-singles" });
-  const note = `${words.count(singles.length, "person")} with a single picture each`;
+  const note = `${words.count(singles.length, "person")}, each with only one picture`;
   section.append(make("div", { class: "heading" }, make("h2", { id: "group-singles" }, "Seen once"), make("p", { class: "note" }, note)));
   const tiles = singles.map((group) => () => faceTile(group.faces[0], [group.title, momentOf(group.faces[0])], context.heats));
   section.append(...row(tiles, context, 2 * ROW));

@@ -76,14 +76,14 @@ export class Labels {
     for (const link of document.querySelectorAll("a[data-label-key]")) mark(link, this.all.get(link.dataset.labelKey));
     const counts = NAMES.map((name) => [name, [...this.all.values()].filter((label) => label === name).length]);
     this.bar.hidden = !this.all.size && !this.served;
-    const text = this.all.size ? counts.filter(([, count]) => count).map(([name, count]) => `${words.grouped(count)} ${name}`).join(", ") : "none yet; open a face and press 1, 2 or 3";
+    const text = this.all.size ? counts.filter(([, count]) => count).map(([name, count]) => `${words.grouped(count)} ${name}`).join(", ") : "none yet; to label a face, open it and press 1, 2 or 3";
     say(one("labels-count"), `Labels: ${text}`);
     for (const listen of this.listeners) listen();
   }
 
   fail(error) {
     this.bar.hidden = false;
-    say(one("labels-count"), `Labels could not be read or stored: ${error.message}`);
+    say(one("labels-count"), `The labels could not be loaded or saved: ${error.message}`);
   }
 }
 

@@ -41,7 +41,7 @@ function figures(summary) {
 }
 
 function problems(summary) {
-  const found = summary.complete ? [] : ["The run was interrupted; the report shows only the faces found before that. To continue the run, repeat its command with --resume."];
+  const found = summary.complete ? [] : ["The run was interrupted, so this report shows only the faces found until then. To continue the run, repeat the same command with --resume."];
   for (const source of summary.sources) {
     if (source.status === "failed" || source.status === "crashed") found.push(`${source.name}: ${source.error ?? source.status}`);
     else if (source.error && source.status === "done") found.push(source.error);
@@ -58,10 +58,10 @@ function charts(summary) {
   const cards = [];
   if (summary.faces) {
     cards.push(chartCard("Quality of the kept faces", histogram(quality, { unit: "", ticks: [0, 25, 50, 75, 100], label: "Quality" })));
-    cards.push(chartCard("Yaw of the kept faces", histogram(yaw, { unit: "°", ticks: ticksOf(yaw), label: "Yaw", limits: limit ? [-limit, limit] : [] }), limit ? `limit of the gate: ±${limit}°` : ""));
+    cards.push(chartCard("Yaw of the kept faces", histogram(yaw, { unit: "°", ticks: ticksOf(yaw), label: "Yaw", limits: limit ? [-limit, limit] : [] }), limit ? `faces beyond ±${limit}° are rejected` : ""));
   }
   const turned = Object.entries(summary.rejected).sort((one, other) => other[1] - one[1]);
-  if (turned.length) cards.push(chartCard("Rejected", reasons(turned), turned.length > REASONS ? `number of faces by reason; ${turned.length - REASONS} rarer reasons are not shown` : "number of faces by reason"));
+  if (turned.length) cards.push(chartCard("Rejected", reasons(turned), turned.length > REASONS ? `number of rejected faces by reason; ${turned.length - REASONS} rarer reasons are not shown` : "number of rejected faces by reason"));
   return make("section", { class: "charts", "aria-label": "Distributions" }, ...cards);
 }
 
@@ -152,7 +152,7 @@ function sources({ sources: all }) {
 function settings(summary) {
   const changed = summary.settings.filter(([, , differs]) => differs);
   const rows = summary.settings.map(([key, value, differs]) => make("tr", differs ? { class: "changed" } : {}, make("th", { scope: "row" }, make("code", {}, key)), make("td", {}, value)));
-  const note = changed.length ? `${changed.map(([key, value]) => `${key} = ${value}`).join(", ")}; all others as in the studio preset` : "all as in the studio preset";
+  const note = changed.length ? `${changed.map(([key, value]) => `${key} = ${value}`).join(", ")}; all other settings are those of the preset studio` : "all settings are those of the preset studio";
   return folded("Settings", note, table(["Key", "Value"], rows), false);
 }
 
@@ -160,7 +160,7 @@ function weights({ weights: all, versions, calibration }) {
   const rows = all.map((each) =>
     make("tr", {}, make("th", { scope: "row" }, each.role), make("td", {}, each.name), make("td", { class: "long" }, each.licence), make("td", {}, make("code", { title: each.sha256 }, String(each.sha256 ?? "").slice(0, 12)))),
   );
-  const note = make("p", { class: "note" }, `Calibration ${calibration}. Qualities are comparable only if their calibrations are the same. Versions: ${Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ")}.`);
+  const note = make("p", { class: "note" }, `Calibration ${calibration}. Qualities can be compared only between runs with the same calibration. Versions: ${Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ")}.`);
   return folded("Weights and their licences", words.count(all.length, "role"), make("div", {}, table(["Role", "Network", "Licence", "sha256"], rows), note), true);
 }
 

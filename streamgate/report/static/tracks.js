@@ -73,7 +73,7 @@ function factsOf(track, still) {
   const why = turned.map(([name, count]) => `${words.reason(name)} ${words.grouped(count)}`).join(", ");
   const parts = [kept];
   if (!still) parts.unshift(`${words.position(track.first_pts)} to ${words.position(track.last_pts)}`);
-  if (!still) parts.push(`${words.grouped(track.frames_scored)} of ${words.grouped(track.frames_seen)} faces scored`);
+  if (!still) parts.push(`${words.grouped(track.frames_scored)} of ${words.grouped(track.frames_seen)} faces fully scored`);
   if (why) parts.push(`rejected: ${why}`);
   return parts.join(" · ");
 }

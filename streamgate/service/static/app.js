@@ -20,11 +20,11 @@ listen({
     link("live", "Live");
     ask("/api/faces?limit=240").then(
       ({ faces }) => wall.set(faces),
-      () => link("lost", "No response, trying again"),
+      () => link("lost", "The server does not respond; trying again"),
     );
   },
   lost() {
-    link("lost", "Connection lost, trying again");
+    link("lost", "Connection lost; trying again");
   },
   face(face) {
     wall.add(face);

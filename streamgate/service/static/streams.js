@@ -74,7 +74,7 @@ export class Streams {
     if (overview.stopping) parts.push("stopping");
     else if (!overview.models_loaded) parts.push("loading the networks");
     else if (overview.streams) parts.push(`${overview.streams_running} of ${overview.streams} running`);
-    if (overview.config_error) parts.push(`new configuration not applied: ${overview.config_error}`);
+    if (overview.config_error) parts.push(`the new configuration was not applied: ${overview.config_error}`);
     for (const [kind, one] of Object.entries(overview.destinations)) {
       if (!one.ok) parts.push(`${kind}: ${one.error ?? "not reachable"}`);
       if (one.spool_events) parts.push(`${words.count(one.spool_events, "event")} waiting for ${kind}`);
@@ -123,8 +123,8 @@ function mainOf(main) {
   if (main.state !== "running") return `Main stream: ${[state.toLowerCase(), problemOf(main)].filter(Boolean).join("; ")}`;
   const fallbacks = Object.values(main.fallbacks).reduce((sum, count) => sum + count, 0);
   const parts = [words.count(main.faces, "face")];
-  if (fallbacks) parts.push(`${words.grouped(fallbacks)} from the substream instead`);
-  if (!main.aligned) parts.push("not aligned yet");
+  if (fallbacks) parts.push(`${words.grouped(fallbacks)} taken from the substream instead`);
+  if (!main.aligned) parts.push("not yet aligned with the substream");
   return `Main stream: ${parts.join(" · ")}`;
 }
 

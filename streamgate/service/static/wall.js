@@ -138,9 +138,9 @@ export class Wall {
   }
 
   emptyText() {
-    if (this.faces.size === 0) return "No faces yet. While a person is in view, their best face so far appears here.";
-    if (this.stream && this.passedOnly) return `No face from ${this.stream} has passed yet.`;
-    return this.stream ? `No faces from ${this.stream} yet.` : "No face has passed yet.";
+    if (this.faces.size === 0) return "No faces yet. The best face of each person in view appears here.";
+    if (this.stream && this.passedOnly) return `No face from ${this.stream} has passed the gate yet.`;
+    return this.stream ? `No faces from ${this.stream} yet.` : "No face has passed the gate yet.";
   }
 
   refresh(tile, face) {
