@@ -149,7 +149,7 @@ def by_picture(faces: Sequence[np.ndarray], scorers: Scorers, glasses: np.ndarra
     tone = np.array([skin_tone(f) for f in faces])
     count = len(faces)
     for title, value in (
-        ("skin tone", tone),
+        ("skin tone (positive: lighter skin scores higher)", tone),
         ("brightness of the face", luma),
         ("sharpness of the file", sharp),
     ):

@@ -177,7 +177,7 @@ def _image_column(table: Table, given: str | None) -> str:
         if name in table.columns:
             return name
     raise UsageError(
-        f"{display(table.path)} has no column with pictures (image, path or file): give its name with --image, or use "
+        f"{display(table.path)} has no column with pictures (image, path or file): name the column with --image, or use "
         f"--results OUT for faces of a run; {table.listed}"
     )
 

@@ -54,7 +54,7 @@ NAMES = {
 )
 @click.option(
     "--footage", multiple=True, metavar="DIR", type=PATH,
-    help="Folder to search for moved sources, for pairs. Repeatable.",
+    help="With `--to pairs`: folder to search for source files that were moved. Repeatable.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export at the same path.")
 @click.option(

@@ -98,7 +98,7 @@ def segments_in(folder: Path) -> list[int]:
 def open_regular(path: Path) -> IO[bytes]:
     """Open a file of the spool, without following links and without blocking on a pipe.
 
-    Raises OSError, and raises SinkError if it is not a regular file.
+    Raises OSError if it cannot be opened, SinkError if it is not a regular file.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     file = os.fdopen(os.open(path, flags), "rb")

@@ -53,8 +53,8 @@ def redacted(value: Any) -> Any:
 def dumps(record: Mapping[str, Any], *, pretty: bool = False) -> str:
     """The record as JSON text, with keys in their order and without ASCII escapes; indented if `pretty`, else compact.
 
-    The text can always be encoded as UTF-8: a byte of a file name that is not valid UTF-8 becomes `\\xff`. Raises
-    ValueError for NaN or infinity.
+    The text can always be encoded as UTF-8: a byte of a file name that is not valid UTF-8 is written as its hex
+    escape, such as `\\xff`. Raises ValueError for NaN or infinity.
     """
     text = json.dumps(
         record,

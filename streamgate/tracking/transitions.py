@@ -36,8 +36,7 @@ _MARGIN = 0.05
 _CORE = 0.2
 """Like `_MARGIN`, for the core of a transition."""
 _SETTLED_S, _SETTLED = 0.4, 0.1
-"""If the picture differs from a frame by at most `_SETTLED` after `_SETTLED_S` seconds, the frame is not in a
-transition."""
+"""A frame is not in a transition if the picture `_SETTLED_S` seconds later differs from it by at most `_SETTLED`."""
 
 
 @dataclass(slots=True)
