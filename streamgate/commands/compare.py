@@ -177,8 +177,8 @@ def _image_column(table: Table, given: str | None) -> str:
         if name in table.columns:
             return name
     raise UsageError(
-        f"{display(table.path)} has no column with pictures (image, path or file): name the column with --image, or use "
-        f"--results OUT for faces of a run; {table.listed}"
+        f"{display(table.path)} has no column with pictures (image, path or file): name the column with --image, or "
+        f"use --results OUT for faces of a run; {table.listed}"
     )
 
 
