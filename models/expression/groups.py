@@ -203,7 +203,7 @@ def tables(judged: Sequence[Judged], members: Mapping[str, np.ndarray], what: st
         "95 % bootstrap interval. A reason is listed if the whole interval is above +2 or below -2 points.",
     )
     each = Section(
-        "By reason, beyond others as sharp, points",
+        "Rejection rate by reason, compared with equally sharp faces, in points",
         ["group", *reasons],
         note="The row *all* shows the rejection rate by reason. Intervals are not shown; for a group of 400 faces, "
         "most of them are +-1 to +-4 points wide.",

@@ -138,7 +138,7 @@ def footage(faces: Faces, scorers: Scorers) -> Section:
     section = Section(
         "The same face as 1080p, 720p, 480p and 360p footage",
         ["pairs of heights", *scorers.names],
-        note="Share of faces whose footage of the larger height scores higher. The last row is the share of faces "
+        note="Share of faces that score higher at the higher of two resolutions. The last row is the share of faces "
         "for which all four heights are in the right order.",
     )
     films = protocol.footage(faces)

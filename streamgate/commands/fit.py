@@ -41,7 +41,8 @@ _networks = section("Networks")
     help="Folder to search for sources that were moved. Repeatable.",
 )
 @_networks(
-    "--models", metavar="SET[,SET]", shell_complete=complete_models, help="Weights of the run. [default: found by hash]"
+    "--models", metavar="SET[,SET]", shell_complete=complete_models,
+    help="Weights of the run. [default: those whose sha256 the results record]",
 )
 @device_option
 def fit(

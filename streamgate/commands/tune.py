@@ -62,7 +62,7 @@ _networks = section("Settings and networks")
 )
 @_networks(
     "--models", metavar="SET[,SET]", shell_complete=complete_models,
-    help="Weights that the run used. [default: found by hash]",
+    help="Weights that the run used. [default: those whose sha256 the results record]",
 )
 @device_option
 def tune(

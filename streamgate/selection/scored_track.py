@@ -43,7 +43,7 @@ class ScoredTrack:
 
     @property
     def contenders(self) -> list[Candidate]:
-        """Faces that may still be kept, including the least bad of those that the cheap gate rejected."""
+        """Faces that may still be kept, including the best one of those that were rejected when they were prescored."""
         found, fallback = self.keeper.contenders, self._fallback
         return found if fallback is None or fallback.candidate is None else [*found, fallback.candidate]
 

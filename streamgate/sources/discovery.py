@@ -236,7 +236,7 @@ class _Finder:
                         self._found.sources.remove(spec)
 
     def _add_remote(self, given: str) -> None:
-        """Add a file, folder or pattern in a store. Raises RemoteError."""
+        """Add the sources at an address in an object store: a file, a folder or a pattern. Raises RemoteError."""
         if glob.has_magic(RemotePath(given).key) and not given.lower().startswith(("http://", "https://")):
             matches = sorted(remote_files(given, pattern=True), key=natural_key)
             if not matches:

@@ -20,9 +20,9 @@ _SIDE_BY_SIDE, _TOP_AND_BOTTOM = 1, 2
 _KINDS = 64
 """Upper bound of FFmpeg's numbers for types of side data."""
 _WIDE, _HIGH = 2.4, 1.2
-"""Aspect ratios (width over height). A side-by-side pair whose ratio is at least the first value, or a top-and-bottom
-pair whose ratio is below the second value, has both eyes at full size, because no screen has such a shape. Any other
-pair has the shape of a screen, and each eye is squeezed into half of the picture."""
+"""Aspect ratios (width over height). A side-by-side stereo picture whose ratio is at least the first value, or a
+top-and-bottom one whose ratio is below the second value, is assumed to hold both views at full size, since no screen
+has such a shape. In any other stereo picture, each view is assumed to be squeezed into half of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,8 +98,8 @@ def fit_preset(tuning: Tuning, specs: Sequence[MeasureSpec], judged: FitData) ->
     warnings = list(_warnings(judged))
     if after is not None and (after.ordered < before.ordered - _WORSE or after.auc < before.auc - _WORSE):
         warnings.append(
-            "on unseen sources, fits agree less with the labels than the original settings do: keep the original "
-            "settings, or label more sources"
+            "in cross-validation, fitted settings agreed less with the labels of unseen sources than the original "
+            "settings did: keep the original settings, or label more sources"
         )
     stricter = {
         now.key: now.value > was.value for was, now in zip(limits, fitted, strict=True) if now.value != was.value
