@@ -27,7 +27,8 @@ LAG = 36
 """Number of packets after which the hint about a frame takes effect. A decoder holds back at most 16 frames for its
 threads and 16 for reordering, so it has returned the frame before that packet."""
 AHEAD_BYTES = 32 << 20
-"""Maximum size in bytes of the packets waiting to be decoded. The packets kept for decoding again have the same limit."""
+"""Maximum size in bytes of the packets that wait to be decoded; the packets kept for decoding again have the same
+limit."""
 _REORDERED = 16
 """Maximum number of packets between a frame and a frame that is stored after it but shown before it."""
 PATIENCE = 3
