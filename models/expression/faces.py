@@ -121,8 +121,10 @@ def frames(clip: Path, interval: float, longest: int) -> Iterator[tuple[float, n
         print(f"{clip}: {error}", flush=True)
 
 
-def faces_of(picture: np.ndarray, networks: Networks, border: float, boxes: bool = False) -> list[tuple]:
-    """Crop, landmarks in it and eye distance (and the box) of every face of RGB uint8 [H, W, 3], the largest first."""
+def detected(
+    picture: np.ndarray, networks: Networks, border: float
+) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+    """RGB uint8 [H, W, 3] with a grey border of that share of its long side; box and landmarks of every face in it."""
     width = round(border * max(picture.shape[:2]))
     if width:
         picture = cv2.copyMakeBorder(picture, *([width] * 4), cv2.BORDER_CONSTANT, value=(BORDER_LEVEL,) * 3)
@@ -130,10 +132,17 @@ def faces_of(picture: np.ndarray, networks: Networks, border: float, boxes: bool
     scale = min(max(long_side, _DETECT_SIDES[0]), _DETECT_SIDES[1]) / long_side
     size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
     small = picture if scale == 1 else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return picture, [
+        (face.box.astype(np.float64) / scale, (face.landmarks.astype(np.float64) + 0.5) / scale - 0.5)
+        for face in networks.detector.detect([np.ascontiguousarray(small)], 0.6)[0]
+    ]
+
+
+def faces_of(picture: np.ndarray, networks: Networks, border: float, boxes: bool = False) -> list[tuple]:
+    """Crop, landmarks in it and eye distance (and the box) of every face of RGB uint8 [H, W, 3], the largest first."""
+    picture, faces = detected(picture, networks, border)
     found = []
-    for face in networks.detector.detect([np.ascontiguousarray(small)], 0.6)[0]:
-        landmarks = (face.landmarks.astype(np.float64) + 0.5) / scale - 0.5
-        box = face.box.astype(np.float64) / scale
+    for box, landmarks in faces:
         if max(box[2:] - box[:2]) >= 2.2 * SMALLEST_EYES:
             eyes = float(np.hypot(*(landmarks[1] - landmarks[0])))
             found.append((*loose_crop(picture, box, landmarks), eyes, *([box] if boxes else [])))

@@ -12,14 +12,13 @@ from models.common.degrade import draw_mixture, tone
 from models.common.images import PICTURE_SUFFIXES, DataError, decode_rgb
 from models.expression.batches import Augmentation
 from models.expression.dataset import align
-from models.expression.faces import CLIP_SUFFIXES, frames
+from models.expression.faces import CLIP_SUFFIXES, detected, frames
 from streamgate.networks import Networks
 from streamgate.networks.alignment import EXPRESSION_SIZE, expression_matrix
 from streamgate.scoring.evaluator import is_turned
 
 MARGIN = 16
 CANVAS = (EXPRESSION_SIZE[0] + 2 * MARGIN, EXPRESSION_SIZE[1] + 2 * MARGIN)
-_DETECT_SIDES = (160, 640)
 _SMALLEST_EYES = 14.0
 _BORDER = 0.1
 """Grey around a picture, as a share of its long side: drawings are often cut close around the face."""
@@ -74,16 +73,9 @@ def cut_source(folder: Path, kind: str, real: bool, target: Path, networks: Netw
 
 def canvases_of(picture: np.ndarray, networks: Networks, border: float) -> list[np.ndarray]:
     """uint8 [176, 160, 3] of every face of RGB uint8 [H, W, 3], by the landmarks that a run ends with."""
-    width = round(border * max(picture.shape[:2]))
-    if width:
-        picture = cv2.copyMakeBorder(picture, *([width] * 4), cv2.BORDER_CONSTANT, value=(120, 120, 120))
-    long_side = max(picture.shape[:2])
-    scale = min(max(long_side, _DETECT_SIDES[0]), _DETECT_SIDES[1]) / long_side
-    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    small = picture if scale == 1 else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    picture, faces = detected(picture, networks, border)
     found = []
-    for face in networks.detector.detect([np.ascontiguousarray(small)], 0.6)[0]:
-        landmarks = (face.landmarks.astype(np.float64) + 0.5) / scale - 0.5
+    for _, landmarks in faces:
         if np.hypot(*(landmarks[1] - landmarks[0])) >= _SMALLEST_EYES:
             shift = np.array([[0.0, 0.0, MARGIN], [0.0, 0.0, MARGIN]])
             matrix = expression_matrix(refined(picture, landmarks, networks)) + shift
