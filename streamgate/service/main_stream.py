@@ -20,7 +20,7 @@ from streamgate.service.state import StreamState
 from streamgate.service.stream_alignment import LOOKS_KEPT, Alignment, ArrivalClock, Look
 from streamgate.sources.live import FailureKind, LiveError
 from streamgate.sources.packet_ring import PacketRing
-from streamgate.sources.rtp import NotInterleavedError, UnitReader
+from streamgate.sources.rtp import UnitReader
 from streamgate.sources.rtsp_client import Media, RtspClient
 from streamgate.store.records import utc_text
 
@@ -186,8 +186,6 @@ class MainStream:
             return None, ""
         except LiveError as error:
             return error.kind, str(error).removeprefix(f"{error.location}: ")
-        except NotInterleavedError as error:
-            return FailureKind.UNREADABLE, f"the stream is not RTP video: {error}; check the camera"
         except Exception as error:
             # A bug in this code must only cause a reconnection, not end the main stream.
             if os.environ.get("STREAMGATE_DEBUG"):
@@ -198,7 +196,7 @@ class MainStream:
 
     def _read(self, client: RtspClient) -> None:
         playing = Playing(client.media, client.channel, self.live)
-        reader = UnitReader(client.media.codec, client.channel)
+        reader = UnitReader(client.media.codec, client.channel, self.location)
         while not self._stop.is_set():
             data = client.read()
             came = playing.take(reader, data)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from streamgate.service.main_stream import MainStream, Playing
 from streamgate.service.stream_alignment import Look, around
-from streamgate.sources.packet_ring import Pin
 
 _COMPARED_S = 0.6
 """Length of the parts of the substream, before and after the face, that are compared."""
@@ -16,16 +15,22 @@ _LEAST_S = 0.15
 
 @dataclass(slots=True, eq=False)
 class Pinned:
-    """The data retained for a face: small pictures of the substream around its time, and packets of the main stream."""
+    """The data retained for a face: small pictures of the substream around its time, and packets of the main stream.
 
-    pts_seconds: float
+    The packets from `start` to `end`, in seconds of the main stream, are retained until `release` is called.
+    """
+
     looks: list[Look]
     playing: Playing
-    pin: Pin
+    start: float
+    end: float
+
+    def __post_init__(self) -> None:
+        self.playing.ring.pin(self, self.start, self.end)
 
     def again(self) -> Pinned:
-        """A copy with its own pin on the packets."""
-        return replace(self, pin=self.playing.ring.pin(self.pin.start, self.pin.end))
+        """A copy that must be released too."""
+        return replace(self)
 
 
 class Pins:
@@ -51,8 +56,7 @@ class Pins:
                     one.looks = looks
             elif playing is not None and offset is not None:
                 reach = max(self._main.alignment.doubt, _LEAST_S)
-                pin = playing.ring.pin(pts + offset - reach, pts + offset + reach)
-                known[pts] = Pinned(pts, looks, playing, pin)
+                known[pts] = Pinned(looks, playing, pts + offset - reach, pts + offset + reach)
         if not known:
             self._pinned.pop(track_id)
 
@@ -68,4 +72,4 @@ class Pins:
 def release(pinned: Iterable[Pinned]) -> None:
     """Release retained data."""
     for one in pinned:
-        one.playing.ring.unpin([one.pin])
+        one.playing.ring.unpin(one)

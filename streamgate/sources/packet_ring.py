@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -33,14 +33,6 @@ class Group:
         return max(unit.time for unit in self.units[-8:])
 
 
-@dataclass(slots=True, eq=False)
-class Pin:
-    """A range of times, in seconds of the stream, whose groups are not dropped while the pin is held."""
-
-    start: float
-    end: float
-
-
 class PacketRing:
     """Keeps whole groups and drops the oldest; pinned groups are kept longer. Thread-safe.
 
@@ -56,7 +48,8 @@ class PacketRing:
         self._limit = nbytes
         self._groups: deque[Group] = deque()
         self._pinned: list[Group] = []
-        self._pins: list[Pin] = []
+        self._pins: dict[Hashable, tuple[float, float]] = {}
+        """The pinned times in seconds, from and to, by holder."""
         self._number = 0
         self._open = False
         self._newest: int | None = None
@@ -78,18 +71,15 @@ class PacketRing:
                 self._newest = unit.time if self._newest is None else max(self._newest, unit.time)
                 self._trim()
 
-    def pin(self, start: float, end: float) -> Pin:
-        """Keep the groups, present and future, that overlap these times, in seconds."""
-        pin = Pin(start, end)
+    def pin(self, holder: Hashable, start: float, end: float) -> None:
+        """Keep the groups, present and future, that overlap these times, in seconds, until `holder` unpins them."""
         with self._mutex:
-            self._pins.append(pin)
-        return pin
+            self._pins[holder] = start, end
 
-    def unpin(self, pins: Iterable[Pin]) -> None:
-        """Release pins; pins that are not held are ignored."""
-        gone = {id(pin) for pin in pins}
+    def unpin(self, holder: Hashable) -> None:
+        """Release what `holder` pinned, if anything."""
         with self._mutex:
-            self._pins = [pin for pin in self._pins if id(pin) not in gone]
+            self._pins.pop(holder, None)
             self._pinned = [group for group in self._pinned if self._is_pinned(group)]
 
     def units(self, start: float, end: float) -> list[Unit]:
@@ -155,4 +145,4 @@ class PacketRing:
     def _is_pinned(self, group: Group) -> bool:
         # The last picture is shown until the first one of the next group.
         first, last = group.first / self.clock_rate, group.last / self.clock_rate + _LAST_S
-        return any(pin.start <= last and pin.end >= first for pin in self._pins)
+        return any(start <= last and end >= first for start, end in self._pins.values())
