@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from streamgate.service.main_stream import MainStream, Playing
+from streamgate.service.main_stream import MainStream
 from streamgate.service.stream_alignment import Look, around
+from streamgate.sources.packet_ring import PacketRing
 
 _COMPARED_S = 0.6
 """Length of the parts of the substream, before and after the face, that are compared."""
@@ -21,12 +22,12 @@ class Pinned:
     """
 
     looks: list[Look]
-    playing: Playing
+    ring: PacketRing
     start: float
     end: float
 
     def __post_init__(self) -> None:
-        self.playing.ring.pin(self, self.start, self.end)
+        self.ring.pin(self, self.start, self.end)
 
     def again(self) -> Pinned:
         """A copy that must be released too."""
@@ -42,10 +43,10 @@ class Pins:
 
     def hold(self, track_id: int, times: Iterable[float]) -> None:
         """Retain data for the `times` (pts in seconds) of the faces that may still be kept, and release the rest."""
-        playing, offset = self._main.playing, self._main.alignment.offset
+        ring, offset = self._main.ring, self._main.alignment.offset
         known, wanted = self._pinned.setdefault(track_id, {}), set(times)
         # Packets of an ended connection are useless, because its clock is no longer known.
-        gone = [pts for pts, one in known.items() if pts not in wanted or one.playing is not playing]
+        gone = [pts for pts, one in known.items() if pts not in wanted or one.ring is not ring]
         release([known.pop(pts) for pts in gone])
         for pts in wanted:
             looks = around(self._main.looks, pts - _COMPARED_S, pts + _COMPARED_S)
@@ -54,9 +55,9 @@ class Pins:
                 # Pictures after the face may have arrived since the last call.
                 if len(looks) > len(one.looks):
                     one.looks = looks
-            elif playing is not None and offset is not None:
+            elif ring is not None and offset is not None:
                 reach = max(self._main.alignment.doubt, _LEAST_S)
-                known[pts] = Pinned(looks, playing, pts + offset - reach, pts + offset + reach)
+                known[pts] = Pinned(looks, ring, pts + offset - reach, pts + offset + reach)
         if not known:
             self._pinned.pop(track_id)
 
@@ -72,4 +73,4 @@ class Pins:
 def release(pinned: Iterable[Pinned]) -> None:
     """Release retained data."""
     for one in pinned:
-        one.playing.ring.unpin(one)
+        one.ring.unpin(one)
