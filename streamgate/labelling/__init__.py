@@ -1,1 +1,1 @@
-"""`streamgate label`: serves the report locally, with more faces of each track, and stores the labels."""
+"""`streamgate label`: serves the report locally, with additional faces of each track, and stores the user's labels."""

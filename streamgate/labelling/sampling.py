@@ -1,4 +1,4 @@
-"""Samples evenly spaced faces of each track, with pictures from the footage.
+"""Samples faces of each track, evenly spaced in time, with pictures from the footage.
 
 The labels of these faces show which ones the run should have kept.
 """
@@ -26,17 +26,17 @@ from streamgate.tuning.footage import at_their_times
 SIDE = 256
 QUALITY = 85
 MOST = 4000
-"""Maximum number of faces on all pages together; the picture of each uses about 15 kB of memory."""
+"""Maximum number of sampled faces on all pages together; the picture of each face uses about 15 kB of memory."""
 Spaced = dict[tuple[str, int], list[Record]]
 
 
 def sampled_faces(
     folder: RunFolder, each: int, folders: Sequence[Path], report: Callable[[str], None]
 ) -> tuple[Spaced, list[str]]:
-    """At most `each` faces of each track, each with a small picture, and messages about sources without such faces.
+    """Up to `each` faces per track, with small pictures, and messages about the sources that could not be sampled.
 
-    `folders` are searched for footage that was moved. `report` is called with the id of each source before it is read.
-    Raises ResultsError.
+    `folders` are searched for footage that was moved. `report` is called with the id of each source before the source
+    is read. Raises ResultsError.
     """
     found: Spaced = {}
     problems: list[str] = []
@@ -47,8 +47,8 @@ def sampled_faces(
         chosen = _chosen(folder, source_id, each)
         if count >= MOST:
             problems.append(
-                f"no evenly spaced faces are shown for {source_id} and later sources, because {MOST} are already "
-                "shown; use a smaller --each"
+                f"no evenly spaced faces are shown for {source_id} and all later sources, because the limit of {MOST} "
+                "faces has been reached; use a smaller --each"
             )
             break
         try:

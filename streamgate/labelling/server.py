@@ -1,4 +1,4 @@
-"""HTTP server for the pages and the labels; it accepts connections from this machine only."""
+"""HTTP server that serves the report's pages and stores the labels; it accepts connections from this machine only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def stored_labels(path: Path) -> dict[FaceKey, int]:
     labels, problems = read_labels(path) if path.exists() else ({}, [])
     if problems:
         # Saving a label rewrites the file, which would drop the rows that could not be read.
-        raise SourceError(f"{path}: {problems[0]}; correct the file, or choose another with --labels")
+        raise SourceError(f"{path}: {problems[0]}; correct the file, or choose another file with --labels")
     return labels
 
 
@@ -57,7 +57,10 @@ class LabelServer(ThreadingHTTPServer):
         return f"http://{HOST}:{self.server_port}/"
 
     def set_label(self, key: FaceKey, grade: int | None) -> None:
-        """Change one label and write the file. Raises SinkError if that fails; then the labels are unchanged."""
+        """Change or remove (None) one label and write the file. If that fails, the labels do not change.
+
+        Raises SinkError.
+        """
         with self._writing:
             labels = {one: value for one, value in self.labels.items() if one != key}
             if grade is not None:
@@ -108,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         # Forms on other sites cannot send this type without a CORS preflight request.
         if self.headers.get("Content-Type", "").partition(";")[0] != "application/json":
-            self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send JSON")
+            self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the label as JSON")
             return
         length = self.headers.get("Content-Length", "")
         if not length.isdigit() or int(length) > _MAX_BYTES:
@@ -135,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
         origin = self.headers.get("Origin")
         if self.headers.get("Host") in names and (origin is None or origin.removeprefix("http://") in names):
             return True
-        self._refuse(HTTPStatus.FORBIDDEN, f"open {self.server.address}")
+        self._refuse(HTTPStatus.FORBIDDEN, f"open {self.server.address} instead")
         return False
 
     def _refuse(self, status: HTTPStatus, words: str) -> None:
@@ -166,6 +169,7 @@ def _label_of(given: Mapping[str, Any]) -> tuple[FaceKey, int | None]:
 
 
 def _page_key(key: FaceKey) -> str:
-    """The key that the page uses for a face: [source_id, track_id, pts_seconds] as JavaScript's JSON."""
+    """The key that the page uses for a face: [source_id, track_id, pts_seconds] as JavaScript's `JSON.stringify`
+    writes it."""
     pts = int(key.pts_seconds) if key.pts_seconds.is_integer() else key.pts_seconds
     return json.dumps([key.source_id, key.track_id, pts], separators=(",", ":"), ensure_ascii=False)

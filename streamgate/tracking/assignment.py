@@ -8,7 +8,7 @@ from streamgate.frames import Array
 
 
 def assign(cost: Array) -> list[tuple[int, int]]:
-    """Match rows to columns at minimum total cost. Returns min(rows, columns) pairs, without repeated rows or columns.
+    """Match rows to columns with minimum total cost. Returns min(rows, columns) pairs; no row or column is repeated.
 
     The method is shortest augmenting paths with potentials (Jonker and Volgenant 1987), in O(n^2 m). Ties go to the
     lower index, so the result depends only on `cost` (rows, columns), whose values must be finite.

@@ -7,19 +7,20 @@ import numpy as np
 from streamgate.frames import Array, Frame
 
 SPAN_S = 1.0
-"""Bars are detected in the first second of a shot: a line belongs to a bar if it is black in all samples."""
+"""Seconds from the start of a shot in which bars are detected. A line belongs to a bar if it is black in all frames
+that are sampled in this time."""
 _SAMPLES = 4
 _BLACK = 26
-"""Highest luma of a bar's brightest pixels, including coding noise and ringing."""
+"""Maximum luma of a bar's brightest pixels; it allows for coding noise and ringing."""
 _SPREAD = 4.0
-"""Highest standard deviation of luma along a line of a bar. A dark wall or a night sky exceeds it, or has no straight
-edge."""
+"""Maximum standard deviation of luma along a line of a bar. A dark wall or a night sky exceeds this limit or has no
+straight edge."""
 _STEP = 14.0
 """Minimum difference in mean luma between a bar and the brighter picture next to it."""
 _MOST = 0.4
-"""Largest share of the height or width of a frame that one bar may cover."""
+"""A bar covers less than this share of the height or width of a frame."""
 _LEAST = 2
-"""Minimum number of lines of a bar, because codecs leave one or two dark lines at the edge of a picture."""
+"""Minimum number of lines of a bar; a single dark line at the edge of a picture is probably a coding artefact."""
 _EVERY = 4
 """Distance in pixels between the examined pixels of a line."""
 
@@ -32,7 +33,7 @@ class BarDetector:
         self._began = self._next = -np.inf
 
     def shown(self, frame: Frame, *, new_shot: bool) -> Array:
-        """The part of an upright frame inside the bars, [x1, y1, x2, y2] in pixels; without bars, the whole frame.
+        """The part of an upright frame that is not covered by bars, [x1, y1, x2, y2] in pixels.
 
         Call once per frame, in order.
         """
@@ -42,7 +43,7 @@ class BarDetector:
         if now >= self._next and now <= self._began + SPAN_S:
             found = _without_bars(frame)
             if self._shown is not None:
-                # The size of a bar does not change within a shot, so the smallest detected size is right.
+                # The bars do not change within a shot, so for each bar the smallest detected size is the right one.
                 found = np.concatenate([np.minimum(found[:2], self._shown[:2]), np.maximum(found[2:], self._shown[2:])])
             self._shown = found
             self._next = now + SPAN_S / _SAMPLES
@@ -66,7 +67,7 @@ def _ends(lines: Array) -> tuple[int, int]:
 def _black(lines: Array) -> int:
     most = int(_MOST * len(lines))
     count = 0
-    # Examine a block of lines at a time: in most pictures even the first line is not black.
+    # Examine only one block of lines at a time, because in most pictures, not even the first line is black.
     while count < most:
         block = lines[count : count + 16]
         dark = (np.percentile(block, 99, axis=1) <= _BLACK) & (block.std(axis=1) <= _SPREAD)
@@ -77,6 +78,6 @@ def _black(lines: Array) -> int:
     if not _LEAST <= count < most:
         return 0
     bar = float(lines[max(0, count - 4) : count].mean())
-    # Skip two lines at the border, where bar and picture are mixed.
+    # Skip two lines at the border, where the bar and the picture are blended.
     beside = float(lines[count + 2 : count + 6].mean())
     return count if beside - bar >= _STEP else 0

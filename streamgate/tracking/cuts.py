@@ -17,7 +17,7 @@ GRID = (32, 18)
 RETURN_S = 0.3
 """Seconds after a cut within which the previous shot may return, for example after a flash or an inserted picture."""
 _LONG_GAP_S = 0.3
-"""If two frames are at least this many seconds apart, the usual motion does not explain their difference."""
+"""If two frames are at least this many seconds apart, no motion is subtracted from their difference."""
 _SAME_PICTURE = 0.9
 """If the correlation of two grids is at least this, they show the same picture in brighter or dimmer light."""
 _ALIKE = 0.5
@@ -29,7 +29,7 @@ class Change(Enum):
 
     NONE = "the same shot"
     CUT = "a new shot"
-    RETURN = "back to the shot before the last cut, after `RETURN_S` at most"
+    RETURN = "back to the shot before the last cut, within `RETURN_S`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,14 @@ class _LastShot:
 class CutDetector:
     """Compares each frame with the previous one on a grid of luma samples.
 
-    The difference is relative to the pictures' contrast, so a cut in a dark hall counts as much as one in daylight. A
-    uniform change of brightness is removed first, and a picture that only becomes darker or brighter still counts as
-    the same picture, so neither a fade nor a light that is switched off is a cut. A cut must also stand out from the
-    motion of the last second, so a shaking camera is not a cut either.
+    The difference is relative to the contrast of the pictures, so a cut in a dark hall counts as much as a cut in
+    daylight. A uniform change of brightness is removed first, and a picture that only becomes darker or brighter still
+    counts as the same picture, so neither a fade nor a light that is switched off is taken for a cut. A cut must also
+    stand out from the motion of the last second, so camera shake is not taken for a cut either.
 
-    Decoding may leave out frames. A cut is a change between two consecutive frames of the video. So the usual motion
-    during the frames that were left out is subtracted from the difference, and a fast pan is not a cut.
+    A cut is a change between two consecutive frames of the video, but some frames may not have been decoded. Therefore,
+    the motion to be expected over the skipped frames is subtracted from the difference, and a fast pan is not taken for
+    a cut.
     """
 
     def __init__(self, config: AdvancedConfig) -> None:
@@ -58,12 +59,13 @@ class CutDetector:
         self.grid: Array | None = None
         """The grid of the last frame (see `grid_of`)."""
         self._recent: deque[tuple[float, float]] = deque()
-        """Time and difference per frame interval, of the frames of the last second."""
+        """For each frame of the last second: its time, and its difference from the previous decoded frame, divided by
+        the number of frame intervals between the two."""
         self._last_pts = 0.0
         self._left: _LastShot | None = None
 
     def look(self, frame: Frame, following: Callable[[], Frame | None] | None = None) -> Change:
-        """How `frame` relates to the previous one. Call once per frame, in order.
+        """How `frame` relates to the previous frame. Call once per frame, in order.
 
         `following` returns the next frame. It is called only if frames before `frame` were not decoded and the
         difference looks like a cut.
@@ -145,7 +147,7 @@ def grid_difference(before: Array, now: Array) -> float:
     """
     change = now - before
     contrast = (_deviation(before) + _deviation(now)) / 2
-    # Runs on every frame, so it uses OpenCV and np.partition, which are faster than np.std, np.median and np.mean.
+    # This runs on every frame, so it uses OpenCV and np.partition, which are faster than np.std, np.median and np.mean.
     middle = change.size // 2
     parts = np.partition(change, (middle - 1, middle), axis=None)
     median = float(parts[middle - 1] + parts[middle]) / 2

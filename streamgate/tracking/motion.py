@@ -1,4 +1,4 @@
-"""Predicts face positions with a constant-velocity Kalman filter, whose steps are in seconds, not frames."""
+"""Predicts face positions with a Kalman filter whose velocity decays; its time steps are in seconds, not in frames."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ ACCELERATION = 3.0
 JITTER = 0.04
 """Jitter of a detected box in face widths (one sigma)."""
 DAMPING_S = 0.6
-"""Time constant in seconds with which velocity decays, because heads do not keep moving in one direction."""
+"""Time constant in seconds with which the velocity decays, because heads do not keep moving in one direction."""
 
 
 class BoxMotion:
     """Filters the centre and the size of a box, as four independent coordinates.
 
-    The noise of all four is proportional to the size of the face. So they share one covariance, a 2x2 matrix in units
-    of the face width.
+    The noise of all four is proportional to the size of the face, so they share one 2x2 covariance matrix, whose unit
+    of length is the face width.
     """
 
     def __init__(self, box: Array, pts_seconds: float) -> None:

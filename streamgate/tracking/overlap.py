@@ -23,7 +23,7 @@ def grown(boxes: Array, share: float) -> Array:
 
 
 def square(box: Array, margin: float) -> Array:
-    """The square with the same centre as a box (4,), whose side is the longer side of the box plus two margins.
+    """The square with the same centre as a box (4,); its side is the longer side of the box plus two margins.
 
     `margin` is relative to the longer side.
     """

@@ -1,7 +1,8 @@
 """Links detections to tracks by two-stage association with a motion model (after ByteTrack, Zhang et al. 2022).
 
-Detections with high scores are matched to all tracks first. Those with low scores are then matched only to tracks that
-were seen recently. So a face that turns away or blurs keeps its track, and noise does not start new tracks.
+Detections with high scores are matched to all tracks first. Detections with low scores are then matched only to tracks
+whose face was seen recently. Therefore, a face that turns away or blurs keeps its track, and noise does not start new
+tracks.
 """
 
 from __future__ import annotations
@@ -19,18 +20,19 @@ from streamgate.tracking.motion import BoxMotion
 from streamgate.tracking.overlap import grown, iou
 
 GROWTH = 0.25
-"""Share by which boxes are enlarged before the first stage, so that a small, fast face overlaps its earlier box."""
+"""Share of its size by which each side of a box is moved outward before the first stage, so that a small, fast face
+overlaps its earlier box."""
 GROWTH_NEWBORN = 0.8
-"""Like `GROWTH`, for a track with a single detection, whose velocity is not known yet."""
+"""Like `GROWTH`, for tracks with a single detection, whose velocity is not known yet."""
 LOST_WEAK_S = 0.45
-"""A track that was not seen for more than this many seconds is not matched to detections with low scores."""
+"""A track whose face was last seen more than this many seconds ago is not matched to detections with low scores."""
 SIZE_RATIO = 1.7
 """Largest ratio of a face's heights in two consecutive detections."""
 
 
 @dataclass(slots=True)
 class Track:
-    """One face followed inside one shot."""
+    """One face, followed within one shot."""
 
     track_id: int
     motion: BoxMotion
@@ -42,12 +44,12 @@ class Track:
     missed: int = 0
     """Number of consecutive detection rounds in which the face was not seen."""
     confident: bool = field(default=False)
-    """Whether the face has been seen often enough not to be noise."""
+    """Whether the face has been seen often enough to rule out noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrackerUpdate:
-    """The result of one detection round: tracks that were seen (with their faces), new tracks, and lost tracks."""
+    """The result of one detection round: continued tracks (with their faces), new tracks, and lost tracks."""
 
     seen: list[tuple[Track, Face]]
     born: list[Track]
@@ -55,7 +57,7 @@ class TrackerUpdate:
 
 
 class Tracker:
-    """Tracks faces within one source; ids number the tracks from 1 over the whole source."""
+    """Tracks faces within one source. The ids of the tracks count from 1 over the whole source."""
 
     def __init__(self, config: Config) -> None:
         self._config = config.advanced
@@ -65,13 +67,13 @@ class Tracker:
 
     @property
     def tracks(self) -> Sequence[Track]:
-        """Active tracks, ordered by their first frame. Includes those that were not seen for up to `max_gap_s`."""
+        """Active tracks, ordered by first frame; their faces may have been out of sight for up to `max_gap_s`."""
         return self._tracks
 
     def update(self, pts_seconds: float, faces: Sequence[Face]) -> TrackerUpdate:
         """Update the tracks with all detections (score >= low_score) of the frame at `pts_seconds`."""
         config = self._config
-        # Even if the frame interval exceeds `max_gap_s`, a track is only lost after a round that `missed` its face.
+        # Even if the frame interval exceeds `max_gap_s`, a track is lost only after a round that missed its face.
         lost = [track for track in self._tracks if track.missed and pts_seconds - track.last_pts > self._max_gap_s]
         self._tracks = [track for track in self._tracks if track not in lost]
         strong = [face for face in faces if face.score >= config.high_score]
@@ -102,7 +104,7 @@ class Tracker:
         return ended
 
     def flush(self) -> list[Track]:
-        """End all tracks, at a cut or at the end. Returns them ordered by their first frame."""
+        """End all tracks, at a cut or at the end of the source. Returns them ordered by their first frame."""
         ended, self._tracks = self._tracks, []
         return ended
 
@@ -137,7 +139,7 @@ class Tracker:
             iou(grown(predicted, growth), grown(boxes, growth)),
         )
         allowed = (overlap >= min_iou) & _similar_size(predicted, boxes)
-        # The cost of a pair that is not allowed must exceed that of leaving both unmatched.
+        # The cost of a pair that is not allowed must exceed the cost of any allowed pair.
         cost = np.where(allowed, 1.0 - overlap, 10.0)
         pairs = [(row, column) for row, column in assign(cost) if allowed[row, column]]
         taken_tracks = {row for row, _ in pairs}

@@ -10,33 +10,34 @@ import numpy as np
 from streamgate.frames import Array
 
 LONGEST_S = 1.5
-"""Longest span in seconds that is compared. In a longer transition, only a part with enough change within this span is
-detected."""
+"""Longest span in seconds that is examined; the first and the last frame of a span are its ends. In a longer
+transition, only a part that changes enough within this time is detected."""
 _SPANS_S = (0.3, 0.6, 1.0, LONGEST_S)
 _STEP_S = 1 / 16
 """Minimum interval in seconds between compared frames."""
 _CHANGE = 0.5
-"""Minimum difference between the ends of a span that may be two shots (relative to contrast, as for cuts)."""
+"""Minimum difference between the ends of a span for them to belong to two shots (relative to contrast, as for cuts)."""
 _DETOUR = 1.35
 """Largest ratio of the sum of the changes along a span to the change between its ends. The ratio is 1 if every sample
-goes straight from its old to its new value. Pans, zooms and moving people, where samples vary, give 1.2 and more."""
+changes steadily from its old to its new value. With pans, zooms and moving people, where samples go up and down, the
+ratio is 1.2 or more."""
 _LEAP = 0.6
-"""A single step that makes up more than this share of the change is a cut."""
+"""A single step that makes up more than this share of the change counts as a cut."""
 _BLENDED = 0.13
-"""Largest mean distance of the frames in between from a mixture of the ends, relative to the change between the ends.
-It is up to 0.05 in dissolves and fades, and 0.19 and more in other spans."""
+"""Largest mean distance of the frames within a span from a mixture of its ends, relative to the change between the
+ends. This distance is at most 0.05 in dissolves and fades, and at least 0.19 in other spans."""
 _WIPE_CHANGE, _WIPE_DETOUR, _WIPED = 0.6, 1.15, 0.07
 """The corresponding limits for wipes, in which most samples belong entirely to one shot or to the other."""
 _SAME_SCENE = 0.75
-"""If the correlation of the ends is at least this, only the light has changed, not the shot."""
+"""If the correlation of the ends is at least this value, only the light has changed, not the shot."""
 _EMPTY = 0.015
-"""Contrast below which a picture is empty, as between two fades; even a dark scene has more contrast."""
+"""Contrast below which a picture counts as empty, as between two fades; even a dark scene has more contrast."""
 _MARGIN = 0.05
 """A frame is inside a transition if more than this share of the change precedes it and more than this share follows."""
 _CORE = 0.2
 """Like `_MARGIN`, for the core of a transition."""
 _SETTLED_S, _SETTLED = 0.4, 0.1
-"""A frame is not in a transition if the picture `_SETTLED_S` seconds later differs from it by at most `_SETTLED`."""
+"""A frame is not in a transition if it differs by at most `_SETTLED` from a frame at least `_SETTLED_S` later."""
 
 
 @dataclass(slots=True)
@@ -52,8 +53,8 @@ class _GridSample:
 class TransitionDetector:
     """Decides for each frame whether it is inside a gradual transition, with a delay of up to 1.5 s.
 
-    It compares grids of luma (`cuts.grid_of`). Dissolves and fades mix two pictures, so all samples go straight from
-    their old to their new values, at the same rate. In a wipe, each sample has either its old or its new value.
+    It compares grids of luma (`cuts.grid_of`). Dissolves and fades mix two pictures, so all samples change steadily
+    from their old to their new values, at the same rate. In a wipe, each sample has either its old or its new value.
     """
 
     def __init__(self) -> None:
@@ -63,8 +64,8 @@ class TransitionDetector:
     def add(self, pts_seconds: float, grid: Array, *, new_shot: bool = False) -> list[bool]:
         """Add the next frame; `new_shot` says whether it follows a cut.
 
-        Returns one value for each frame about which a decision is now possible, in order: whether it is inside a
-        transition. The first value is for the first frame that had no value so far.
+        Returns one value for each frame that can now be decided, in order: whether the frame is inside a transition.
+        The first value is for the earliest frame for which no value was returned before.
         """
         settled = self.finish() if new_shot else []
         seen = _GridSample(pts_seconds, grid, float(cv2.meanStdDev(grid)[1][0, 0]))
@@ -76,14 +77,14 @@ class TransitionDetector:
         return settled
 
     def release(self) -> list[bool]:
-        """Decide about the oldest waiting frame without waiting for later ones.
+        """Decide about the oldest waiting frame without waiting for more frames.
 
-        Returns its value in a list, which is empty if no frame is waiting.
+        Returns a list with the value of that frame, or an empty list if no frame is waiting.
         """
         return [self._waiting.pop(0).inside] if self._waiting else []
 
     def finish(self) -> list[bool]:
-        """End the shot, and return the values of all remaining frames, as `add` does."""
+        """End the shot, and return the values of all waiting frames, as `add` does."""
         settled = [seen.inside for seen in self._waiting]
         self._waiting, self._compared = [], []
         return settled
