@@ -1,7 +1,7 @@
 """Video input: files, folders of pictures and GIFs, each as a `Source` of upright, timed frames.
 
-`discover` expands the given inputs; each `SourceSpec` that it returns opens as a `Source`, whose `frames()` are read
-once, in order.
+`discover` expands the given inputs into `SourceSpec`s. Each of them opens as a `Source`, whose `frames()` yields the
+frames in order.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def open_source(
     Args:
         location: path of a video, a picture, or a folder that is a single source; or a `SourceSpec` from `discover`.
         name: replaces the location in messages and records.
-        sequence_fps: read the pictures of a folder as a sequence at this rate (a `SourceSpec` has its own).
+        sequence_fps: read the pictures of a folder as a sequence at this rate (a `SourceSpec` has its own rate).
         threads: decoder threads, 0 for one per core.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Frames decoded by the caller: arrays with their times."""
+"""A source of frames that the caller has decoded: arrays with their times."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ArrayFrames(Source):
     Args:
         frames: uint8 (H, W, 3) arrays if `fps` is given, else pairs of a time in seconds and such an array.
         name: display name of the source; its id is derived from it.
-        fps: frames per second.
+        fps: frames per second; None if the items contain the times.
 
     Raises:
         UsageError: the first item is not such an array or pair, or `fps` is not positive.
@@ -54,7 +54,9 @@ class ArrayFrames(Source):
         for index, item in enumerate(self._items):
             pts, pixels = self._timed(index, item)
             if pts <= last:
-                raise UsageError(f"frame {index} is at {pts:g} s, the one before it at {last:g} s; times must increase")
+                raise UsageError(
+                    f"frame {index} is at {pts:g} s, but the previous frame is at {last:g} s; times must increase"
+                )
             last = pts
             self.stats.frames += 1
             # The array is copied, because the caller may reuse it while this frame is still in use.
@@ -66,7 +68,7 @@ class ArrayFrames(Source):
         elif isinstance(item, tuple | list) and len(item) == 2:
             pts, pixels = item
         else:
-            raise UsageError("without fps each frame must be a pair of a time in seconds and an array: (t, array)")
+            raise UsageError("without fps, each frame must be a pair (t, array), where t is a time in seconds")
         if isinstance(pts, bool) or not isinstance(pts, int | float | np.number) or not math.isfinite(float(pts)):
             raise UsageError(f"frame {index} has the time {pts!r}; give a number of seconds")
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
@@ -77,5 +79,5 @@ class ArrayFrames(Source):
         return float(pts), pixels
 
     def frames_from(self, pts_seconds: float) -> Generator[Frame, None, None]:
-        """Yields nothing: frames are not kept after they are yielded."""
+        """Yield nothing, because frames are not kept after they were yielded."""
         yield from ()

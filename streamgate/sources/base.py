@@ -12,7 +12,8 @@ from typing import Protocol, Self
 from streamgate.frames import Frame
 
 MAX_PIXELS = 16384 * 8704
-"""Largest picture that is decoded by default; the same value as `decoding.max_pixels` in the presets.
+"""Maximum number of pixels of a picture that is decoded by default; the presets have the same value in
+`decoding.max_pixels`.
 
 A header may claim any size, and decoders trust it: they allocate memory before they read the data."""
 
@@ -49,7 +50,7 @@ class SourceStats:
     Attributes:
         frames: frames yielded.
         left_out_at_end: frames after the last yielded frame that were not decoded because they were not needed.
-        decode_errors: packets or pictures that could not be decoded or came out damaged.
+        decode_errors: packets or pictures that could not be decoded or were damaged.
         pts_estimated: frames whose time was missing or stepped backwards and was replaced.
         combed: frames that were deinterlaced although they are not flagged as interlaced.
         not_on_gpu: codec that is decoded on the CPU although a GPU was requested; empty if decoding runs as requested.
@@ -64,7 +65,7 @@ class SourceStats:
 
 
 def first_at(frames: Generator[Frame, None, None], pts_seconds: float) -> Frame | None:
-    """The first of `frames` if it is the frame at `pts_seconds`, else None; closes the generator."""
+    """The first of `frames` if its time is `pts_seconds`, else None; closes the generator."""
     with closing(frames):
         frame = next(frames, None)
     return frame if frame is not None and abs(frame.pts_seconds - pts_seconds) <= SAME_TIME_S else None
@@ -78,19 +79,19 @@ class Interest(Enum):
     STEADY = "steady"
     """All faces are tracked and move slowly."""
     KNOWN = "known"
-    """As `STEADY`, and each face has been watched long enough: only key frames are needed until something changes."""
+    """As `STEADY`, and each face was in view long enough: only key frames are needed until something changes."""
     LIVELY = "lively"
-    """Anything else: every frame may matter."""
+    """In all other cases: every frame may matter."""
 
 
 class HintProvider(Protocol):
-    """The consumer's hints about which frames a source may skip. The source calls the methods, in its own thread.
+    """The consumer's hints about which frames a source may skip. The source calls the methods in its own thread.
 
     Attributes:
         discards: after a frame with one of these interests, non-reference frames may be skipped; after an `EMPTY`
             frame, all frames that are not due for detection may be skipped.
-        max_gap_s: no frame is skipped if its neighbours would then be more than this many seconds apart, except after
-            `EMPTY` frames. This limit keeps the temporal neighbours of each face.
+        max_gap_s: no frame is skipped if the frames before and after it would then be more than this many seconds
+            apart, except after `EMPTY` frames. This limit keeps the temporal neighbours of each face.
         max_skip_s: longest span between two key frames, in seconds, that may be skipped at once after `EMPTY` and
             `KNOWN` frames; 0 disables skipping.
         probe_interval_s: seconds between two frames that are examined while there is no face.
@@ -102,11 +103,11 @@ class HintProvider(Protocol):
     probe_interval_s: float
 
     def interest(self, pts_seconds: float) -> Interest:
-        """The interest of the already yielded frame at that time; blocks until the frame has been examined."""
+        """The interest of the frame at that time, which was already yielded; blocks until the frame was examined."""
         ...
 
     def sees_face(self, frame: Frame) -> bool:
-        """Whether a frame has a face. The frame is examined ahead of its turn; if it has no face, it is still yielded
+        """Whether a frame shows a face. The frame is examined before its turn; if it shows no face, it is still yielded
         later."""
         ...
 
@@ -114,7 +115,7 @@ class HintProvider(Protocol):
 class Source(Protocol):
     """An opened input. Use it in a `with` block; `frames()` starts at the beginning each time.
 
-    The methods with a body are defaults for sources that hold nothing open and whose pictures need no correction.
+    The methods with a body are defaults for sources that keep no file open and whose pictures need no correction.
 
     Attributes:
         location: the input as the user gave it, without secrets, for display and records.
@@ -125,8 +126,8 @@ class Source(Protocol):
         live: frames arrive in real time.
         estimated_frames: approximate number of frames, None when unknown.
         stats: counters of the current pass.
-        turned: extra clockwise quarter turns applied to its pictures, on top of the source's own metadata; None if
-            its pictures cannot be turned.
+        turned: extra clockwise quarter turns applied to the pictures, in addition to the source's own metadata; None
+            if the pictures cannot be turned.
     """
 
     location: str
@@ -143,7 +144,7 @@ class Source(Protocol):
     def turned(self) -> int | None: ...
 
     def frames(self, hints: HintProvider | None = None) -> Generator[Frame, None, None]:
-        """Yield the frames in presentation order. A frame holds its decoder buffer: release it early.
+        """Yield the frames in presentation order. A frame keeps its decoder buffer alive: release the frame early.
 
         With `hints`, frames that the consumer does not need are skipped, as far as the format allows.
 
@@ -174,7 +175,7 @@ class Source(Protocol):
         Properties that do not apply to this kind of source are ignored.
 
         Args:
-            turned: extra clockwise quarter turns of its pictures, on top of the source's own metadata.
+            turned: extra clockwise quarter turns of the pictures, in addition to the source's own metadata.
             combed: whether the source is interlaced but not flagged as such.
             restarts: whether the clock of the source restarts within the file; None if unknown.
         """

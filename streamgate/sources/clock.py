@@ -1,4 +1,4 @@
-"""Corrected time: the container's times, made strictly increasing, and the rank of each frame."""
+"""Corrected times: the container's times, made strictly increasing, and the rank of each frame."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 _FALLBACK_DURATION = 1 / 25
 _SAME_TIME = 1e-5  # smaller differences are lost in records, which store microseconds
-_PENDING_LIMIT = 4096  # packets that have produced no frame yet; decoders hold back a few dozen at most
+_PENDING_LIMIT = 4096  # packets that have produced no frame yet; decoders hold back a few dozen frames at most
 
 
 @dataclass(frozen=True, slots=True)
 class FrameTime:
-    """Time of one frame: seconds, duration (0.0 if unknown), rank among the packets, whether it is estimated."""
+    """Time and duration of a frame in seconds (duration 0.0 if unknown), its rank among the packets, and whether the
+    time is estimated."""
 
     pts_seconds: float
     duration_seconds: float
@@ -28,13 +29,13 @@ frame in seconds, and whether packet times have been reliable so far."""
 class Clock:
     """Assigns time and rank to the frames of one source, in presentation order.
 
-    The time is the pts, else the dts, else the previous frame's time plus a duration. A time that does not increase is
-    also replaced by the previous frame's time plus a duration, and counts as estimated.
+    The time of a frame is its pts, else its dts. If it has neither, or its time is not later than that of the previous
+    frame, its time is estimated: the previous frame's time plus that frame's duration.
 
-    The rank counts every demuxed packet with an earlier time, including those that produced no picture. This requires
-    reliable packet times. Where they turn out to be wrong (AVI has none, and FFmpeg's guesses step backwards), the
-    rank counts the frames and the packets that are known to have failed. Memory is bounded by the number of packets
-    inside the decoder.
+    The rank of a frame is the number of demuxed packets with earlier times, including packets that produced no picture.
+    This requires reliable packet times. If they turn out to be wrong (AVI has none, and FFmpeg's guesses step
+    backwards), the rank is the number of earlier frames and of packets that are known to have failed. Memory is bounded
+    by the number of packets inside the decoder.
 
     Args:
         frame_seconds: nominal duration of a frame, None when unknown.
@@ -81,7 +82,7 @@ class Clock:
         self._lost += 1
 
     def frame(self, pts: float | None, dts: float | None, duration: float | None) -> FrameTime:
-        """Assign the time of the next frame in presentation order, from its own times and duration in seconds."""
+        """Assign a time to the next frame in presentation order, from its own times and duration in seconds."""
         time = dts if pts is None else pts
         previous = self._previous
         step = self._previous_duration or self._nominal
@@ -118,7 +119,7 @@ class StorageOrderClock:
     """A clock for containers without presentation times, such as AVI.
 
     The position of a packet in storage order gives a time at which a frame is shown (a slot), but not which frame it
-    is. So the first frame gets the earliest slot, the second frame the next slot, and so on.
+    is. Therefore, the first frame gets the earliest slot, the second frame gets the next slot, and so on.
 
     Args:
         frame_seconds: nominal duration of a frame, None when unknown.
@@ -170,7 +171,7 @@ class StorageOrderClock:
         self._empty.add(self._newest)
 
     def frame(self, pts: float | None, dts: float | None, duration: float | None) -> FrameTime:
-        """Assign the time of the next frame; `dts` belongs to the packet after which the decoder output the frame."""
+        """Assign a time to the next frame; `dts` belongs to the packet after which the decoder output the frame."""
         self._pass_empty()
         if dts is None:
             # A frame that comes out only when the decoder is flushed was held back.

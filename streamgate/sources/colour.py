@@ -1,4 +1,4 @@
-"""From stored samples to displayed colour: matrices, ranges and the tone mapping of HDR material.
+"""Converts stored samples to displayed colour: matrices, ranges and the tone mapping of HDR video.
 
 Numbers such as a matrix of 9 or a transfer of 18 are the code points of ITU-T H.273, which FFmpeg uses.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from streamgate.frames import Array
 
 HD_LINES = 720
-"""Video with an unknown matrix is assumed to be BT.709 from this height up, BT.601 below."""
+"""Video with an unknown matrix is assumed to be BT.709 if it has at least this many lines, and BT.601 otherwise."""
 
 SDR_WHITE_NITS = 203.0
 """Reference white of HDR (ITU-R BT.2408); it is mapped to SDR white."""
@@ -73,7 +73,7 @@ def yuv_to_rgb(yuv: Array, colour: Colour) -> Array:
     matrix = _conversion(colour, yuv.dtype.itemsize)
     rgb = cv2.transform(yuv, matrix)
     if rgb.dtype == np.uint8:
-        # 8-bit HDR is rare and coarse; it is widened to 16 bits to share the same path.
+        # 8-bit HDR is rare and coarse; it is widened to 16 bits so that it can be converted like deeper HDR.
         return tone_map(rgb.astype(np.uint16) * 257, colour) if colour.hdr else rgb
     return tone_map(rgb, colour) if colour.hdr else cv2.convertScaleAbs(rgb, alpha=1 / 257)
 
@@ -148,7 +148,7 @@ def _luma_table(colour: Colour) -> Array:
 def _linear_light(transfer: int) -> Array:
     """Lookup table from 16-bit signal values to linear light, float32 (65536,).
 
-    Light is relative to SDR white for PQ, and scene light in 0..1 for HLG.
+    For PQ, light is displayed light relative to SDR white; for HLG, it is scene light in 0..1.
     """
     signal = np.arange(65536) / 65535.0
     if transfer == PQ:

@@ -14,14 +14,14 @@ from streamgate.sources.layout import eight_bits, layouts, planes_of
 
 MIN_SHARE = 4e-4
 """Minimum share of combed pixels in a picture that counts as combed. The sharpest progressive pictures have a tenth of
-this share; combed pictures of faces that turn or blink have tens of times this share."""
+this share; combed pictures of faces that turn or blink have many times this share."""
 _STEP = 8
 """Luma levels by which a line must differ from the lines above and below it."""
 _RUN = np.ones((1, 5), np.uint8)
-"""Run of adjacent pixels that must differ by `_STEP` on three alternating lines. Noise, dither and ringing do not
-produce such runs."""
+"""A run of adjacent pixels, all of which must differ by `_STEP` from the neighbouring lines, on three consecutive lines
+that are alternately brighter and darker. Noise, dither and ringing do not produce runs of this length."""
 _HEIGHTS = range(400, 1089)
-"""Heights of interlaced video. Smaller pictures have been scaled down, which turns combs into blur."""
+"""Possible heights of interlaced video. Smaller pictures have been scaled down, which turns combing into blur."""
 _BAND, _EVERY = 16, 64
 """16 of every 64 lines are examined."""
 _FIRST = 12
@@ -56,7 +56,7 @@ def is_combed(luma: Array) -> bool:
 
 
 def comb_detector(interlaced: bool = False) -> Callable[[VideoFrame], bool]:
-    """Return a function that detects, from a sample of the frames, whether a video without the flag is interlaced.
+    """Return a function that detects, from a sample of the frames, interlaced video that is not flagged as interlaced.
 
     Call the function once per frame, in order; its result is based on this frame and earlier ones.
 
@@ -76,7 +76,7 @@ def comb_detector(interlaced: bool = False) -> Callable[[VideoFrame], bool]:
         if lines is None:
             return interlaced
         found = _within_bands(combed(lines))
-        # A pattern that stays in place belongs to the scene; combs appear with motion.
+        # A pattern that stays in place belongs to the scene; combing appears with motion.
         new = 0 if before is None or before.shape != found.shape else int(np.count_nonzero(found > before))
         before = found
         seen.append(new >= MIN_SHARE * found.size)
@@ -103,7 +103,7 @@ def _some_lines(frame: VideoFrame) -> Array | None:
 
 
 def _within_bands(found: Array) -> Array:
-    """The mask without the lines next to seams between bands, where the mask is undefined."""
+    """The mask without the lines next to the seams between bands, where the mask is undefined."""
     whole = np.zeros((len(found) + 4, found.shape[1]), np.uint8)
     whole[2:-2] = found
     return np.ascontiguousarray(whole.reshape(-1, _BAND, found.shape[1])[:, 2:-2])

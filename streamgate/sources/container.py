@@ -1,4 +1,4 @@
-"""Opening media files with FFmpeg: only the given file is opened, and errors are in plain words."""
+"""Opens media files with FFmpeg: no other file is opened, and errors are explained in plain words."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ REFUSED_FORMATS = frozenset(
 
 
 _BUFFER, _REMOTE_BUFFER = 32768, 1 << 18
-"""Bytes that FFmpeg reads at once: its default for local files, and more for remote files, where each read is a call
-into Python."""
+"""Number of bytes that FFmpeg reads at once: its default for local files, and more for remote files, for which each
+read is a call into Python."""
 
 
 def open_video(
@@ -47,7 +47,7 @@ def open_video(
     """Open `path` and choose its video stream.
 
     Args:
-        path: a local file, or one in a store.
+        path: a local file, or a file in a store.
         display: name of the input in messages.
         threads: decoder threads, 0 for one per core.
         decode: "cpu" or "cuda:N" for a GPU; see `sources.hardware`.
@@ -113,7 +113,7 @@ def _open(path: AnyPath, decode: str, max_pixels: int) -> InputContainer:
             buffer_size=_REMOTE_BUFFER if remote else _BUFFER,
             **METADATA_ERRORS,
             hwaccel=accelerator(decode),
-            # Files need a timeout too: damage can make FFmpeg scan the whole rest of the file, and network disks can
+            # Files need a timeout too: damage can make FFmpeg scan the entire rest of the file, and network disks can
             # hang.
             timeout=stall_seconds(),
         )

@@ -1,14 +1,14 @@
-"""Detection of torn frames: frames that are damaged or depend on something that is damaged or missing.
+"""Detects torn frames: frames that are damaged or depend on data that is damaged or missing.
 
-After a loss, decoders continue with what they have, and the output still looks like a picture. A frame counts as torn
-from the first sign of a loss up to the next intact key frame. Signs of a loss are:
+After a loss, decoders continue with the data that they have, and their output can still look like a picture. All frames
+from the first sign of a loss up to the next intact key frame count as torn. Signs of a loss are:
 
 - a packet is marked as corrupt, as FFmpeg does where the continuity counters of a transport stream have a gap;
 - a reference picture is missing according to H.264's frame numbers;
 - the decoder fails on a packet, or marks a frame as corrupt.
 
-Damage without such a sign goes undetected: changed bytes that still decode, and losses over UDP inside a picture,
-which FFmpeg does not report.
+Damage without any of these signs is not detected: changed bytes that can still be decoded, and losses over UDP inside a
+picture, which FFmpeg does not report.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from streamgate.sources.h264 import FrameNumbers
 _HELD_BACK = 32
 """Maximum number of frames that a decoder holds back, for its threads and for reordering."""
 _REMEMBERED = 4096
-"""Maximum number of packets that are known to be torn and whose frames the decoder has not output yet."""
+"""Maximum number of packets that are remembered because their frames will be torn and were not output yet."""
 _KEYS = 16
 _STARTS_ANYWHERE = frozenset(
     {
@@ -31,8 +31,8 @@ _STARTS_ANYWHERE = frozenset(
         "rv20", "wmv1", "wmv2",
     }
 )  # fmt: skip
-"""Decoders that output frames from the first packet of a stream on, even if it is not a key frame; other decoders wait
-for a key frame."""
+"""Decoders that output frames from the first packet of a stream on, even if that packet is not a key frame; other
+decoders wait for a key frame."""
 
 
 class DamageTracker:

@@ -1,4 +1,4 @@
-"""Deinterlacing of video that is flagged as interlaced, and of interlaced video without the flag."""
+"""Deinterlaces video, whether it is flagged as interlaced or found to be interlaced without the flag."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Deinterlacer:
     filter.
 
     The filter holds one frame back and keeps the times of frames. Progressive frames pass through the filter unchanged,
-    unless combing is detected in some of them; in that case all frames are treated as interlaced. Each frame is
-    accompanied by a flag that says whether it is torn. A frame that the filter rejects is dropped and counted; damage
-    can produce frames of a few pixels that are flagged as interlaced.
+    unless combing is detected in some of them; in that case, all frames are treated as interlaced. Each frame is
+    accompanied by a flag that says whether the frame is torn. A frame that the filter rejects is dropped and counted;
+    for example, damage can produce frames of a few pixels that are flagged as interlaced.
 
     Args:
         time_base: time base of the stream.
@@ -63,7 +63,7 @@ class Deinterlacer:
         yield from self._ready()
 
     def flush(self) -> Iterator[tuple[VideoFrame, bool]]:
-        """Yield the frames held back."""
+        """Yield the frames that the filter still holds back."""
         if self._graph is not None:
             with suppress(FFmpegError, OSError, ValueError):
                 self._graph.vpush(None)
@@ -97,7 +97,7 @@ class Deinterlacer:
             del frame
 
     def _give_up(self) -> None:
-        """Handle an error of the filter: count it, and use a new filter from the next frame on."""
+        """Handle an error of the filter: count the error, and use a new filter from the next frame on."""
         self._stats.decode_errors += 1
         self._graph = self._shape = None
         self._torn.clear()

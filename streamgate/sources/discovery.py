@@ -1,4 +1,4 @@
-"""Expanding the user's inputs (files, folders, patterns) into sources."""
+"""Expands the user's inputs (files, folders, patterns) into sources."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ _NAMED = 6
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """A source that was found but not opened yet.
+    """A source that was found but is not open yet.
 
     Attributes:
         location: the source's name for display and records.
-        paths: one video file, or the image files in order; on this machine or in a store.
+        paths: one video file, or the image files in order; the files are on this machine or in a store.
         root: folder to which the names of pictures are relative; None for a video.
         sequence_fps: frame rate of an image sequence.
     """
@@ -75,8 +75,8 @@ class SourceSpec:
     ) -> Source:
         """Open the source; `time_range` is the part of a video to read.
 
-        Pictures of more than `max_pixels` are not decoded. Raises SourceError if the source cannot be read, DeviceError
-        if decode="cuda" and there is no GPU.
+        Pictures of more than `max_pixels` are not decoded. Raises SourceError if the source cannot be read, and
+        DeviceError if `decode` is "cuda:N" and there is no such GPU.
         """
         if self.root is None:
             return VideoFile(self.paths[0], self.location, threads, decode, max_pixels, time_range)
@@ -93,7 +93,7 @@ class Discovery:
         warnings: inputs that were skipped although they were given by name.
         duplicates: pairs of locations; the first is a video, the second an earlier video with the same name and
             content.
-        skipped: files found through a folder or pattern that are neither video nor picture, counted by suffix
+        skipped: files found through a folder or a pattern that are neither videos nor pictures, counted by suffix
             ("" for no suffix, "hidden" for hidden files).
     """
 
@@ -111,7 +111,7 @@ class Discovery:
         named = [f"{count} {suffix or 'without suffix'}" for suffix, count in most]
         if others := self.skipped.total() - sum(count for _, count in most):
             named.append(f"{others} others")
-        text = f"skipped {self.skipped.total()} file(s) that are neither video nor picture ({', '.join(named)})"
+        text = f"skipped {self.skipped.total()} file(s) that are neither videos nor pictures ({', '.join(named)})"
         unread = sum(self.skipped[suffix] for suffix in HEIC_SUFFIXES)
         return f"{text}; to read the {unread} HEIC picture(s): {HEIC_REMEDY}" if unread else text
 
@@ -138,8 +138,8 @@ def discover(
     A folder yields every video below it, sorted, each as one source. All pictures below it are one source of unrelated
     pictures, or, with `sequence_fps`, one sequence per folder that contains pictures. Pictures given one by one are
     grouped by folder. URLs of object stores (s3://bucket/folder) are treated the same way. Hidden files are skipped.
-    An input given twice counts once, as do copies of a file with the same name. `output` and other folders written by
-    streamgate are ignored. `probe` decides whether a file with an unknown suffix is a video.
+    An input given twice counts once, as do copies of a file that have the same name. `output` and other folders that
+    were written by streamgate are ignored. `probe` decides whether a file with an unknown suffix is a video.
 
     Raises:
         UsageError: an input is the URL of a live stream.
@@ -207,13 +207,13 @@ class _Finder:
             location = _shown(paths[0] if len(paths) == 1 else folder)
             found.sources.append(SourceSpec(location, tuple(paths), folder, self._fps))
         self._drop_copies()
-        # A file of another type that is given together with media is probably a mistake and causes only a warning;
-        # without any media it is an error.
+        # If a file of another type is given together with media, it is probably a mistake and causes only a warning.
+        # Without any media, it is an error.
         for stray in self._strays:
             if found.sources:
-                found.warnings.append(f"{stray}: neither video nor picture; skipped")
+                found.warnings.append(f"{stray}: neither a video nor a picture; skipped")
             else:
-                self._fail(stray, "neither video nor picture; give a media file")
+                self._fail(stray, "neither a video nor a picture; give a media file")
         return found
 
     def _drop_copies(self) -> None:
@@ -299,7 +299,7 @@ class _Finder:
             self._found.sources.append(SourceSpec(_shown(root), tuple(paths), root, self._fps))
         if named and not (videos or pictures or known):
             readable = isinstance(folder, RemotePath) or os.access(folder, os.R_OK | os.X_OK)
-            what = "contains no video and no picture; check the folder"
+            what = "contains no videos and no pictures; check the folder"
             self._fail(_shown(given), what if readable else "no permission to read it; check the folder's permissions")
 
     def _skip(self, path: AnyPath) -> None:

@@ -67,7 +67,7 @@ def _ends(lines: Array) -> tuple[int, int]:
 def _black(lines: Array) -> int:
     most = int(_MOST * len(lines))
     count = 0
-    # Examine only one block of lines at a time, because in most pictures, not even the first line is black.
+    # Examine one block of lines at a time, because in most pictures not even the first line is black.
     while count < most:
         block = lines[count : count + 16]
         dark = (np.percentile(block, 99, axis=1) <= _BLACK) & (block.std(axis=1) <= _SPREAD)

@@ -1,4 +1,4 @@
-"""Predicts face positions with a Kalman filter whose velocity decays; its time steps are in seconds, not in frames."""
+"""Predicts face positions with a Kalman filter that assumes decaying velocities; time is in seconds, not in frames."""
 
 from __future__ import annotations
 

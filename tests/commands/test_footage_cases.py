@@ -72,7 +72,7 @@ def test_an_encrypted_file_says_so_and_skipped_files_are_named(shared_case: Case
     (folder / "notes.txt").touch()
     done = streamgate("run", folder, "-o", tmp_path / "out")
     assert done.code == 3 and "the video is encrypted" in done.err
-    assert "skipped 1 file(s) that are neither video nor picture (1 .txt)" in done.err
+    assert "skipped 1 file(s) that are neither videos nor pictures (1 .txt)" in done.err
 
 
 def test_of_a_stereo_pair_one_man_is_one_person(shared_case: Case, tmp_path: Path) -> None:

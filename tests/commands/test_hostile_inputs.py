@@ -131,7 +131,7 @@ def test_every_reference_gets_its_line(pointing: tuple[Batch, list[Hostile], set
     batch, inputs, _, _ = pointing
     for one in inputs:
         said = [line for line in batch.ran.err.splitlines() if str(batch.paths[one.name]) in line]
-        assert len(said) == 1 and re.search(f"{one.words}|neither video nor picture", said[0]), (one.name, said)
+        assert len(said) == 1 and re.search(f"{one.words}|neither a video nor a picture", said[0]), (one.name, said)
 
 
 def test_the_traps_do_spring(tmp_path: Path) -> None:

@@ -258,7 +258,7 @@ def test_skipped_files_are_named_with_their_counts(tmp_path: Path) -> None:
             (tmp_path / f"{index}.{suffix}").touch()
     (tmp_path / "README").touch()
     words = discover([tmp_path]).skipped_words()
-    assert words.startswith("skipped 37 file(s) that are neither video nor picture (8 .csv, 7 .md, 6 .xml, ")
+    assert words.startswith("skipped 37 file(s) that are neither videos nor pictures (8 .csv, 7 .md, 6 .xml, ")
     assert words.endswith("4 others)")
     assert discover([tmp_path / "README"]).skipped_words() == ""
 
