@@ -1,4 +1,4 @@
-"""Detection of encrypted video, which FFmpeg decodes to noise or not at all, without reporting the reason."""
+"""Detects encrypted video, which FFmpeg decodes to noise or not at all, without reporting the reason."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def is_encrypted(path: AnyPath, track: int | None) -> bool:
 
 
 def is_scrambled(path: AnyPath) -> bool:
-    """Whether a transport or program stream that yields no picture is scrambled, as pay TV and DVDs are.
+    """Whether a transport stream or a program stream that yields no picture is scrambled, as pay TV and DVDs are.
 
     Only the first MiB is read. Never raises.
     """
@@ -65,7 +65,7 @@ def is_scrambled(path: AnyPath) -> bool:
         scrambled = sum(one[0] == _SYNC and one[3] >> 6 >= 2 for one in packets)
         return scrambled > _SHARE_SCRAMBLED * len(packets)
     if data.startswith(b"\0\0\1\xba"):
-        # In the header of each video packet, the two bits after the marker bits tell whether the packet is scrambled.
+        # In the header of each video packet, the two bits after the marker bits say whether the packet is scrambled.
         starts = [data[at + 6] for at in _all_of(data, b"\0\0\1\xe0") if at + 6 < len(data)]
         marked = [one for one in starts if one >> 6 == 2]
         return bool(marked) and sum(one >> 4 & 3 > 0 for one in marked) > 0.5 * len(marked)
@@ -73,7 +73,7 @@ def is_scrambled(path: AnyPath) -> bool:
 
 
 def _mp4_track_is(file: BinaryIO | RemoteReader, size: int, track: int | None) -> bool:
-    """Whether a video track's sample entry has the encrypted type or contains protection information."""
+    """Whether the sample entry of a video track has the encrypted type or contains protection information."""
     kind_of: dict[int, bytes] = {}
     current, handler = 0, b""
     for kind, body, end in _boxes(file, size):
@@ -133,7 +133,7 @@ def _boxes(file: BinaryIO | RemoteReader, size: int) -> Iterator[tuple[bytes, in
 
 
 def _matroska_encodings(head: bytes) -> bytes:
-    """The content encodings of the tracks that are described in `head`."""
+    """The content encodings of all tracks that are described in `head`, concatenated."""
     found = bytearray()
     for at in _all_of(head, b"\x6d\x80"):  # ContentEncodings
         length = _vint(head, at + 2)

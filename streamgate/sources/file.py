@@ -22,17 +22,17 @@ from streamgate.sources.remote import AnyPath
 from streamgate.sources.seeking import times_are_unique
 
 _EARLIER_S = (0.0, 1.0, 10.0)
-"""Distances before a wanted frame, in seconds, that are tried for seeking, in this order. In a container without an
+"""How many seconds before a wanted frame to seek to; the values are tried in this order. In a container without an
 index, FFmpeg only gets near the requested time, and frames before the next key frame cannot be decoded."""
 
 _WHOLE_S = 1.0
-"""Length of the part at the end of a time range, in seconds, in which no frames are skipped."""
+"""Seconds at the end of a time range in which no frames are skipped."""
 
 
 class VideoFile:
     """A `Source` over one video file.
 
-    The first picture is decoded when the source is created, so that a file without pictures is rejected at once.
+    The first picture is decoded when the source is created, so that a file without pictures is rejected immediately.
 
     Args:
         path: the file.
@@ -41,7 +41,7 @@ class VideoFile:
         decode: "cpu" or "cuda:N"; the CPU decodes what the GPU cannot decode, and `stats.not_on_gpu` then names the
             codec.
         max_pixels: pictures with more pixels are not decoded.
-        time_range: the part that `frames()` yields; times stay those of the whole file.
+        time_range: the part of the file that `frames()` yields; this does not change the times of the frames.
 
     Raises:
         DeviceError: there is no GPU to decode on.
@@ -143,12 +143,12 @@ class VideoFile:
             reading = FileReader(self._opening, self.stats)
         self._reading = reading
         try:
-            # The last frames of a range are all decoded, because they determine the length of the result.
+            # The last frames of a range are all decoded, because they determine the duration in the result.
             end = self._time_range.end
             yield from reading.frames(hints, max(1e-6, end - _WHOLE_S) if end else 0.0)
         finally:
             if reading.falls_back:
-                # The pictures changed midway to a format that the GPU does not decode.
+                # The pictures changed, within the file, to a format that the GPU does not decode.
                 self.stats.not_on_gpu = reading.codec
             reading.close()
             if self._reading is reading:
@@ -168,7 +168,7 @@ class VideoFile:
                 del decoded, frame
 
     def decoded_from(self, pts_seconds: float) -> Generator[tuple[FrameTime, VideoFrame], None, None]:
-        """Yield the frames at or after a time as the decoder outputs them (stored, not upright), each with its time.
+        """Yield the frames at or after a time as the decoder outputs them (as stored, not upright), with their times.
 
         These frames are meant for re-encoding.
         """
@@ -233,7 +233,7 @@ class VideoFile:
     def _decoded_by_reading(
         self, pts_seconds: float
     ) -> Generator[tuple[FileReader, FrameTime, VideoFrame, bool], None, None]:
-        """As `_read_from`, but without seeking by time.
+        """Like `_read_from`, but without seeking by time.
 
         Decoding starts at the beginning of the file, or at a key frame that an earlier call of this method recorded.
         """
@@ -262,7 +262,7 @@ class VideoFile:
 
     @property
     def _lead_s(self) -> float:
-        """Seconds to decode before a wanted frame, because deinterlaced frames are rebuilt from their neighbours."""
+        """Seconds of video to decode before a wanted frame: deinterlaced frames are rebuilt from their neighbours."""
         return 2.5 / (self.fps or 25.0) if self._interlaced or self._is_combed else 0.0
 
     def _has_unique_times(self) -> bool:

@@ -49,8 +49,8 @@ class OpenOptions:
         threads: decoder threads, 0 for one per core.
         decode: "cpu" or "cuda:N".
         max_pixels: pictures with more pixels are not decoded.
-        turned: extra clockwise quarter turns of its pictures, on top of the file's own metadata.
-        interlaced: whether the video was found to be interlaced although it is not flagged as such.
+        turned: extra clockwise quarter turns of the pictures, in addition to the file's own metadata.
+        interlaced: whether the video was found to be interlaced although it is not flagged as interlaced.
     """
 
     path: AnyPath
@@ -67,7 +67,7 @@ class SeekPoint:
     """A key frame from which reading can start again, and the clock state that is needed to do so.
 
     Attributes:
-        packet: number of the frame's packet in the stream, from 1.
+        packet: number of the frame's packet in the stream, counted from 1.
         pts_seconds: corrected time of the frame.
         before: state of the clock before this frame.
     """
@@ -126,7 +126,7 @@ class FileReader:
         self._keys: dict[int, int] | None = None
         self.marks: list[SeekPoint] = []
         """Points from which reading can start again; recorded if `mark` was called."""
-        # An MP4's index gives the number of packets; packets that are missing at the end were cut off.
+        # The index of an MP4 gives the number of packets; packets that are missing at the end were cut off.
         self._promised = stream.frames if "mp4" in self._container.format.name else 0
         self._cut_off = is_truncated(path)
         self._damage = DamageTracker(self._codec)
@@ -153,16 +153,19 @@ class FileReader:
         return isinstance(self._clock, StorageOrderClock) and self._clock.holds_back
 
     def mark(self) -> None:
-        """Record key frames in `marks` from here on; call before the first frame."""
+        """Record key frames in `marks` from now on. Call it before the first frame."""
         self._keys = {}
 
     def enter(self, mark: SeekPoint) -> None:
-        """Start at a key frame that an earlier reader recorded, with the same times; call before the first frame."""
+        """Start at a key frame that an earlier reader recorded; all times are the same as for that reader.
+
+        Call it before the first frame.
+        """
         self._promised, self._enters_at = 0, mark.packet
         self._clock.resume(mark.before)
 
     def seek(self, pts_seconds: float) -> None:
-        """Seek to the key frame before a time; call before the first frame."""
+        """Seek to the last key frame at or before a time. Call it before the first frame."""
         self._promised = 0
         try:
             self._container.seek(int(pts_seconds / self._time_base), stream=self._stream, backward=True)
@@ -170,7 +173,7 @@ class FileReader:
             return  # the format cannot seek: start at the beginning
 
     def first(self) -> Frame:
-        """Decode up to the first frame, which `frames()` will still yield."""
+        """Decode up to the first frame, and return it; `frames()` still yields it as well."""
         self._first = next(self._frames, None)
         if self._first is None:
             if is_scrambled(self._opening.path):
@@ -199,7 +202,7 @@ class FileReader:
         while frame is not None:
             self._stats.frames += 1
             yield frame
-            # Without `del`, the loop would keep the frame alive while the next one is decoded.
+            # Without `del`, the loop would keep the frame alive while the next frame is decoded.
             del frame
             frame = next(self._frames, None)
 
@@ -210,7 +213,8 @@ class FileReader:
         except ValueError:
             # Another thread is stuck in the generator and was abandoned: closing the container now would crash.
             return
-        # The skipping decoder holds callbacks to this object; this cycle would keep the last decoded picture alive.
+        # The skipping decoder holds callbacks to this object. This reference cycle would keep the last decoded picture
+        # alive.
         vars(self).pop("_skipping", None)
         self._close_files()
 
@@ -230,15 +234,15 @@ class FileReader:
     def _timed(self) -> Generator[Frame, None, None]:
         for time, decoded, torn in self.decoded():
             frame = self.frame(time, decoded, torn)
-            # Deinterlaced frames have other times than their packets, but with deinterlacing no more frames are left
-            # out.
+            # The times of deinterlaced frames differ from those of their packets, but once frames are deinterlaced, no
+            # frames are left out.
             frame.left_out = self._skipping.left_out(None if self.interlaced else decoded.pts)
             yield frame
             del decoded, frame
         self._stats.left_out_at_end = self._skipping.left_out()
 
     def decoded(self) -> Generator[tuple[FrameTime, VideoFrame, bool], None, None]:
-        """The decoder's frames with their corrected times, and whether they are torn."""
+        """Yield the decoder's frames with their corrected times and whether they are torn."""
         clock, stats = self._clock, self._stats
         for frame, torn in self._pictures():
             base = frame.time_base or self._time_base
@@ -255,7 +259,7 @@ class FileReader:
             stats.pts_estimated = clock.estimated
             stats.decode_errors += frame.is_corrupt
             if self._headless:
-                # Earlier packets produced no picture: the key frame they depend on is missing.
+                # Earlier packets produced no picture, because the key frame that they depend on is missing.
                 stats.decode_errors += max(0, time.frame_index - stats.decode_errors)
                 self._headless = False
             if not clock.trusted:
@@ -290,7 +294,7 @@ class FileReader:
             frames = []
         if frames:
             self._gpu_checked = False
-        # Packets outside the edit list, and packets that are decoded a second time, do not count towards
+        # Packets outside the edit list and packets that are decoded a second time do not count towards
         # `_MAX_SILENT_PACKETS`.
         self._silent = 0 if frames else self._silent + counted
         return frames
@@ -300,7 +304,7 @@ class FileReader:
         return self._second_stream().codec_context
 
     def _second_stream(self) -> VideoStream:
-        # This stream is decoded on the CPU: only a few of its frames are needed, too few for a second GPU context.
+        # This stream is decoded on the CPU: only a few of its frames are needed, too few to justify a GPU context.
         if self._scout is None:
             opening = self._opening
             self._scout = open_video(opening.path, opening.location, 1, max_pixels=opening.max_pixels)
@@ -330,12 +334,12 @@ class FileReader:
                 ) from None
             except (av.error.FFmpegError, OSError):
                 self._check_store()
-                self._stats.decode_errors += failures == 0  # one error per damaged place, however often it is retried
+                self._stats.decode_errors += failures == 0  # consecutive failures are one error
                 failures += 1
                 packets = self._container.demux(self._stream)
                 continue
             pts, dts = packet.pts, packet.dts
-            real = packet.size > 0 or pts is not None or dts is not None  # else it flushes the decoder at the end
+            real = packet.size > 0 or pts is not None or dts is not None  # otherwise it is the flush packet at the end
             self._promised -= real
             self._count += packet.size > 0
             if self._count < self._enters_at:
@@ -373,7 +377,7 @@ class FileReader:
 
 
 def _seconds(value: int | None, base: Fraction) -> float | None:
-    # A single division gives the float nearest to the exact time, as other tools print it.
+    # A single division gives the float nearest to the exact time, which is also the time that other tools print.
     return None if value is None else value * base.numerator / base.denominator
 
 

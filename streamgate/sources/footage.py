@@ -15,14 +15,14 @@ from streamgate.sources.naming import slug
 
 
 class FootageFinder:
-    """Finds sources by the ids they had in a run; a file with another id is a different source.
+    """Finds sources by the ids that they had in a run; a file with a different id is a different source.
 
-    A source is searched for where the run read it, then by name in and below `folders`. A relative path is tried from
-    the current directory and from the folder that contains the results.
+    The finder looks for a source where the run read it, and then, by name, in and below `folders`. A relative path is
+    tried from the current directory and from the folder that contains the results.
 
     Args:
         out: the run's results.
-        folders: further folders to search.
+        folders: additional folders to search.
     """
 
     def __init__(self, out: Path, folders: Sequence[Path] = ()) -> None:
@@ -35,7 +35,7 @@ class FootageFinder:
 
         Args:
             record: the record, with its `source` and `source_id`.
-            sequence_fps: the rate at which a folder of pictures was read as a sequence, None for anything else.
+            sequence_fps: the frame rate, if the source is a folder of pictures that was read as a sequence; else None.
 
         Raises:
             SourceError: the source was not found, or has changed.
@@ -57,7 +57,7 @@ class FootageFinder:
         raise SourceError(f"{display(location)}: {what}; give the folder that contains it with --footage DIR", location)
 
     def open(self, record: Mapping[str, Any], sequence_fps: float | None = None) -> Source:
-        """Open the source that a summary record describes, to be read as the run read it. Raises SourceError."""
+        """Open the source that a summary record describes, with the settings of the run. Raises SourceError."""
         source = self.find(record, sequence_fps).open()
         source.location = str(record["source"])
         source.read_as(

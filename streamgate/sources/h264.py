@@ -1,4 +1,4 @@
-"""H.264 frame numbers: whether a reference picture is missing between two packets."""
+"""Checks H.264 frame numbers, which show whether a reference picture is missing between two packets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Buffer = Any
 _SLICE, _IDR, _SEI, _SPS, _PPS = 1, 5, 6, 7, 8
 _RECOVERY_POINT = 6
 _HEADER = 16
-"""Number of bytes that always suffice for a slice header up to the frame number."""
+"""Number of bytes that always contain the beginning of a slice header, up to the frame number."""
 _HIGH_PROFILES = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
 _PROVEN = 8
 """A gap in the frame numbers counts as a loss only after at least this many pictures with consecutive numbers, because
@@ -53,10 +53,10 @@ class FrameNumbers:
         return False
 
     def recovers_after(self, packet: Buffer) -> int:
-        """Number of pictures after a key packet that are still damaged if the data before it was damaged.
+        """Number of pictures after a key packet that are still damaged if the data before that packet was damaged.
 
-        It is 0 unless a recovery point message gives a count, as in streams that refresh gradually instead of having
-        full key frames.
+        This number is 0 unless a recovery point message gives another, as in streams that refresh pictures gradually
+        instead of sending full key frames.
         """
         data = memoryview(packet)
         for begin, end in self._units(data):
@@ -67,7 +67,7 @@ class FrameNumbers:
         return 0
 
     def _units(self, data: memoryview) -> Iterator[tuple[int, int]]:
-        """Yield start and end of the packet's units; units after the first slice may be left out."""
+        """Yield the start and the end of each unit of a packet; units after the first slice may be left out."""
         size, at = self._length_size, 0
         if size == 0:
             yield from start_codes(bytes(data))
@@ -158,7 +158,7 @@ class _Bits:
 
 
 def _sequence(bits: _Bits) -> tuple[int, tuple[int, bool, bool]]:
-    """The id of a sequence parameter set (H.264 7.3.2.1.1), and how it numbers frames, as in `FrameNumbers`."""
+    """The id of a sequence parameter set (H.264 7.3.2.1.1), and its values as `FrameNumbers._sequences` stores them."""
     profile = bits.take(8)
     bits.take(16)  # constraints and level
     number = bits.unsigned()
@@ -217,7 +217,7 @@ def _recovery_count(message: bytes) -> int | None:
 
 
 def start_codes(data: bytes) -> list[tuple[int, int]]:
-    """Start and end of the units between start codes, up to the first slice."""
+    """The start and the end of each unit between start codes, up to and including the first slice."""
     found: list[tuple[int, int]] = []
     begin = data.find(b"\0\0\1")
     while begin >= 0 and begin + 3 < len(data):

@@ -1,4 +1,4 @@
-"""Decoding on a GPU: the choice of FFmpeg's decoder, and checks of whether a stream is actually decoded on the GPU.
+"""Decoding on a GPU: chooses FFmpeg's decoder, and checks whether a stream is actually decoded on the GPU.
 
 FFmpeg silently falls back to the CPU for video whose codec, profile or size the GPU cannot decode.
 """
@@ -20,7 +20,8 @@ from streamgate.sources.side_data import shown_turn, side_data
 
 CPU = "cpu"
 _OWN_DECODERS = {"libdav1d": "av1", "libaom-av1": "av1"}
-"""Decoders that FFmpeg prefers although they cannot use a GPU, and FFmpeg's own decoders, which work only on a GPU."""
+"""Decoders that FFmpeg prefers although they cannot use a GPU, and, for each, FFmpeg's own decoder, which requires one.
+"""
 _NVDEC = "libnvcuvid.so.1"
 _DEVICE_ERRORS = (av.error.ExternalError, av.error.UnknownError)
 """Errors that FFmpeg raises when the GPU fails; damaged pictures can also cause them on a working GPU."""
@@ -29,7 +30,7 @@ _FIRST = 64
 
 
 def decoder_name(index: int | None) -> str:
-    """The `decode` argument for CUDA device `index`: "cuda:N"; device 0 if the networks do not run on a GPU."""
+    """The `decode` argument for CUDA device `index`, "cuda:N"; with None (no network runs on a GPU), for device 0."""
     return f"cuda:{index or 0}"
 
 
@@ -60,7 +61,7 @@ def _missing() -> str | None:
             "`pip install 'av>=18'`"
         )
     try:
-        # FFmpeg loads this library when it opens a decoder; without it, each file would be decoded on the CPU.
+        # FFmpeg loads this library when it opens a decoder; without the library, it would decode all files on the CPU.
         ctypes.CDLL(_NVDEC)
     except OSError:
         return (
@@ -126,8 +127,8 @@ def is_on_gpu(codec: VideoCodecContext) -> bool:
 def check_after(error: Exception, decode: str) -> bool:
     """Whether an error of a decoder led to a check of the GPU. Raises DeviceError if the GPU is no longer available.
 
-    FFmpeg raises the same errors for a lost GPU and for damage in a stream. Call it only for the first of consecutive
-    errors that leads to a check, because opening a device takes a while.
+    FFmpeg raises the same errors for a lost GPU and for damage in a stream. After this function has returned True, do
+    not call it for the errors that directly follow, because opening a device takes a while.
     """
     if decode == CPU or not isinstance(error, _DEVICE_ERRORS):
         return False

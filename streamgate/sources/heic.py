@@ -16,7 +16,7 @@ _BRANDS = re.compile(rb".{4}ftyp(?:hei[cxms]|hev[cxms]|(?:mif1|msf1).{0,64}?hei[
 
 
 def is_heic(head: bytes) -> bool:
-    """Whether a file that begins with `head` is HEIC, as opposed to AVIF, which is of the same family."""
+    """Whether a file that begins with `head` is HEIC, and not AVIF, which belongs to the same family of formats."""
     return _BRANDS.match(head) is not None
 
 
@@ -26,7 +26,10 @@ def reads_heic() -> bool:
 
 
 def decode_heic(data: bytes) -> Array:
-    """The main picture, upright, RGB uint8 (h, w, 3). Raises ValueError if damaged, ImportError without pillow-heif."""
+    """The main picture of a file, upright, RGB uint8 (h, w, 3).
+
+    Raises ValueError if the file is damaged, and ImportError if pillow-heif is not installed.
+    """
     import pillow_heif
 
     try:

@@ -1,4 +1,4 @@
-"""Pictures of a folder: unrelated pictures, or an image sequence with a frame rate."""
+"""The pictures of a folder: unrelated pictures, or an image sequence with a frame rate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from streamgate.sources.remote import AnyPath
 from streamgate.sources.stores import RemoteError
 
 MAX_BYTES = 1 << 30
-"""Maximum size of a picture file: about that of `MAX_PIXELS` uncompressed pixels with four channels of 16 bits."""
+"""Maximum size of a picture file in bytes: about `MAX_PIXELS` uncompressed pixels with four channels of 16 bits."""
 _HEAD = 1 << 16
 _STRIP = 256
 
@@ -38,7 +38,7 @@ class Images(Source):
     Args:
         paths: the files in order.
         location: display name of the source, for example the folder.
-        root: folder that frame names are relative to.
+        root: folder to which the names of frames are relative.
         sequence_fps: frame rate of a sequence, None for unrelated pictures.
         max_pixels: pictures with more pixels are not decoded.
         time_range: the part of a sequence that `frames()` yields; ignored for unrelated pictures.
@@ -189,7 +189,7 @@ def rgb_of(data: Array, max_pixels: int = MAX_PIXELS) -> Array:
         bgr = None
     if bgr is None:
         raise SourceError("is damaged and cannot be decoded")
-    # Converted in place, strip by strip: a second copy of a very large picture would double the memory.
+    # The picture is converted in place, strip by strip: a second copy of a very large picture would double the memory.
     for top in range(0, len(bgr), _STRIP):
         strip = bgr[top : top + _STRIP]
         strip[:] = cv2.cvtColor(strip, cv2.COLOR_BGR2RGB)

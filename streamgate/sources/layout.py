@@ -19,7 +19,7 @@ class Layout:
     Attributes:
         kind: arrangement of the samples: planar (Y, U, V; a further alpha plane is ignored), semi (Y, UV interleaved),
             packed (RGB or BGR, possibly with a fourth channel) or gray.
-        sub_x, sub_y: base-2 logarithm of the chroma subsampling.
+        sub_x, sub_y: base-2 logarithm of the horizontal and the vertical chroma subsampling.
         depth: significant bits per sample; samples of more than 8 bits are little-endian uint16.
         shift: zero bits below the significant ones.
         channels: number of channels of a packed format.
@@ -53,7 +53,7 @@ def layouts() -> dict[str, Layout]:
         for depth in (9, 10, 12, 14, 16):
             table[f"yuv{name}p{depth}le"] = Layout("planar", x, y, depth)
             table[f"yuva{name}p{depth}le"] = Layout("planar", x, y, depth)
-    # FFmpeg writes and displays gray in full range, whatever its tag says.
+    # FFmpeg writes and displays gray in full range, whatever the range tag says.
     table["gray"] = Layout("gray", full_range=True)
     for depth in (9, 10, 12, 14, 16):
         table[f"gray{depth}le"] = Layout("gray", depth=depth, full_range=True)
@@ -84,7 +84,7 @@ def plain_format(name: str, is_rgb: bool, depth: int) -> str:
 
 
 def planes_of(frame: VideoFrame, layout: Layout) -> tuple[Array, ...]:
-    """Views of the planes of `frame`: (h, w) or (h, w, c), rows possibly strided.
+    """Views of the planes of `frame`: (h, w) or (h, w, c); there may be gaps between rows.
 
     The views keep the decoder's buffers alive and stay valid as long as they exist.
     """

@@ -1,4 +1,4 @@
-"""Which files of a folder, on disk or in a store, are footage."""
+"""Decides which files of a folder, on disk or in a store, are footage."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ IMAGE_SUFFIXES = frozenset(
 _SHARED_SUFFIXES = {
     # TypeScript files also have this suffix; a transport stream begins with its sync byte.
     ".ts": (b"\x47",),
-    # Music modules also have this suffix; cameras use it for program streams, and some for transport streams.
+    # Music modules also have this suffix; most cameras use it for program streams, some for transport streams.
     ".mod": (b"\0\0\1\xba", b"\x47"),
 }
-"""Suffixes that other types of file share, with the first bytes of a recording."""
+"""Suffixes that are also used by other types of file, and the possible first bytes of a recording."""
 _NO_FOOTAGE = frozenset(
     {
         "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recycle", "@recently-snapshot", "__macosx", "lost+found",
@@ -45,7 +45,7 @@ _NO_FOOTAGE = frozenset(
 
 
 def natural_key(path: str | AnyPath) -> tuple[tuple[bool, int, str], ...]:
-    """Sort key by which frame2 comes before frame10."""
+    """Sort key that places frame2 before frame10."""
     parts = re.split(r"(\d+)", path.key if isinstance(path, RemotePath) else os.fspath(path))
     return tuple((part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts)
 
@@ -53,7 +53,7 @@ def natural_key(path: str | AnyPath) -> tuple[tuple[bool, int, str], ...]:
 def files_below(folder: Path, output: str | None = None, warnings: list[str] | None = None) -> Iterator[Path]:
     """Files in and below `folder`, sorted naturally; links to folders are followed, but each folder is read only once.
 
-    Output of streamgate is left out: the folder `output`, any other folder with a streamgate manifest, and exports.
+    Folders that streamgate wrote are left out: `output`, any other folder with a streamgate manifest, and exports.
     """
 
     def unreadable_folder(error: OSError) -> None:
@@ -98,9 +98,9 @@ def remote_footage(folder: RemotePath) -> list[RemotePath]:
 
 
 def looks_like_media(path: AnyPath, suffix: str) -> bool:
-    """Whether to read a file found in a folder.
+    """Whether to read a file that was found in a folder.
 
-    This is decided by its suffix and, if other types of file share the suffix, by its first bytes.
+    The suffix decides or, if other types of file have the same suffix, the file's first bytes.
     """
     if suffix in _SHARED_SUFFIXES:
         try:

@@ -1,8 +1,8 @@
 """Live streams: one connection to a camera or a playlist, or a file played in real time.
 
 A connection ends with a `LiveError` that gives the kind of failure; the caller decides when to reconnect. FFmpeg
-reports little about RTSP: a dead server looks like the end of a file, and a silent one hangs until the timeout of
-`av.open` (its options `stimeout` and `rw_timeout` do nothing).
+reports little about RTSP: the loss of a server looks like the end of a file, and reading from a server that sends
+nothing blocks until the timeout of `av.open` (FFmpeg's options `stimeout` and `rw_timeout` have no effect).
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class FailureKind(StrEnum):
     """The server exists, but the stream does not."""
     UNREACHABLE = "unreachable"
     SILENT = "silent"
-    """Connected, but no data arrives."""
+    """The connection is open, but no data arrives."""
     UNREADABLE = "unreadable"
     """The data is not video that can be decoded."""
     ENDED = "ended"
-    """The other side closed the connection; on a live stream that is a disconnect."""
+    """The other side closed the connection."""
 
 
 class LiveError(SourceError):
@@ -112,7 +112,7 @@ def check_address(url: str) -> str:
         malformed = False
     if malformed:
         # Raised outside the handler and without the parser's message, which may quote the password.
-        raise UsageError(f"{redact_url(url)}: host or port is malformed; special characters in a password "
+        raise UsageError(f"{redact_url(url)}: the host or the port is malformed; special characters in a password "
                          "must be percent-encoded")  # fmt: skip
     if scheme != "file" and not parts.hostname:
         raise UsageError(f"{redact_url(url)}: the host is missing")
@@ -125,7 +125,7 @@ class LiveConnection:
     Args:
         url: as returned by `check_address`, including secrets, which never appear in messages.
         options: timeouts and transport.
-        decode: "cpu" or "cuda:N"; the CPU decodes what the GPU cannot, see `not_on_gpu`.
+        decode: "cpu" or "cuda:N"; the CPU decodes what the GPU cannot decode, see `not_on_gpu`.
 
     Raises:
         LiveError: the stream cannot be opened.
@@ -136,7 +136,7 @@ class LiveConnection:
         self.location = redact_url(url)
         self.stats = SourceStats()
         self.decode_seconds = 0.0
-        """Seconds spent in the decoder since this was last reset to zero."""
+        """Seconds spent in the decoder since this attribute was last reset to zero."""
         self._url = url
         self._options = options
         self._decoder = decode
@@ -148,7 +148,7 @@ class LiveConnection:
             self._end_relay()
             raise
         codec = self._stream.codec_context
-        # Only one thread: more threads would delay frames, and with many streams all cores are busy anyway.
+        # Only one thread: more threads would delay frames, and with many streams, all cores are busy anyway.
         codec.thread_count = 1
         self._time_base = self._stream.time_base or Fraction(1, 90_000)
         self._maker = PictureMaker(codec.name, self._stream.sample_aspect_ratio)
@@ -167,9 +167,8 @@ class LiveConnection:
     def frames(self) -> Iterator[tuple[Frame, float]]:
         """Yield frames as they arrive, each with the time (`time.monotonic()`) at which its last packet arrived.
 
-        The iterator ends only by raising a LiveError.
-
-        `pts_seconds` counts from the first frame; `captured_at` is the wall-clock time of arrival.
+        The iterator ends only by raising LiveError. `pts_seconds` is relative to the first frame; `captured_at` is the
+        wall-clock time of arrival.
         """
         deinterlacer = Deinterlacer(self._time_base, self.stats)
         index = 0
@@ -214,14 +213,14 @@ class LiveConnection:
         # FFmpeg 9 verifies certificates by default, but cameras use self-signed ones.
         options = {"protocol_whitelist": _WHITELIST[scheme], "tls_verify": "0", **limit}
         if scheme in ("rtsp", "rtsps"):
-            # The session description gives the codec: longer probing would only delay the first picture.
+            # The session description names the codec; longer probing would only delay the first picture.
             options |= {"rtsp_transport": self._options.transport, "allowed_media_types": "video",
                         "probesize": "32768", "analyzeduration": "500000"}  # fmt: skip
         failed: LiveError | None = None
         try:
             address = self._url
             if has_login(self._url):
-                # FFmpeg would send user name and password to any server that the camera redirects it to.
+                # FFmpeg would send the user name and the password to any server to which the camera redirects it.
                 self._relay = LoginRelay(self._url, self._options.connect_timeout_s)
                 address = self._relay.url
             container = av.open(
@@ -287,8 +286,9 @@ class LiveConnection:
         return frames
 
     def _hint(self) -> str:
-        """A hint for messages if the decoder reports no size, as it does if it rejected the size of every frame."""
-        return "" if self._stream.codec_context.width else "; they may be larger than live.max_pixels"
+        """A hint for messages if the decoder reports no frame size, as after it has rejected the size of every frame.
+        """
+        return "" if self._stream.codec_context.width else "; the frames may be larger than live.max_pixels"
 
     def _timed(self, decoded: VideoFrame, torn: bool, index: int, arrived: float) -> tuple[Frame, float]:
         base = decoded.time_base or self._time_base
@@ -307,7 +307,7 @@ class LiveConnection:
             duration,
             index,
             estimated,
-            # The wall-clock time at which the frame arrived; the time since then was spent in decoding.
+            # The wall-clock time at which the frame arrived; the time since then was spent on decoding.
             datetime.fromtimestamp(time.time() - (time.monotonic() - arrived), UTC),
             corrupt=torn,
         )
@@ -329,19 +329,19 @@ _FAILURES: tuple[tuple[type[Exception], int], ...] = (
     (av.error.HTTPUnauthorizedError, 401), (av.error.HTTPForbiddenError, 403), (av.error.HTTPNotFoundError, 404),
     (av.error.HTTPError, 0),
 )  # fmt: skip
-"""FFmpeg's errors and the HTTP or RTSP status of each, most specific first; the status is 0 if it is not known."""
+"""FFmpeg's errors, most specific first, and the HTTP or RTSP status of each; the status is 0 if it is not known."""
 
 
 def status_error(status: int, url: str) -> LiveError:
     """The error for a server's response with an HTTP or RTSP status, which is 0 if it is not known."""
     kind = FailureKind.UNREACHABLE
-    text = f"the server answers with an error{f' ({status})' if status else ''}; check the server"
+    text = f"the server responded with an error{f' ({status})' if status else ''}; check the server"
     if status == 401:
         kind = FailureKind.REFUSED
-        text = "the camera refuses the user name or password (401); correct them in its URL"
+        text = "the camera refuses the user name or password (401); correct them in the URL"
     elif status == 403:
         kind = FailureKind.REFUSED
-        text = "this user may not view the stream (403); allow it in the camera's settings"
+        text = "this user is not allowed to view the stream (403); grant the permission in the camera's settings"
     elif status == 404:
         kind, text = FailureKind.MISSING, "there is no such stream (404); check the path in the URL"
     location = redact_url(url)
@@ -349,7 +349,10 @@ def status_error(status: int, url: str) -> LiveError:
 
 
 def explained(error: Exception, url: str, options: LiveConfig, *, opening: bool) -> LiveError:
-    """A LiveError for an error of FFmpeg or of a socket, while a stream is opened or read. `url` contains secrets."""
+    """A LiveError for an error that FFmpeg or a socket raised while a stream was opened or read.
+
+    `url` may contain secrets, which the LiveError does not contain.
+    """
     for failure, status in _FAILURES:
         if isinstance(error, failure):
             return status_error(status, url)
@@ -357,13 +360,13 @@ def explained(error: Exception, url: str, options: LiveConfig, *, opening: bool)
     if isinstance(error, ConnectionRefusedError):
         text = "connection refused; check that the camera is on and that the port is right"
     elif isinstance(error, (av.error.ExitError, TimeoutError)) and opening:
-        text = f"no answer within {options.connect_timeout_s:g} s; check address and network"
+        text = f"no answer within {options.connect_timeout_s:g} s; check the address and the network"
     elif isinstance(error, (av.error.ExitError, TimeoutError)):
         kind, text = FailureKind.SILENT, f"no data for {options.read_timeout_s:g} s"
     elif isinstance(error, av.error.InvalidDataError):
         kind, text = FailureKind.UNREADABLE, "the data is not a video stream; check the address"
     else:
         said = scrub(str(getattr(error, "strerror", None) or str(error) or type(error).__name__), url, unquote(url))
-        what = "cannot be reached" if opening else "the connection broke"
-        text = f"{what} ({one_line(said)}); check address and network"
+        what = "cannot be reached" if opening else "the connection was lost"
+        text = f"{what} ({one_line(said)}); check the address and the network"
     return LiveError(kind, f"{location}: {text}", location)

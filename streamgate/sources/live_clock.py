@@ -1,4 +1,4 @@
-"""Times of live frames, in seconds since the first frame even if the camera's clock jumps; also real-time pacing."""
+"""Times of live frames in seconds since the first frame, even if the camera's clock jumps; also real-time pacing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 LEAP_S = 2.0
-"""A step of the camera's clock that exceeds the local elapsed time by this much is a jump of its clock, not a pause."""
+"""If the camera's clock advances by this many seconds more than the local clock, the camera's clock has jumped."""
 _NOMINAL_S = 1 / 25
 _SAME_TIME = 1e-5  # smaller differences are lost in records, which store microseconds
 
@@ -47,8 +47,8 @@ def lateness() -> Callable[[float, float], float]:
     """Return a function that measures how far reading is behind the camera because data waits in network buffers.
 
     The function takes the time `seconds` of a frame and its time of arrival `arrived` (`time.monotonic()`), and returns
-    the number of seconds by which the frame was late. The camera's clock and the local clock drift apart slowly,
-    so the smallest delay of the last minute counts as zero.
+    the number of seconds by which the frame was late. The camera's clock and the local clock drift apart slowly, so
+    lateness is measured from the smallest delay of the last minute.
     """
     least: dict[int, float] = {}
 
@@ -65,7 +65,7 @@ def lateness() -> Callable[[float, float], float]:
 def pacing() -> Callable[[float | None], float]:
     """Return a function that delays the frames of a source that does not deliver them in real time.
 
-    The function sleeps until a frame with the timestamp `pts` is due, then returns the time (`time.monotonic()`).
+    The function sleeps until a frame with the timestamp `pts` is due, and then returns `time.monotonic()`.
     """
     anchor: float | None = None
     last: float | None = None

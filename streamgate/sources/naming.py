@@ -22,7 +22,10 @@ def slug(text: str) -> str:
 
 
 def file_source_id(path: AnyPath) -> str:
-    """Return slug(stem)-HASH; HASH is 8 hex digits, from the file's size and first and last MiB. Raises OSError."""
+    """Return slug(stem)-HASH; HASH is 8 hex digits, computed from the file's size and its first and last MiB.
+
+    Raises OSError.
+    """
     size = path.stat().st_size
     digest = hashlib.sha256(f"{size}:".encode())
     with path.open("rb") as file:
@@ -33,7 +36,7 @@ def file_source_id(path: AnyPath) -> str:
 
 
 def folder_source_id(name: str, pictures: Iterable[tuple[str, AnyPath]]) -> str:
-    """Return slug(name)-HASH; HASH is 8 hex digits, from the names and sizes of `pictures`.
+    """Return slug(name)-HASH; HASH is 8 hex digits, computed from the names and sizes of `pictures`.
 
     `pictures` are pairs of relative name and path. Raises OSError.
     """

@@ -1,4 +1,4 @@
-"""From the stored picture to the upright one: display rotation, flips and non-square pixels."""
+"""The geometry that makes a stored picture upright: display rotation, flips and non-square pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from streamgate.frames import Array
 
 Turn = tuple[int, int, int, int]
-"""Row-major 2 x 2 matrix of right-angled turns and flips, from stored to upright direction."""
+"""Row-major 2 x 2 matrix of quarter turns and flips that takes the stored orientation to the upright one."""
 
 UNTURNED: Turn = (1, 0, 0, 1)
 
@@ -22,13 +22,13 @@ _IMPLAUSIBLE = 8  # a larger sample aspect ratio is a sign of damage and would r
 class Upright:
     """The geometry of the upright picture relative to the stored one.
 
-    Non-square pixels are stretched to squares, so that nothing is lost: the stored width grows by the
-    sample aspect ratio if that is above 1, the stored height by its inverse if it is below 1.
+    Non-square pixels are stretched to squares in such a way that no detail is lost: the stored width is multiplied by
+    the sample aspect ratio if this ratio is above 1; if it is below 1, the stored height is divided by it.
 
     Attributes:
         width, height: size of the upright picture in pixels.
-        turn: right-angled rotation and flip from stored to upright.
-        stretched: whether stored pixels are not square, so that upright pixels are between stored ones.
+        turn: the quarter turns and flips from the stored to the upright orientation.
+        stretched: whether the stored pixels are not square, so that upright pixels are interpolated between them.
         to_stored: (2, 3) float64, maps upright pixel centres to stored pixel centres.
     """
 
@@ -68,7 +68,7 @@ def upright(width: int, height: int, turn: Turn = UNTURNED, aspect: Fraction | N
 
 
 def turn_of(display_matrix: bytes) -> Turn:
-    """Return the right-angled turn nearest to an FFmpeg display matrix (nine native int32)."""
+    """Return the quarter turns and flips that are nearest to an FFmpeg display matrix (nine native int32)."""
     a, b, _, c, d, _, _, _, _ = (int(value) for value in np.frombuffer(display_matrix, np.int32, 9))
     # x' = a x + c y, y' = b x + d y
     if abs(a) + abs(d) >= abs(b) + abs(c):
@@ -85,7 +85,7 @@ def turned(turn: Turn, quarters: int) -> Turn:
 
 
 def turn_array(array: Array, turn: Turn) -> Array:
-    """Return a view of `array` (h, w, ...) turned from stored to upright direction."""
+    """Return a view of `array` (h, w, ...), turned from the stored to the upright orientation."""
     if turn[0] == 0:
         array = array.swapaxes(0, 1)
         flip_x, flip_y = turn[1] < 0, turn[2] < 0

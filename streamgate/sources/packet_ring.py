@@ -1,4 +1,4 @@
-"""The last seconds of one connection to an undecoded stream: whole groups of pictures, bounded in bytes and seconds."""
+"""Keeps the last seconds of an undecoded stream: whole groups of pictures, with limits in bytes and seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streamgate.sources.rtp import Unit
 from streamgate.sources.rtsp_client import Media
 
 _LAST_S = 0.5
-"""Longest duration of a group's last picture, in seconds."""
+"""Maximum duration of the last picture of a group, in seconds."""
 
 
 @dataclass(slots=True, eq=False)
@@ -35,12 +35,13 @@ class Group:
 
 
 class PacketRing:
-    """Keeps whole groups and drops the oldest; pinned groups are kept longer. Thread-safe.
+    """Keeps whole groups of one connection and drops the oldest; pinned groups are kept longer. Thread-safe.
 
     Args:
         media, channel: the video and its interleaved channel.
-        seconds, nbytes: limits for what is kept; pinned groups may take another `nbytes`. The incoming group is always
-            kept, unless it alone exceeds `nbytes`; then nothing is kept until the next key frame.
+        seconds, nbytes: limits for what is kept; pinned groups may take another `nbytes`. The group that is being
+            received is always kept, unless it alone exceeds `nbytes`; in that case, nothing is kept until the next key
+            frame.
     """
 
     def __init__(self, media: Media, channel: int, seconds: float, nbytes: int) -> None:
@@ -55,7 +56,7 @@ class PacketRing:
         self._groups: deque[Group] = deque()
         self._pinned: list[Group] = []
         self._pins: dict[Hashable, tuple[float, float]] = {}
-        """The pinned times in seconds, from and to, by holder."""
+        """The start and the end of the pinned times in seconds, by holder."""
         self._number = 0
         self._open = False
         self._newest: int | None = None
@@ -79,7 +80,7 @@ class PacketRing:
                 self._trim()
 
     def pin(self, holder: Hashable, start: float, end: float) -> None:
-        """Keep the groups, present and future, that overlap these times, in seconds, until `holder` unpins them."""
+        """Keep all groups, present and future, that overlap start..end (in seconds), until `holder` unpins them."""
         with self._mutex:
             self._pins[holder] = start, end
 
@@ -112,7 +113,7 @@ class PacketRing:
 
     @property
     def newest(self) -> float | None:
-        """Latest time received, in seconds."""
+        """The latest time that was received, in seconds."""
         newest = self._newest
         return None if newest is None else newest / self.media.clock_rate
 
@@ -124,14 +125,14 @@ class PacketRing:
 
     @property
     def seconds(self) -> float:
-        """Seconds from the oldest group to the newest time, without groups that are kept only because of a pin."""
+        """Seconds from the oldest group to the newest time, not counting groups that are kept only because of a pin."""
         with self._mutex:
             if not self._groups or not self._groups[0].units or self._newest is None:
                 return 0.0
             return max(0.0, (self._newest - self._groups[0].first) / self.media.clock_rate)
 
     def _measure(self, time: int) -> None:
-        """Update `spacing` with the time of the next picture; later pictures of a connection change nothing."""
+        """Update `spacing` with the time of the next picture; only the first pictures of a connection are used."""
         last, self._last = self._last, time
         if last is not None and len(self._spacings) < 50:
             seconds = (time - last) / self.media.clock_rate
@@ -159,6 +160,6 @@ class PacketRing:
             held -= self._pinned.pop(0).nbytes
 
     def _is_pinned(self, group: Group) -> bool:
-        # The last picture is shown until the first one of the next group.
+        # The last picture of a group is shown until the first picture of the next group.
         first, last = group.first / self.media.clock_rate, group.last / self.media.clock_rate + _LAST_S
         return any(start <= last and end >= first for start, end in self._pins.values())

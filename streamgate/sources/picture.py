@@ -23,15 +23,17 @@ from streamgate.sources.resample import COARSE, EXACT, FINE, ResampleOptions, sa
 from streamgate.sources.side_data import Eye, shown_turn, used_eye
 
 _SWS_FLAGS = 4 | 0x40000 | 0x4000
-"""libswscale's BICUBIC, ACCURATE_RND and FULL_CHR_H_INP; PyAV has names for the last two only since 18."""
+"""libswscale's BICUBIC, ACCURATE_RND and FULL_CHR_H_INP; before version 18, PyAV has no names for the last two."""
 
 _REGION_MARGIN = 8
-"""Stored pixels copied around a region, so that interpolation inside its box uses the true neighbours."""
+"""Number of stored pixels that are copied around a region, so that interpolation inside its box uses real neighbours.
+"""
 
 _CENTRE_SITED = frozenset(
     {"mpeg1video", "mjpeg", "mjpegb", "ljpeg", "h261", "h263", "h263i", "flv1", "theora", "webp"}
 )
-"""Codecs whose chroma samples are centred between luma samples; all others align chroma with the left luma samples."""
+"""Codecs whose chroma samples are centred between luma samples; in all others, chroma is aligned with the left luma
+samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class PlanePicture:
     """A `frames.Picture` over stored planes.
 
     Args:
-        load: called for the planes when they are first needed, because most frames of a video are never examined.
+        load: returns the planes; called when they are first needed, because most frames of a video are never examined.
     """
 
     def __init__(self, load: Callable[[], StoredPicture]) -> None:
@@ -77,7 +79,7 @@ class PlanePicture:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the pixels in bytes (a region has its own copy; a whole frame shares the decoder's buffer)."""
+        """Size of the pixels in bytes (a region has its own copy; a whole frame shares the decoder's buffer)."""
         return sum(plane.nbytes for plane in self._stored.planes)
 
     def luma(self, box: Array | None = None) -> Array:
@@ -115,7 +117,7 @@ class PlanePicture:
         return np.ascontiguousarray(turn_array(full_range_luma(samples, stored.colour), stored.upright.turn))
 
     def combed(self, box: Array) -> bool:
-        """Whether `box` interleaves two moments line by line: interlaced video that was not deinterlaced."""
+        """Whether `box` interleaves two moments line by line, that is, was interlaced and not deinterlaced."""
         stored = self._stored
         if stored.layout.kind == "packed":
             return False
@@ -124,7 +126,7 @@ class PlanePicture:
         return is_combed(np.ascontiguousarray(eight_bits(stored.planes[0][top:bottom, left:right], stored.layout)))
 
     def thumbnail(self, long_side: int) -> Array:
-        """The picture (for a region: its pixels), averaged down to `long_side` but never enlarged, RGB uint8.
+        """The picture (for a region: its pixels) as RGB uint8, averaged down to `long_side` but never enlarged.
 
         If W x H pixels become w x h, thumbnail pixel x is at source pixel (x + 0.5) * W / w - 0.5, and likewise for y.
         """
@@ -141,8 +143,8 @@ class PlanePicture:
         """Resample with `matrix` (2, 3), which maps upright source pixel centres to result pixel centres.
 
         `size` is the side of a square or (width, height). Returns RGB uint8 (h, w, 3). Luma is interpolated cubically
-        and chroma linearly. Downscaling averages by area or, if `fine`, uses a Lanczos filter, for pictures that are
-        kept. Outside the picture, its edge pixels are repeated.
+        and chroma linearly. Downscaling averages by area; if `fine`, it uses a Lanczos filter, which is meant for
+        pictures that are kept. Outside the picture, its edge pixels are repeated.
         """
         wanted = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         return self._rgb(np.asarray(matrix, np.float64), wanted, cv2.INTER_CUBIC, FINE if fine else EXACT)
@@ -217,8 +219,8 @@ class PictureMaker:
 
     Args:
         codec: FFmpeg's name of the codec; it determines the chroma siting.
-        aspect: sample aspect ratio, None when square or unknown.
-        quarters: extra clockwise quarter turns, on top of the frames' own rotation.
+        aspect: sample aspect ratio; None if pixels are square or the ratio is unknown.
+        quarters: extra clockwise quarter turns, in addition to the frames' own rotation.
     """
 
     def __init__(self, codec: str = "", aspect: Fraction | None = None, quarters: int = 0) -> None:
@@ -255,8 +257,8 @@ class PictureMaker:
 
     def _shown(self, frame: VideoFrame) -> tuple[Turn, Eye | None]:
         # Reading side data creates a reference cycle with the frame, which keeps its pixels in memory until a later
-        # garbage collection. So side data is read only when the rotation angle has changed; reading the angle creates
-        # no cycle.
+        # garbage collection. Therefore, side data is read only if the rotation angle has changed; reading the angle
+        # creates no cycle.
         if frame.rotation != self._rotation:
             self._rotation = frame.rotation
             self._turn, self._eye = turned(shown_turn(frame), self._quarters), used_eye(frame, self.aspect)
@@ -271,7 +273,7 @@ class PictureMaker:
             self._reformatter = VideoReformatter()
         depth = max(component.bits for component in frame.format.components)
         target = name if name in layouts() else plain_format(name, frame.format.is_rgb, depth)
-        # Same colour space and range on both sides: only the layout changes.
+        # The colour space and the range stay the same; only the layout changes.
         return self._reformatter.reformat(
             frame,
             format=target,
@@ -300,7 +302,7 @@ def picture_of_rgb(rgb: Array, turn: Turn = UNTURNED) -> PlanePicture:
 
 
 def _on_grid(plane: Array, width: int, height: int) -> Array:
-    """Every n-th pixel of every m-th row, as a view: indexing with arrays would be several times slower."""
+    """Every n-th pixel of every m-th row, as a view, because indexing with arrays would be several times slower."""
     down, across = max(1, plane.shape[0] // height), max(1, plane.shape[1] // width)
     return plane[down // 2 :: down, across // 2 :: across]
 
@@ -327,7 +329,7 @@ def _aligned_span(low: float, high: float, length: int, step: int) -> tuple[int,
 
     `begin` is a multiple of `step`.
     """
-    # Plain Python numbers: numpy scalars would cost more than copying the pixels.
+    # Uses plain Python numbers, because numpy scalars would take more time than copying the pixels.
     begin = min(max(math.floor(low) - _REGION_MARGIN, 0), length - 1) // step * step
     end = min(max(math.ceil(high) + _REGION_MARGIN, begin + 1), length)
     end = min(length, -(-end // step) * step)

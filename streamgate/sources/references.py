@@ -1,4 +1,5 @@
-"""Whether other frames are predicted from a packet's frame: H.264 and HEVC mark frames not used for prediction."""
+"""Tests whether other frames are predicted from a packet's frame; H.264 and HEVC mark the frames for which this is not
+the case."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ def _h264(data: memoryview, begin: int) -> bool | None:
 
 def _hevc(data: memoryview, begin: int) -> bool | None:
     kind = data[begin] >> 1 & 63
-    # Up to 15, the even types are sub-layer non-reference pictures.
+    # Of the types up to 15, the even ones are sub-layer non-reference pictures.
     return None if kind > 31 else kind > 15 or kind % 2 == 1
 
 

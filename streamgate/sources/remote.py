@@ -1,4 +1,4 @@
-"""Footage in object stores, through fsspec: read in ranges, never downloaded whole, always with a time limit."""
+"""Reads footage in object stores through fsspec: in ranges, without downloading whole files, and with time limits."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from streamgate.sources.stores import BLOCK, WEB, RemoteError, fetched, info_of,
 AHEAD = 2
 """Blocks to prefetch while a file is read sequentially."""
 _BLOCKS, _BLOCKS_A_READER = 16, 4
-"""Number of blocks held in memory: a base number, and an additional number for each open file."""
+"""Maximum number of blocks in memory: a base number, and an additional number for each open file."""
 _STREAMS = frozenset(
     {"rtsp", "rtsps", "rtspt", "rtspu", "rtmp", "rtmps", "rtmpt", "rtmpe", "srt", "udp", "rtp", "tcp", "mms", "mmsh",
      "mmst", "rist", "hls", "webrtc", "whep", "onvif", "icecast", "gopher", "rtp+udp"}
 )  # fmt: skip
-"""Schemes of live streams; for all others fsspec is asked whether it supports them."""
+"""Schemes of live streams; fsspec decides whether it supports any other scheme."""
 _NOT_FOR_FOOTAGE = frozenset({"file", "local", "reference", "dask", "jlab", "jupyter", "generic", "data"})
 
 
@@ -36,7 +36,7 @@ class RemotePath:
     """A file or folder in a store, with the part of `pathlib.Path`'s interface that sources use.
 
     Attributes:
-        url: the full URL, which may contain credentials; `str()` of the path redacts them.
+        url: the full URL, which may contain credentials; `str()` of the path hides them.
         size: bytes of a file, None for a folder.
         version: the store's marker of the content's version, such as an ETag; may be empty.
     """
@@ -100,14 +100,14 @@ class RemotePath:
     def open(self, mode: str = "rb", *, ends: bool = False) -> RemoteReader:
         """Open the file for reading; `mode` must be "rb".
 
-        Reading raises RemoteError. With `ends`, the file seems to end at the error instead, and `trouble` returns the
-        error.
+        Reading raises RemoteError. With `ends`, an error looks like the end of the file instead, and `trouble` returns
+        the error.
         """
         return RemoteReader(self, ends=ends)
 
     @property
     def trouble(self) -> RemoteError | None:
-        """The last error in reading the file since it was found; None if there was none."""
+        """The last error in reading the file since its path was created; None if there was none."""
         return _cache.trouble.get(self.url)
 
 
@@ -115,7 +115,7 @@ AnyPath = Path | RemotePath
 
 
 def trouble_of(path: AnyPath) -> RemoteError | None:
-    """The error with which reading a file in a store failed; None if reading did not fail, or for a local file."""
+    """The error with which reading a file in a store failed; None if reading did not fail or the file is local."""
     return path.trouble if isinstance(path, RemotePath) else None
 
 
@@ -138,9 +138,9 @@ def is_remote(text: str, media: frozenset[str] = frozenset()) -> bool:
 
 
 class RemoteReader(io.RawIOBase):
-    """A file in a store, with read and seek as for a local file. To be used by one thread at a time.
+    """A file in a store, with `read` and `seek` as for a local file. Use it in one thread at a time.
 
-    With `ends` a read error looks like the end of the file, because PyAV cannot pass errors on to FFmpeg.
+    With `ends`, a read error looks like the end of the file, because PyAV cannot pass errors on to FFmpeg.
     """
 
     def __init__(self, path: RemotePath, *, ends: bool = False) -> None:
@@ -179,7 +179,7 @@ class RemoteReader(io.RawIOBase):
         return len(data)
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes, fewer only at the end. Raises RemoteError unless `ends`."""
+        """Read `size` bytes, or fewer at the end of the file. Raises RemoteError unless `ends`."""
         end = self._size if size is None or size < 0 else min(self._size, self._at + size)
         pieces = []
         while self._at < end and not self._broken:
@@ -241,7 +241,7 @@ class _Cache:
             return future
 
     def block(self, path: RemotePath, number: int) -> bytes:
-        """A block of a file; a read that failed before is tried again. Raises RemoteError."""
+        """A block of a file; an earlier failure is retried unless it is final. Raises RemoteError."""
         if (trouble := self.trouble.get(path.url)) is not None and trouble.final:
             raise trouble
         future = self.prepare(path, number)

@@ -10,17 +10,17 @@ import numpy as np
 
 from streamgate.frames import Array
 
-_MARGIN = 4  # pixels around the covered part, so that cubic interpolation has its neighbours
+_MARGIN = 4  # pixels around the covered part, which cubic interpolation needs as neighbours
 
 
 class ResampleOptions(NamedTuple):
     """How exactly `sample` resamples.
 
     Attributes:
-        slack: a displacement of up to this many result pixels may be ignored to save work.
+        slack: displacements of up to this many result pixels may be ignored to save time.
         shrink_from: number of plane pixels per result pixel above which area averaging precedes interpolation.
         lanczos: downscale with a windowed sinc instead of area averaging. The result is sharper and has less aliasing,
-            but takes several times as long.
+            but computing it takes several times as long.
     """
 
     slack: float
@@ -35,7 +35,7 @@ FINE = ResampleOptions(0.02, 1.1, lanczos=True)
 """For pictures that are written to the results."""
 
 COARSE = ResampleOptions(0.6, 2.0)
-"""For thumbnails for a detector, which tolerates aliasing. Only factors above 2 are averaged by area."""
+"""For a detector's thumbnails, because detectors tolerate aliasing. Area averaging is used only for factors above 2."""
 
 
 def sample(
@@ -50,8 +50,8 @@ def sample(
         interpolation: an OpenCV interpolation flag, used where the plane is not shrunk.
         care: how exactly to resample.
 
-    Result pixels outside the plane repeat its edge. When downscaling, the covered part is first averaged by area to the
-    scale of the result, or, with `lanczos`, filtered on a finer grid.
+    Result pixels outside the plane repeat its edge. When downscaling, the part of the plane that the result covers is
+    first averaged by area to the scale of the result or, with `lanczos`, filtered on a finer grid.
     """
     slack, shrink_from, lanczos = care
     matrix = np.array(to_plane, np.float64)
@@ -75,7 +75,7 @@ def sample(
 
 _LOBES = 3
 _BLOCK_BYTES = 1 << 17
-"""Size of the filter's working arrays in bytes, small enough for the processor's cache."""
+"""Maximum size of the filter's working arrays in bytes, so that they fit into the processor's cache."""
 _MAX_STEPS = 16
 
 
@@ -84,10 +84,10 @@ def _lanczos(
 ) -> Array:
     """Interpolate on a grid at least as fine as the plane, then reduce it by integer steps with a Lanczos-3 filter.
 
-    The filter runs along the result's axes, so that a rotated picture is filtered as well as an upright one.
+    The filter runs along the axes of the result, so that rotated pictures have the same quality as upright ones.
     """
     while max(shrink) > _MAX_STEPS:
-        # The artefacts of this coarse reduction are removed by the filter that follows.
+        # The filter that follows removes the artefacts of this coarse reduction.
         part, matrix = _shrink(part, matrix, 2.0, 2.0, 1.0)
         shrink = (shrink[0] / 2, shrink[1] / 2)
     steps = [max(1, int(np.ceil(one - 1e-6))) for one in shrink]
@@ -117,8 +117,8 @@ def _reduce(fine: Array, axis: int, count: int, step: int) -> Array:
     shape = list(fine.shape)
     shape[axis] = count
     total = np.zeros(shape, np.float32)
-    # Computed a few rows at a time: in a service, each large temporary array is returned to the operating system, and
-    # allocating it again takes several times as long as the computation.
+    # A few rows are computed at a time: in a service, each large temporary array is returned to the operating system,
+    # and allocating it again takes several times as long as the computation.
     rows = max(1, _BLOCK_BYTES * shape[0] // total.nbytes)
     room = np.empty((min(rows, shape[0]), *shape[1:]), np.float32)
     for top in range(0, shape[0], rows):
@@ -136,7 +136,7 @@ def _reduce(fine: Array, axis: int, count: int, step: int) -> Array:
 
 def _covered(plane: Array, matrix: Array, size: tuple[int, int]) -> tuple[Array, int, int]:
     """The part of the plane that the result covers (never empty), and the position of its left and top edges."""
-    # Uses plain Python numbers: for so few values numpy would take as long as the resampling itself.
+    # Uses plain Python numbers: for so few values, numpy would take as long as the resampling itself.
     spans = []
     for (across, down, shift), length in zip(matrix.tolist(), (plane.shape[1], plane.shape[0]), strict=True):
         ends = [(across * -0.5, across * (size[0] - 0.5)), (down * -0.5, down * (size[1] - 0.5))]

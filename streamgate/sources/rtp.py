@@ -1,8 +1,9 @@
-"""Stores RTP packets of H.264 and HEVC as received, interleaved in an RTSP connection (RFC 2326, 3550, 6184, 7798).
+"""Splits interleaved RTP packets of H.264 or HEVC into pictures, which are stored as received (RFC 2326, 3550, 6184,
+7798).
 
-Depacketizing takes more time than receiving. So a picture is stored as the bytes that were received, and only its time
-and whether it is a key frame are parsed. For the few pictures that are decoded, `access_unit` converts these bytes to
-the format that a decoder takes.
+Depacketizing takes more time than receiving. Therefore, a picture is stored as the bytes that were received, and only
+its time and its type (key frame or not) are parsed. For the few pictures that are decoded, `access_unit` converts these
+bytes to the format that a decoder accepts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from streamgate.sources.live import FailureKind, LiveError
 
 _START = b"\x00\x00\x00\x01"
 _LARGEST = 8 << 20
-"""Maximum number of bytes of one picture; valid video has no larger ones."""
+"""Maximum number of bytes of one picture; no picture of valid video is larger."""
 _MAX_HEAD_BYTES = 1 << 16
 _WRAP = 1 << 32
 _H264_KEYS, _H264_OTHERS = frozenset({5}), frozenset({1, 2})
@@ -44,7 +45,7 @@ class UnitReader:
     Args:
         codec: "h264" or "hevc".
         channel: the interleaved channel of the pictures.
-        location: the stream without secrets, for errors.
+        location: the stream's URL without secrets, for error messages.
     """
 
     def __init__(self, codec: str, channel: int = 0, location: str = "") -> None:
@@ -106,7 +107,7 @@ class UnitReader:
                 raise self._error(f"a picture exceeds {_LARGEST >> 20} MiB")
 
     def _answer_length(self, buffer: bytes, index: int) -> int:
-        """Length in bytes of the RTSP response or request that starts at `index`; 0 while it is incomplete."""
+        """Length in bytes of the RTSP response or request that starts at `index`; 0 if it is still incomplete."""
         end = buffer.find(b"\r\n\r\n", index)
         if end < 0:
             if len(buffer) - index > _MAX_HEAD_BYTES:

@@ -1,9 +1,9 @@
 """Receives a stream over RTSP without decoding it, on a single TCP connection that is read in large chunks.
 
-FFmpeg reads every RTP packet separately and depacketizes it immediately. Doing this for a main stream, from which only
-an occasional picture is needed, takes more time than the entire analysis of the substream. This client sets up the
-session as FFmpeg does, and then reads the buffered data a few times per second. The client does not follow redirects,
-so the user name and the password are sent only to the server in the URL.
+FFmpeg reads every RTP packet separately and depacketizes it immediately. Doing this for a main stream, of which only an
+occasional picture is needed, takes more time than the entire analysis of the substream. This client sets up the session
+as FFmpeg does, and then reads the buffered data a few times per second. The client does not follow redirects, so the
+user name and the password are sent only to the server that the URL names.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Media:
         codec: "h264" or "hevc".
         clock_rate: timestamp units per second.
         control: control URL of the media, absolute or relative; "*" stands for the URL of the session.
-        parameter_sets: their NAL units, with start codes; empty if the camera sends them only with the pictures.
+        parameter_sets: the NAL units of the parameter sets, with start codes; empty if the camera sends parameter sets
+            only with the pictures.
     """
 
     codec: str
@@ -56,7 +57,7 @@ class Media:
 
 
 class RtspClient:
-    """An RTSP session that is playing. A context manager.
+    """An RTSP session in which the server is sending video. A context manager.
 
     Raises LiveError if the session cannot be opened.
     """
@@ -155,7 +156,7 @@ class RtspClient:
                 FailureKind.UNREADABLE,
                 "the main stream must be H.264 or HEVC; change the codec of the main stream in the camera's settings",
             )
-        # Requests, and with them the login, must not go to another host that the server names.
+        # Requests contain the login, so they must not be sent to another host that the server names.
         control = urljoin(base if base.endswith("/") else f"{base}/", media.control) if media.control != "*" else base
         if urlsplit(control).hostname != self._peer[0]:
             control = f"{self._base}{urlsplit(control).path}"
@@ -185,9 +186,9 @@ class RtspClient:
         self._socket.sendall(("\r\n".join(head) + "\r\n\r\n").encode(*_TEXT))
 
     def _answer(self, method: str, url: str, until: float, *lines: str) -> tuple[list[str], bytes]:
-        """Send a request, repeat it once with a login if required, and return the head and the body of the response.
+        """Send a request, and return the head and the body of the response.
 
-        Raises OSError, LiveError, ValueError.
+        If the server requires a login, the request is repeated once with it. Raises OSError, LiveError, ValueError.
         """
         for again in (True, False):
             self._ask(method, url, *lines)

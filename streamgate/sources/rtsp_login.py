@@ -1,9 +1,9 @@
-"""Logs in to RTSP cameras without leaking user name and password to servers that a camera redirects to.
+"""Logs in to RTSP cameras without leaking the user name and the password to servers to which a camera redirects.
 
-FFmpeg follows redirects by itself and sends the password to any host, in any form that the host asks for. So FFmpeg
-never gets the password: it connects to a relay on the loopback interface, which answers the camera's authentication
-challenges and connects only to the server in the URL. If the camera redirects FFmpeg to another server, FFmpeg has no
-password to send there.
+FFmpeg follows redirects by itself and sends the password to any host, in any form that the host asks for. Therefore,
+FFmpeg never gets the password: it connects to a relay on the loopback interface, which answers the camera's
+authentication challenges and connects only to the server that the URL names. If the camera redirects FFmpeg to another
+server, FFmpeg has no password to send there.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def has_login(url: str) -> bool:
 
 
 def authorization(user: str, password: str, challenges: list[str], method: str, url: str) -> str | None:
-    """The Authorization header's value for the strongest authentication challenge (RFC 7616, RFC 7617).
+    """The value of the Authorization header: for the first supported Digest challenge, else for Basic.
 
-    None if no challenge is supported.
+    None if no challenge is supported. See RFC 7616 and RFC 7617.
     """
     basic = None
     for challenge in challenges:
@@ -91,7 +91,7 @@ class LoginRelay:
     """Relays data between FFmpeg and a camera in a separate thread, until `close` is called.
 
     Args:
-        url: rtsp:// or rtsps:// URL with user name and password.
+        url: rtsp:// or rtsps:// URL with a user name and a password.
         timeout_s: timeout in seconds for connecting to the camera.
 
     Raises OSError if the camera cannot be reached.
@@ -161,8 +161,8 @@ class _Open:
         self.answered: set[str] = set()
         """Challenges that were already answered by sending the request again."""
         self.repeated = False
-        """Whether the request was sent again. After a wrong password most cameras send a new challenge with another
-        nonce; answering each of these would cause thousands of failed attempts per second."""
+        """Whether the request was sent again. After a wrong password, most cameras send a new challenge with another
+        nonce; answering all of these challenges would cause thousands of failed attempts per second."""
 
 
 class _Session:
@@ -181,8 +181,8 @@ class _Session:
         self._login, self._base, self._camera, self._peer = login, base, camera, peer
         self._from_us, self._from_them = b"", b""
         self._passing = {True: 0, False: 0}
-        """Remaining bytes of a frame or body to pass on unparsed; those from FFmpeg under True, from the camera under
-        False."""
+        """Remaining number of bytes of a frame or a body to pass on without parsing: from FFmpeg (True) and from the
+        camera (False)."""
         self._known = False
         self._challenges: list[str] = []
         self._number = 0
@@ -229,7 +229,7 @@ class _Session:
             if end < 0 and len(buffer) < _MAX_HEAD_BYTES and (from_us or b"RTSP/"[: len(buffer)] == buffer[:5]):
                 break
             if end < 0 or (not from_us and not buffer.startswith(b"RTSP/")):
-                # This is neither media nor RTSP: skip to the next byte at which either of them may begin.
+                # This data is neither media nor RTSP: pass it on up to the next byte at which either may begin.
                 found = [index for mark in (b"$", b"RTSP/") if (index := buffer.find(mark, 1)) > 0]
                 self._passing[from_us] = min(found, default=len(buffer))
                 continue
@@ -280,7 +280,10 @@ class _Session:
         return _written(lines) + request.body
 
     def _on_response(self, lines: list[str]) -> tuple[bytes, bytes]:
-        """Handle a response of the camera. Returns the request to repeat with a login, or the response for FFmpeg."""
+        """Handle a response of the camera.
+
+        Returns the request to send again, with a login, and the response for FFmpeg; one of the two is empty.
+        """
         number = field_of(lines, "cseq")
         request = self._waiting.pop(number, None)
         status = lines[0].split(" ")[1:2]
@@ -302,7 +305,7 @@ class _Session:
                 port = target.port or _PORTS.get(target.scheme.lower())
                 same_scheme = target.scheme.lower() == self._camera.partition(":")[0]
                 if same_scheme and (target.hostname or "", port) == (self._peer[0], self._peer[1]):
-                    # The target is another path on the same camera: route it through the relay as well.
+                    # The target is another path on the same camera, so it is also reached through the relay.
                     return f"Location: {self._base}{target.path or '/'}{f'?{target.query}' if target.query else ''}"
         if _is(line, "transport") and "server_port=" in line.lower() and "source=" not in line.lower():
             # Without `source`, FFmpeg would expect the media to come from the relay.
@@ -353,7 +356,7 @@ def _number(text: str) -> int:
 
 def camera_tls(connected: socket.socket, host: str) -> socket.socket:
     """Start TLS on a connection to a camera, without verifying its certificate. Closes the connection on failure."""
-    # As in FFmpeg by default, certificates are not verified: cameras use self-signed ones, and outdated ciphers.
+    # Cameras use self-signed certificates, which cannot be verified, and outdated ciphers.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_ciphers("DEFAULT:@SECLEVEL=0")

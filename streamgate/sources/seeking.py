@@ -1,4 +1,4 @@
-"""Tells whether frames of a file can be found by seeking to their time."""
+"""Decides whether the frames of a file can be found by seeking to their times."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ def times_are_unique(opening: OpenOptions, *, restarts: bool | None = None) -> b
     """Whether seeking by time is reliable: the packets have times, and the clock does not restart within the file.
 
     `restarts` says whether the clock restarts. If it is None (not known) and the container allows restarts, all packets
-    are read to find out.
-    Raises SourceError, DeviceError.
+    are read to find out. Raises SourceError, DeviceError.
     """
     container, stream = open_video(opening.path, opening.location, 1, max_pixels=opening.max_pixels)
     with closing(container):

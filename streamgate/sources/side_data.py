@@ -16,13 +16,14 @@ from streamgate.frames import Array
 from streamgate.sources.orientation import UNTURNED, Turn, turn_of
 
 _SIDE_BY_SIDE, _TOP_AND_BOTTOM = 1, 2
-"""Values of FFmpeg's AVStereo3DType. In its other arrangements one eye is not a rectangular part of the picture."""
+"""Values of FFmpeg's AVStereo3DType. In its other arrangements, an eye's view is not a rectangular part of the picture.
+"""
 _KINDS = 64
 """Upper bound of FFmpeg's numbers for types of side data."""
 _WIDE, _HIGH = 2.4, 1.2
 """Aspect ratios (width over height). A side-by-side stereo picture whose ratio is at least the first value, or a
-top-and-bottom one whose ratio is below the second value, is assumed to hold both views at full size, since no screen
-has such a shape. In any other stereo picture, each view is assumed to be squeezed into half of it."""
+top-and-bottom one whose ratio is below the second value, is assumed to hold both views at full size, because no screen
+has such a shape. In any other stereo picture, each view is assumed to be squeezed into one half of the picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,8 @@ class Eye:
     """The half of a stereo pair that is analysed: the left or the upper half.
 
     Attributes:
-        across: the pair is side by side.
-        squeezed: the half is meant to be displayed at the size of the whole picture.
+        across: whether the pair is side by side.
+        squeezed: whether the half is meant to be displayed at the size of the whole picture.
     """
 
     across: bool
@@ -96,7 +97,7 @@ def side_data(frame: VideoFrame, kind: str) -> bytes | None:
 
 
 def _nameable(frame: VideoFrame) -> VideoFrame:
-    """The same picture without side data of types that PyAV does not know."""
+    """The same picture, without the side data whose types PyAV does not know."""
     graph = Graph()
     last = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 1000)

@@ -1,4 +1,4 @@
-"""Access to object stores through fsspec, with time limits for requests and readable errors."""
+"""Access to object stores through fsspec, with time limits for requests and with readable errors."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _MARGIN_S = 15.0
 """A request that the library does not end at its timeout is abandoned this many seconds later. These seconds also cover
 the time to import the library."""
 _LISTING = 10
-"""Factor by which the timeout for listing a folder is longer than for other requests, because a store lists only a
-thousand names per request."""
+"""Factor by which the timeout for listing a folder is longer than for other operations: a store returns only a thousand
+names per request, so listing can take many requests."""
 BLOCK = 1 << 20
 """Number of bytes read per request."""
 SLOWEST = 64 << 10
@@ -56,7 +56,8 @@ class RemoteError(OSError):
 
 
 def stall_seconds() -> float:
-    """Timeout in seconds for a file that delivers no data: $STREAMGATE_STALL_S (for very slow storage) or `STALL_S`."""
+    """Timeout in seconds for a file that delivers no data: $STREAMGATE_STALL_S if it is set and valid, else `STALL_S`.
+    """
     try:
         given = float(os.environ.get("STREAMGATE_STALL_S", ""))
     except ValueError:
@@ -132,15 +133,15 @@ def store_of(url: str) -> tuple[Any, str]:
     protocol = scheme.lower()
     if protocol in _BUCKETS and "@" in rest.partition("/")[0]:
         raise RemoteError(
-            "credentials in the URL are not supported; configure them as for the store's own tools (for S3: in "
-            "~/.aws, or with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)",
+            "credentials in the URL are not supported; configure them as you would for the store's own tools (for S3: "
+            "in ~/.aws, or with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)",
             final=True,
         )
     try:
         import fsspec
         from fsspec.registry import known_implementations
     except ImportError:
-        raise RemoteError("reading from stores needs fsspec: pip install 'streamgate[cloud]'", final=True) from None
+        raise RemoteError("object stores need fsspec: pip install 'streamgate[cloud]'", final=True) from None
     try:
         kind = fsspec.get_filesystem_class(protocol)
     except ValueError:
@@ -149,10 +150,10 @@ def store_of(url: str) -> tuple[Any, str]:
         hint = str(known_implementations.get(protocol, {}).get("err", ""))
         package = found[1] if (found := re.search(r"[Ii]nstall ([A-Za-z0-9_.-]+) ", hint)) else None
         extra = "'streamgate[cloud]'" if package in ("s3fs", None) else package
-        raise RemoteError(f"reading {protocol}:// needs a package: pip install {extra}", final=True) from None
+        raise RemoteError(f"{protocol}:// URLs need a package: pip install {extra}", final=True) from None
     for name in _LOGGERS:
         if not (logger := logging.getLogger(name)).level:
-            # At level DEBUG these libraries log URLs and signed headers.
+            # At level DEBUG, these libraries log URLs and signed headers.
             logger.setLevel(logging.WARNING)
     options = kind._get_kwargs_from_urls(url)
     with _making:
@@ -259,12 +260,14 @@ def slow() -> RemoteError:
 
 
 def _as_remote_error(error: BaseException) -> RemoteError:
-    """Convert an error of a store's library to a RemoteError without its message, which may contain a URL or a key."""
+    """Convert an error of a store's library to a RemoteError, without the library's message, which may contain secrets.
+    """
     names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
     code = _code_of(error)
     why = f" {code}" if code else ""
     if names & {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "DefaultCredentialsError"}:
-        return RemoteError("no credentials were found; configure them as for the store's own tools", final=True)
+        words = "no credentials were found; configure them as you would for the store's own tools"
+        return RemoteError(words, final=True)
     # fsspec's HTTP file system reports every failure as "not found", so the causes of the error are checked first.
     if isinstance(error, PermissionError) or code in ("(401)", "(403)"):
         return RemoteError(f"access was denied{why}; check the credentials and their permissions", final=True)
@@ -288,7 +291,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 
 def _code_of(error: BaseException) -> str:
-    """The store's code for an error, in parentheses, if it is a plain word or number."""
+    """The store's code for an error, in parentheses; empty if there is none or it is not a plain word or number."""
     for one in _chain(error):
         response = getattr(one, "response", None)
         code = response.get("Error", {}).get("Code") if isinstance(response, dict) else getattr(one, "status", None)

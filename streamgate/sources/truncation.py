@@ -1,4 +1,4 @@
-"""Detects files that are shorter than their header says; FFmpeg reads them to their end without an error."""
+"""Detects files that are shorter than their headers say; FFmpeg reads such files to the end without an error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def is_truncated(path: AnyPath) -> bool:
 
 
 def _matroska_size(head: bytes) -> int | None:
-    """Offset of the end of the first segment (RFC 8794: EBML elements, RFC 9559: Segment); None if it has no size."""
+    """Offset of the end of the first segment; None if its size is not known.
+
+    RFC 8794 specifies EBML elements, RFC 9559 the segment.
+    """
     header = _length(head, len(_EBML))
     if header is None:
         return None
@@ -39,7 +42,7 @@ def _matroska_size(head: bytes) -> int | None:
 
 
 def _length(head: bytes, offset: int) -> tuple[int, int] | None:
-    """Size of the element at `offset` and offset of its content; None if it is cut off or of unknown size."""
+    """Size of the element at `offset`, and offset of its content; None if it is cut off or of unknown size."""
     first = head[offset] if offset < len(head) else 0
     count = 9 - first.bit_length()
     if first == 0 or offset + count > len(head):

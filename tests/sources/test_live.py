@@ -83,7 +83,7 @@ def test_a_camera_that_speaks_tls(clips: list[Path], tmp_path: Path):
     ("path", "kind", "text"),
     [
         ("closed", FailureKind.REFUSED, "refuses the user name or password"),
-        ("forbidden", FailureKind.REFUSED, "may not view"),
+        ("forbidden", FailureKind.REFUSED, "is not allowed to view"),
         ("missing", FailureKind.MISSING, "no such stream"),
         ("garbage", FailureKind.UNREADABLE, "not a video stream"),
         ("mute", FailureKind.SILENT, "no data for"),
