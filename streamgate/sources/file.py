@@ -26,7 +26,7 @@ _EARLIER_S = (0.0, 1.0, 10.0)
 index, FFmpeg only gets near the requested time, and frames before the next key frame cannot be decoded."""
 
 _WHOLE_S = 1.0
-"""Seconds at the end of a time range in which no frames are skipped."""
+"""In the last seconds of a time range, no frames are skipped; this is the number of these seconds."""
 
 
 class VideoFile:
@@ -148,7 +148,7 @@ class VideoFile:
             yield from reading.frames(hints, max(1e-6, end - _WHOLE_S) if end else 0.0)
         finally:
             if reading.falls_back:
-                # The pictures changed, within the file, to a format that the GPU does not decode.
+                # Within the file, the pictures changed to a format that the GPU does not decode.
                 self.stats.not_on_gpu = reading.codec
             reading.close()
             if self._reading is reading:

@@ -153,19 +153,19 @@ class FileReader:
         return isinstance(self._clock, StorageOrderClock) and self._clock.holds_back
 
     def mark(self) -> None:
-        """Record key frames in `marks` from now on. Call it before the first frame."""
+        """Record key frames in `marks` from now on; must be called before the first frame is decoded."""
         self._keys = {}
 
     def enter(self, mark: SeekPoint) -> None:
         """Start at a key frame that an earlier reader recorded; all times are the same as for that reader.
 
-        Call it before the first frame.
+        This method must be called before the first frame is decoded.
         """
         self._promised, self._enters_at = 0, mark.packet
         self._clock.resume(mark.before)
 
     def seek(self, pts_seconds: float) -> None:
-        """Seek to the last key frame at or before a time. Call it before the first frame."""
+        """Seek to the last key frame at or before a time; must be called before the first frame is decoded."""
         self._promised = 0
         try:
             self._container.seek(int(pts_seconds / self._time_base), stream=self._stream, backward=True)

@@ -11,7 +11,7 @@ Buffer = Any
 _SLICE, _IDR, _SEI, _SPS, _PPS = 1, 5, 6, 7, 8
 _RECOVERY_POINT = 6
 _HEADER = 16
-"""Number of bytes that always contain the beginning of a slice header, up to the frame number."""
+"""The first `_HEADER` bytes of a slice always include the frame number."""
 _HIGH_PROFILES = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
 _PROVEN = 8
 """A gap in the frame numbers counts as a loss only after at least this many pictures with consecutive numbers, because
@@ -55,8 +55,8 @@ class FrameNumbers:
     def recovers_after(self, packet: Buffer) -> int:
         """Number of pictures after a key packet that are still damaged if the data before that packet was damaged.
 
-        This number is 0 unless a recovery point message gives another, as in streams that refresh pictures gradually
-        instead of sending full key frames.
+        This number is 0 unless a recovery point message gives a different number, as in streams that refresh pictures
+        gradually instead of sending full key frames.
         """
         data = memoryview(packet)
         for begin, end in self._units(data):

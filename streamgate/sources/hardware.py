@@ -1,4 +1,4 @@
-"""Decoding on a GPU: chooses FFmpeg's decoder, and checks whether a stream is actually decoded on the GPU.
+"""Decodes on a GPU: chooses FFmpeg's decoder, and checks whether a stream is actually decoded on the GPU.
 
 FFmpeg silently falls back to the CPU for video whose codec, profile or size the GPU cannot decode.
 """
@@ -20,7 +20,7 @@ from streamgate.sources.side_data import shown_turn, side_data
 
 CPU = "cpu"
 _OWN_DECODERS = {"libdav1d": "av1", "libaom-av1": "av1"}
-"""Decoders that FFmpeg prefers although they cannot use a GPU, and, for each, FFmpeg's own decoder, which requires one.
+"""Maps decoders that FFmpeg prefers although they cannot use a GPU to FFmpeg's own decoders, which work only on a GPU.
 """
 _NVDEC = "libnvcuvid.so.1"
 _DEVICE_ERRORS = (av.error.ExternalError, av.error.UnknownError)
@@ -30,7 +30,7 @@ _FIRST = 64
 
 
 def decoder_name(index: int | None) -> str:
-    """The `decode` argument for CUDA device `index`, "cuda:N"; with None (no network runs on a GPU), for device 0."""
+    """The `decode` argument "cuda:N" for CUDA device `index`; None (no network runs on a GPU) stands for device 0."""
     return f"cuda:{index or 0}"
 
 

@@ -31,7 +31,7 @@ IMAGE_SUFFIXES = frozenset(
 _SHARED_SUFFIXES = {
     # TypeScript files also have this suffix; a transport stream begins with its sync byte.
     ".ts": (b"\x47",),
-    # Music modules also have this suffix; most cameras use it for program streams, some for transport streams.
+    # Music modules also have this suffix; cameras use it for program streams and, in some cases, transport streams.
     ".mod": (b"\0\0\1\xba", b"\x47"),
 }
 """Suffixes that are also used by other types of file, and the possible first bytes of a recording."""
@@ -100,7 +100,7 @@ def remote_footage(folder: RemotePath) -> list[RemotePath]:
 def looks_like_media(path: AnyPath, suffix: str) -> bool:
     """Whether to read a file that was found in a folder.
 
-    The suffix decides or, if other types of file have the same suffix, the file's first bytes.
+    This depends on the suffix and, if other types of file use the same suffix, on the first bytes of the file.
     """
     if suffix in _SHARED_SUFFIXES:
         try:

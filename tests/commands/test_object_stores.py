@@ -151,7 +151,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_completes(
         assert done.code == 1, done.err
         for address, words in given.items():
             shown = address.replace(f"{KEY}:{SECRET}", "***")
-            assert f"streamgate: {shown}: {words}" in done.err or f"{shown}: reading s3:// needs" in done.err, done.err
+            assert f"streamgate: {shown}: {words}" in done.err or f"{shown}: s3:// URLs need" in done.err, done.err
         assert len(lines(out / "faces.jsonl")) == 1 and "Qx7zQx7" not in written(out)
     store.faults.kind = "deny"
     done = run(store, "s3://footage/set", "-o", tmp_path / "denied")
