@@ -286,8 +286,7 @@ class LiveConnection:
         return frames
 
     def _hint(self) -> str:
-        """A hint for messages if the decoder reports no frame size, as after it has rejected the size of every frame.
-        """
+        """A hint for messages if the decoder reports no size, as it does after rejecting the size of every frame."""
         return "" if self._stream.codec_context.width else "; the frames may be larger than live.max_pixels"
 
     def _timed(self, decoded: VideoFrame, torn: bool, index: int, arrived: float) -> tuple[Frame, float]:

@@ -26,8 +26,7 @@ _SWS_FLAGS = 4 | 0x40000 | 0x4000
 """libswscale's BICUBIC, ACCURATE_RND and FULL_CHR_H_INP; before version 18, PyAV has no names for the last two."""
 
 _REGION_MARGIN = 8
-"""Number of stored pixels that are copied around a region, so that interpolation inside its box uses real neighbours.
-"""
+"""Number of stored pixels copied around a region, so that interpolation inside the region has real neighbours."""
 
 _CENTRE_SITED = frozenset(
     {"mpeg1video", "mjpeg", "mjpegb", "ljpeg", "h261", "h263", "h263i", "flv1", "theora", "webp"}

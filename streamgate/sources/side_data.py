@@ -16,8 +16,7 @@ from streamgate.frames import Array
 from streamgate.sources.orientation import UNTURNED, Turn, turn_of
 
 _SIDE_BY_SIDE, _TOP_AND_BOTTOM = 1, 2
-"""Values of FFmpeg's AVStereo3DType. In its other arrangements, an eye's view is not a rectangular part of the picture.
-"""
+"""Values of FFmpeg's AVStereo3DType. In other arrangements, an eye's view is not a rectangular part of the picture."""
 _KINDS = 64
 """Upper bound of FFmpeg's numbers for types of side data."""
 _WIDE, _HIGH = 2.4, 1.2

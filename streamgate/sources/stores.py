@@ -56,8 +56,7 @@ class RemoteError(OSError):
 
 
 def stall_seconds() -> float:
-    """Timeout in seconds for a file that delivers no data: $STREAMGATE_STALL_S if it is set and valid, else `STALL_S`.
-    """
+    """Timeout in seconds for a file that delivers no data: $STREAMGATE_STALL_S (for very slow storage) or `STALL_S`."""
     try:
         given = float(os.environ.get("STREAMGATE_STALL_S", ""))
     except ValueError:
@@ -260,8 +259,7 @@ def slow() -> RemoteError:
 
 
 def _as_remote_error(error: BaseException) -> RemoteError:
-    """Convert an error of a store's library to a RemoteError, without the library's message, which may contain secrets.
-    """
+    """Convert a store library's error to a RemoteError, without the library's message, which may contain secrets."""
     names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
     code = _code_of(error)
     why = f" {code}" if code else ""
