@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--group", default="faces")
     parser.add_argument("--name", default=f"worker-{os.getpid()}")
     parser.add_argument("--improved", action="store_true", help="also take `improved` events, of tracks not ended yet")
-    parser.add_argument("--claim-after-ms", type=int, default=CLAIM_AFTER_MS, help="claim entries pending for this long")
+    parser.add_argument("--claim-after-ms", type=int, default=CLAIM_AFTER_MS, help="claim entries pending this long")
     parser.add_argument("--until-idle", type=float, metavar="S", help="end after S seconds without an event")
     arguments = parser.parse_args()
     consumer = Consumer(arguments)
