@@ -134,7 +134,7 @@ def largest(gate: Gate, picture: np.ndarray) -> ScoredFace | None:
 
 
 def _extreme(gate: Gate, video: Path, turned: bool, every: int) -> np.ndarray:
-    """Of every `every`-th frame, the one with the most `turned` largest face, or else the least turned with open eyes."""
+    """Among every `every`-th frame: the one whose largest face is most turned, or least turned and with open eyes."""
     best: tuple[float, np.ndarray] | None = None
     for index, frame in enumerate(frames(video)):
         if index % every:
