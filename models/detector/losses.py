@@ -59,7 +59,7 @@ def match(faces: Tensor, priors: Tensor) -> Targets:
         chosen[n, place[n, m]] = m
     kind = (best >= POSITIVE_IOU).long()
     ignored = ((score == 0)[..., None] & (shared / prior_area >= IGNORED_SHARE)).any(dim=1)
-    # Priors count as background only if their overlap is a little below the threshold for a face.
+    # Priors count as background only if their overlap is at least 0.05 below the threshold for a face.
     kind[(kind == 0) & (ignored | (best >= POSITIVE_IOU - 0.05))] = -1
     mine = torch.gather(faces, 1, chosen[..., None].expand(-1, -1, faces.shape[2]))
     extent = (mine[..., 2:4] - mine[..., :2]).clamp(min=1e-3)
