@@ -30,7 +30,7 @@ def load_teacher(path: Path | None, shape: str = "mobilefacenet") -> FaceNetwork
     """
     if shape == "squeezed":
         if path is None:
-            raise DataError("give --teacher FILE, the .bin of face-reidentification-retail-0095 with its .xml next to it")
+            raise DataError("give --teacher FILE: the .bin of face-reidentification-retail-0095, its .xml next to it")
         network = FaceNetwork(0.0, shape)
         network.backbone = load_published(path)
         return network.eval().requires_grad_(False)
