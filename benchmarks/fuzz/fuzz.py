@@ -60,7 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=600, help="time for all targets together [600]")
     parser.add_argument("--target", action="append", help="only this target; repeatable [all]")
-    parser.add_argument("--work", type=Path, default=HERE.parent / "work" / "fuzz", help="folder for findings and grown corpora")
+    parser.add_argument("--work", type=Path, default=HERE.parent / "work" / "fuzz", help="folder for the findings")
     parser.add_argument("--results", type=Path, default=HERE.parents[1] / "docs" / "reliability.md")
     options = parser.parse_args()
     from targets import TARGETS
