@@ -4,7 +4,7 @@
     python benchmarks/clips.py tile PATH COUNT SECONDS WIDTH HEIGHT CLIP...  show COUNT clips in a square grid
     python benchmarks/clips.py join PATH SECONDS KEY_S WIDTH HEIGHT CLIP...  one after another, a key frame every KEY_S
 
-Prints {"path", "how"} or {"frames"} as JSON. `loop` copies packets, so that the cost of decoding is that of the original.
+Prints {"path", "how"} or {"frames"} as JSON. `loop` copies packets, so that decoding costs as much as for the original.
 `tile` fills the grid with the clips in turn, looped and cropped to the shape of a tile; if a clip is used again, it
 starts later. With one tile, the result is the clip in another size. `join` shows the clips one after another until the
 result lasts SECONDS, without key frames at the cuts. `tile` and `join` write H.264 with 25 frames per second.

@@ -2,12 +2,12 @@
 
     python benchmarks/gpu.py [CLIP] [--device cuda] [--seconds 460] [--faces FOLDER] [--count 200] [--large]
 
-The script takes at most eight minutes and needs no network access. First it runs each network in batches of 1 to 64, in
-fp32 and fp16, and measures faces per second, the share of the GPU's peak, and the largest deviation from the CPU on real
-faces. Then it runs the whole pipeline with 1, 4 and 16 files at once, decoded by the CPU and by the GPU, with the
+The script takes at most eight minutes and needs no network access. First it runs each network in batches of 1 to 64,
+in fp32 and fp16, and measures faces per second, the share of the GPU's peak, and the largest deviation from the CPU on
+real faces. Then it runs the whole pipeline with 1, 4 and 16 files at once, decoded by the CPU and by the GPU, with the
 embedded and the large networks, and in exhaustive mode; it measures seconds of video per second, the bottleneck and
-memory. With `--large` (the default if there is a GPU and torch), the large networks are official IFQA and ArcFace R100
-with random weights.
+memory. The large networks are official IFQA and ArcFace R100 with random weights; they are used with `--large` (the
+default if there is a GPU and torch).
 
 Every part runs in a separate process with a time limit and reports results while it runs. Parts that crash or hang are
 left out, and the section says so. Without a GPU, the script names what is missing and exits with code 6. `--device cpu`
@@ -106,10 +106,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("clip", nargs="?", type=Path, default=SHARED / "videos" / "fsgan_conan.mp4")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit of all parts together")
-    parser.add_argument("--faces", type=Path, default=SHARED / "faces" / "hq_val", help="folder with pictures of one face each")
+    parser.add_argument("--faces", type=Path, default=SHARED / "faces" / "hq_val", help="pictures of one face each")
     parser.add_argument("--count", type=int, default=200, help="number of faces")
     parser.add_argument("--models", default=DEFAULT_MODELS)
-    parser.add_argument("--large", action=argparse.BooleanOptionalAction, help="official IFQA and R100 with random weights")
+    parser.add_argument("--large", action=argparse.BooleanOptionalAction, help="also official IFQA and ArcFace R100")
     parser.add_argument("--results", type=Path, default=RESULTS)
     return parser.parse_args()
 
@@ -237,8 +237,8 @@ def _body(found: Found) -> str:
         "",
         "The table shows the faces per second by batch size, including transfers, the share of the GPU's dense peak "
         f"at the best batch size, and the largest deviation from the CPU on {found.faces} real faces ({FACES_LARGE} "
-        f"faces for networks of more than {LARGE_BYTES >> 20} MiB, whose weights are random). The deviation is relative "
-        "for values above 1 and absolute below.",
+        f"faces for networks of more than {LARGE_BYTES >> 20} MiB, whose weights are random). The deviation is "
+        "relative for values above 1 and absolute below.",
         "",
         table(["network", "precision", *(str(batch) for batch in BATCHES), "of peak", "deviation"], networks),
         "",

@@ -28,7 +28,7 @@ LIKE_A_GPU = Device("cpu", "used like a GPU", bound=True)
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folders with pictures of one face each")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folders of pictures, one face each")
     parser.add_argument("--count", type=int, default=500, help="number of faces")
     parser.add_argument("--pages", type=Path, default=REPOSITORY / "models", help="folder of the cards")
     parser.add_argument("--role", action="append", help="only the network of this role; repeatable")
