@@ -158,7 +158,7 @@ def _report(tried: Sequence[Tried], reference: dict[str, Collected]) -> list[str
         f"- reference: {faces} faces of {len(reference)} clips ({seconds:.0f} s) scored in exhaustive mode",
         "- values are means over tracks, unless stated otherwise",
         "- regret: the highest quality of the passing faces in the reference track, minus the quality of our pick; "
-        "both are the qualities of exhaustive mode",
+        "both qualities are those of exhaustive mode",
         "- smoothed: the regret in `quality_smoothed`, by which the selection ranks faces",
         "- price of smoothing: the regret of the face with the highest smoothed quality",
         "- percentile: share of the faces of the track that are no better than the pick, in per cent",

@@ -166,12 +166,12 @@ def section(verdicts: Sequence[Verdict], machine: Machine) -> list[str]:
         together, same, different = one.pairs
         rows.append([
             one.what, f"{one.threshold:.3f}", str(one.faces), f"{len(one.tracks)} ({len(one.judged)})",
-            str(len(set(one.judged.values()))), str(len(one.persons)), f"{len(one.merged)} (of {different} pairs)",
+            str(len(set(one.judged.values()))), str(len(one.persons)), f"{len(one.merged)} ({different})",
             f"{together} of {same}",
         ])  # fmt: skip
     head = (
         "weights and clips", "threshold", "faces", "tracks (labelled by hand)", "labelled people", "persons found",
-        "persons that contain several people", "merged pairs of tracks of one person",
+        "persons that contain several people (pairs of different people)", "merged pairs of tracks of one person",
     )  # fmt: skip
     lines = [
         "## Persons",
@@ -186,11 +186,11 @@ def section(verdicts: Sequence[Verdict], machine: Machine) -> list[str]:
         "",
     ]
     for one in verdicts:
-        lines.append(f"- {one.what}, tracks of different people that were merged: {'; '.join(one.merged) or 'none'}")
-        lines.append(f"- {one.what}, people that were split into several persons: {'; '.join(one.split) or 'none'}")
+        lines.append(f"- {one.what}; tracks of different people that were merged: {'; '.join(one.merged) or 'none'}")
+        lines.append(f"- {one.what}; people that were split into several persons: {'; '.join(one.split) or 'none'}")
         several = [tracks for tracks in one.persons.values() if len({clip for clip, _ in tracks}) > 1]
-        across = sorted({one.tracks[tracks[0]] or "unlabelled" for tracks in several})
-        lines.append(f"- {one.what}, people that were found in several clips: {', '.join(across) or 'none'}")
+        across = sorted({one.tracks[tracks[0]] or "unlabelled people" for tracks in several})
+        lines.append(f"- {one.what}; people that were found in several clips: {', '.join(across) or 'none'}")
     return lines
 
 
