@@ -274,6 +274,8 @@ def report(
         *machine.lines(),
         f"- {options.cameras} cameras, measured for {options.seconds:.0f} s after a warm-up of {WARM_S:.0f} s: once "
         "with both streams, and once with the substreams alone",
+        "- delay and drift are those of the main stream relative to the substream; [Two streams](../docs/streams.md) "
+        "explains the fallbacks and the confidence",
         *(f"- **missing: {one}**" for one in missing),
         "",
         table(head, rows),
