@@ -6,7 +6,6 @@ within 1e-3 on a GPU. Queues are bounded: `submit` blocks while the role's queue
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -22,6 +21,7 @@ from streamgate.frames import Array
 from streamgate.networks.ifqa import IfqaOutput
 from streamgate.networks.network_set import Networks
 from streamgate.networks.recognizer import RecognizerOutput
+from streamgate.parallel import usable_cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Batcher:
         """
         found = runners(networks, threshold)
         if not networks.bound:
-            return cls(found, 1, limit, workers or min(8, os.cpu_count() or 1), observe)
+            return cls(found, 1, limit, workers or min(8, usable_cores()), observe)
         sizes = {role: networks.batch(role) for role in found}
         limit = max(limit, _GPU_BATCHES_WAITING * max(sizes.values()))
         return cls(found, sizes, limit, workers or _GPU_WORKERS, observe, FILL_S)

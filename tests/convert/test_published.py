@@ -95,7 +95,7 @@ def test_ifqaplus_gives_the_published_score_and_map(tmp_path: Path) -> None:
     made = import_weights(tmp_path / "IFQA++_Metric.pth", name="again")
     assert made.roles == ("ifqa",)
     stored = {one.name: one.data_type for one in onnx.load(made.path).graph.initializer}
-    assert stored["network.blocks.0.attn.qkv.weight_fp16"] == onnx.TensorProto.FLOAT16
+    assert stored["blocks.0.attn.qkv.weight_fp16"] == onnx.TensorProto.FLOAT16
 
     faces = smooth_faces(2, 256)
     found = IfqaNetwork(Session(made, "cpu")).run(faces)
