@@ -117,13 +117,14 @@ def open_plain(models: str, limit: float, official: bool = False) -> Run:
     from streamgate.measures.serfiq import sample_embeddings, sampled_spread
     from streamgate.networks import Networks
     from streamgate.networks.alignment import arcface_matrix, ffhq_matrix
+    from streamgate.networks.ifqa import ifqa_scores
     from streamgate.weights import SerfiqCalibration
 
     networks = Networks.open(models, "cpu", usable_cores())
     weight, bias = networks.recognizer.last_affine()
     card = networks.calibration("recognizer")
     rate = card.drop_rate if isinstance(card, SerfiqCalibration) else 0.5
-    ifqa = _official_ifqa() if official else lambda face: float(networks.ifqa.run(face[None]).score[0])
+    ifqa = _official_ifqa() if official else lambda face: ifqa_scores(networks.ifqa, [face])[0].value
 
     def score(rgb: Any, landmarks: Any) -> tuple[float, float]:
         aligned = cv2.warpAffine(rgb, arcface_matrix(landmarks), (ARCFACE_SIDE, ARCFACE_SIDE))

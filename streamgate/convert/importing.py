@@ -258,7 +258,7 @@ def _calibrated(
     """Fit a calibration on the faces of `folder`; a recognizer is converted again with the fitted drop rate."""
     from streamgate.convert import calibrate
     from streamgate.networks.detector import Detector
-    from streamgate.networks.ifqa import IfqaNetwork
+    from streamgate.networks.ifqa import OUTPUTS
     from streamgate.networks.recognizer import Recognizer
     from streamgate.networks.sessions import Session
 
@@ -271,8 +271,9 @@ def _calibrated(
         weights = store.Weights(name, (kind.roles[0],), "imported", path, sha256_of(path), "", "", kind.input, {}, None)
         session = Session(weights, device or "cpu", threads)
         if kind.roles[0] == "ifqa":
+            session.need_outputs(*OUTPUTS)
             faces = list(calibrate.aligned_faces(folder, detector, calibrate.IFQA_LIMIT, ffhq=True))
-            mapping, found = calibrate.calibrate_ifqa(IfqaNetwork(session), faces, identity)
+            mapping, found = calibrate.calibrate_ifqa(session, faces, identity)
             return mapping, _words(found, len(faces)), converted
         faces = list(calibrate.aligned_faces(folder, detector))
         fitted, found = calibrate.fit_serfiq(Recognizer(session), faces, PLAIN_DROP_RATE, identity)

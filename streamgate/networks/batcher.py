@@ -10,6 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from threading import Condition, Semaphore, Thread
 from time import perf_counter
 from types import TracebackType
@@ -18,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from streamgate.frames import Array
-from streamgate.networks.ifqa import IfqaOutput
+from streamgate.networks.ifqa import ifqa_scores
 from streamgate.networks.network_set import Networks
+from streamgate.networks.pose import head_poses
 from streamgate.networks.recognizer import RecognizerOutput
 from streamgate.parallel import usable_cores
 
@@ -54,7 +56,7 @@ class Batcher:
     """Runs submitted pictures on worker threads and returns results as futures.
 
     The result of "detector" is a list[Face]; of "recognizer", "expression" and "ifqa" a RecognizerOutput,
-    ExpressionOutput or IfqaOutput of one face, without the N axis; of "pose" float32 (3,) in degrees. Use the batcher
+    ExpressionOutput or CropOutput of one face, without the N axis; of "pose" float32 (3,) in degrees. Use the batcher
     as a context manager.
     """
 
@@ -158,18 +160,12 @@ def runners(networks: Networks, threshold: float) -> dict[str, Runner]:
     found: dict[str, Runner] = {
         "detector": lambda pictures: networks.detector.detect(pictures, threshold),
         "recognizer": recognize,
-        "pose": lambda crops: list(networks.pose.run(np.stack(crops))),
+        "pose": lambda crops: list(head_poses(networks.pose, np.stack(crops))),
     }
-    expression, ifqa = networks.expression, networks.ifqa
-    if expression is not None:
+    if (expression := networks.expression) is not None:
         found["expression"] = lambda crops: expression.run(np.stack(crops))
-    if ifqa is not None:
-
-        def rate(crops: Sequence[Array]) -> list[IfqaOutput]:
-            out = ifqa.run(np.stack(crops))
-            return [out.row(i) for i in range(len(crops))]
-
-        found["ifqa"] = rate
+    if networks.ifqa is not None:
+        found["ifqa"] = partial(ifqa_scores, networks.ifqa)
     return found | {name: measure.run for name, measure in networks.crop_measures.items()}
 
 

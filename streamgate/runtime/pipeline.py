@@ -65,9 +65,6 @@ class Progress:
     def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None:
         """The source has been read up to `pts_seconds`."""
 
-    def closed(self, source: Source) -> None:
-        """The source is no longer being read."""
-
     def finished(self, result: SourceResult) -> None:
         """The source is finished, successfully or not, with this result."""
 
@@ -292,10 +289,7 @@ class Pipeline:
             with within(stall_seconds() + MARGIN_S, open_it, label) as source:
                 result.source = SourceInfo(source.location, source.source_id)
                 progress.started(source)
-                try:
-                    self._into(sink, source, result, stop, broken, progress, jobs)
-                finally:
-                    progress.closed(source)
+                self._into(sink, source, result, stop, broken, progress, jobs)
         except (SinkError, DeviceError):
             raise
         except StreamgateError as error:
