@@ -23,8 +23,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import arguments, usable_cores
+from common import arguments
 from processes import STARTED, answer, cpu_seconds, peak_mib
+
+from streamgate.parallel import usable_cores
 
 DETECTOR_SIDE = 640
 """Longer side of what the plain loop's detector sees, in pixels; RetinaFace's examples use 640."""

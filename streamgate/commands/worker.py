@@ -39,9 +39,6 @@ from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 if TYPE_CHECKING:  # Ray is an optional dependency
     from streamgate.ray.cluster import Cluster
 
-_REPORT_S = 0.1
-"""Interval at which the progress of a source is reported."""
-
 
 def run_worker(request: RunRequest, state: RunState, channel: Channel) -> None:
     """Do the work that remains according to `state`, reporting to the parent over `channel`. Never raises."""
@@ -321,7 +318,6 @@ class _Reporter(Progress):
 
     def opening(self, index: int) -> None:
         self._here.index = self._indexes[index]
-        self._here.reported = 0.0
         # Opening a source may crash this process, so it is reported first.
         self._channel.send(partial(RunMonitor.opening, index=self._here.index))
 
@@ -334,10 +330,7 @@ class _Reporter(Progress):
         )
 
     def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None:
-        now = time.monotonic()
-        if now - self._here.reported >= _REPORT_S:
-            self._here.reported = now
-            self._channel.send(partial(RunMonitor.advanced, index=self._here.index, frames=frames, kept=kept))
+        self._channel.send(partial(RunMonitor.advanced, index=self._here.index, frames=frames, kept=kept))
 
     def finished(self, result: SourceResult) -> None:
         if result.status != "not_started":
