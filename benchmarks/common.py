@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from streamgate.parallel import usable_cores
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "RESULTS.md"
 SHARED = Path(os.environ.get("STREAMGATE_SHARED") or REPOSITORY.parent / "shared")
@@ -52,11 +54,6 @@ class Machine:
             f"- date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; load average before the start: {self.load:.2f}",
             *([noisy] if self.busy else []),
         ]
-
-
-def usable_cores() -> int:
-    """Number of cores on which this process may run."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def arguments(

@@ -24,8 +24,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import arguments, usable_cores
+from common import arguments
 from processes import STARTED, answer, cpu_seconds, peak_mib
+
+from streamgate.parallel import usable_cores
 
 DETECTOR_SIDE = 640
 """Longer side of the detector's input in the plain loop, in pixels; RetinaFace's examples use 640."""
@@ -118,13 +120,14 @@ def open_plain(models: str, limit: float, official: bool = False) -> Run:
     from streamgate.measures.serfiq import sample_embeddings, sampled_spread
     from streamgate.networks import Networks
     from streamgate.networks.alignment import arcface_matrix, ffhq_matrix
+    from streamgate.networks.ifqa import ifqa_scores
     from streamgate.weights import SerfiqCalibration
 
     networks = Networks.open(models, "cpu", usable_cores())
     weight, bias = networks.recognizer.last_affine()
     card = networks.calibration("recognizer")
     rate = card.drop_rate if isinstance(card, SerfiqCalibration) else 0.5
-    ifqa = _official_ifqa() if official else lambda face: float(networks.ifqa.run(face[None]).score[0])
+    ifqa = _official_ifqa() if official else lambda face: ifqa_scores(networks.ifqa, [face])[0].value
 
     def score(rgb: Any, landmarks: Any) -> tuple[float, float]:
         aligned = cv2.warpAffine(rgb, arcface_matrix(landmarks), (ARCFACE_SIDE, ARCFACE_SIDE))

@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from common import say, usable_cores
+from common import say
 from gpu_card import Card
 from gpu_parts import Clock
 
@@ -24,6 +24,7 @@ from streamgate.networks.detector import Detector
 from streamgate.networks.device import Device, choose_device
 from streamgate.networks.graphs import PRECISIONS
 from streamgate.networks.sessions import Session
+from streamgate.parallel import usable_cores
 from streamgate.weights.store import Weights
 
 BATCHES = (1, 4, 16, 32, 64)

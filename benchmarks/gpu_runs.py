@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from common import say, usable_cores
+from common import say
 from gpu_card import Busy, Card, Load
 from gpu_networks import ready
 from gpu_parts import Clock
@@ -23,6 +23,7 @@ from streamgate.engine import Engine
 from streamgate.errors import StreamgateError
 from streamgate.gate import Gate
 from streamgate.networks.device import Device
+from streamgate.parallel import usable_cores
 from streamgate.runtime.pipeline import Progress
 from streamgate.sources.base import Source
 from streamgate.sources.file import VideoFile

@@ -33,9 +33,10 @@ from typing import Any
 
 import av
 import redis
-from common import REPOSITORY, Machine, arguments, find_clips, heading, publish, say, table, target, usable_cores
+from common import REPOSITORY, Machine, arguments, find_clips, heading, publish, say, table, target
 from processes import cpu_seconds, describe, gate_options, resident_mib
 
+from streamgate.parallel import usable_cores
 from streamgate.service.state import LATEST_FACES
 
 CAMERA = REPOSITORY / "tests" / "support" / "rtsp_server.py"

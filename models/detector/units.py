@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamgate.convert.retinaface import MEAN_RGB, ContextModule, RetinaFace
+from streamgate.convert.retinaface import MEAN_RGB, ContextModule, RetinaFace, by_prior
 
 Relay = Callable[[str, Tensor], Tensor]
 """Maps a unit's name and its output to the input of the units after it."""
@@ -66,11 +66,8 @@ def run(network: RetinaFace, planes: Tensor, relay: Relay) -> tuple[dict[str, Te
     middle = unit("merge2", middle + F.interpolate(coarse, scale_factor=2.0, mode="nearest"))
     fine = unit("merge1", fine + F.interpolate(middle, scale_factor=2.0, mode="nearest"))
     context = [unit(f"context{i + 1}", level) for i, level in enumerate((fine, middle, coarse))]
-    heads = (network.BboxHead, network.ClassHead, network.LandmarkHead)
-    loc, logits, landmarks = (
-        torch.cat([head(level) for head, level in zip(kind, context, strict=True)], dim=1) for kind in heads
-    )
-    return made, (loc, logits, landmarks)
+    loc, logits = by_prior(network.BboxHead, context), by_prior(network.ClassHead, context)
+    return made, (loc, logits, by_prior(network.LandmarkHead, context))
 
 
 def same(_: str, output: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from models.common.images import DataError, Source, decode_rgb, list_sources
 from streamgate.networks import Networks
 from streamgate.networks.alignment import arcface_matrix, box_matrix
 from streamgate.networks.pose import CROP_SIDE as POSE_SIDE
-from streamgate.networks.pose import crop_box
+from streamgate.networks.pose import crop_box, head_poses
 
 SIDE = 112
 MARGIN = 16
@@ -282,7 +282,7 @@ def align(picture: np.ndarray, networks: Networks) -> Aligned | None:
     except ValueError:
         return None
     canvas = warp(picture, matrix + np.array([[0, 0, MARGIN], [0, 0, MARGIN]]), CANVAS)
-    pose = networks.pose.run(region[None])[0].astype(np.float32)
+    pose = head_poses(networks.pose, region[None])[0].astype(np.float32)
     # The roll in the aligned picture: alignment rotated the picture by this angle.
     pose[2] += np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0]))
     embedding = networks.recognizer.run(centre(canvas)[None]).embedding[0]
