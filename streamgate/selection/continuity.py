@@ -27,6 +27,8 @@ _SUDDEN, _GRADUAL = 0.45, 0.75
 """The recognizer is run if a face and its surroundings change by at least one of these values, relative to their
 contrast: the first from one check to the next, the second within a second. For people who talk, the medians of the two
 changes are 0.1 to 0.2 and 0.2 to 0.45; for a different face in the same place, they are 0.6 and 0.9."""
+_SOON_S = 0.4
+"""Checks that are further apart are compared like those within a second (`archive` has only two checks a second)."""
 _WITHIN_S = 1.0
 """Maximum time between two compared faces; also the time after a comparison for which no new comparison starts."""
 _STRANGERS = 0.5
@@ -121,7 +123,8 @@ class Continuity:
         while looks and observation.pts_seconds - looks[0][0] > _WITHIN_S:
             looks.popleft()
         new = bool(looks) and (
-            grid_difference(looks[-1][1], look) >= _SUDDEN or grid_difference(looks[0][1], look) >= _GRADUAL
+            grid_difference(looks[0][1], look) >= _GRADUAL
+            or (observation.pts_seconds - looks[-1][0] <= _SOON_S and grid_difference(looks[-1][1], look) >= _SUDDEN)
         )
         looks.append((observation.pts_seconds, look))
         return new
