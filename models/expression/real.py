@@ -3,6 +3,7 @@
 
     python models/expression/real.py --work DIR --photographs KIND=FOLDER... --drawings KIND=FOLDER...
     python models/expression/real.py --work DIR              # again, with the faces that an earlier run cut
+    python models/expression/real.py --work DIR --table      # no training: the card's table of the committed head
     python models/expression/real.py --smoke                 # under a minute: does it all run?
 
 A folder is one source (a repository, a set); KIND is its row in the card's table (drawing, painting, render, figure,
@@ -89,12 +90,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--seed", type=int)
     p.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
     p.add_argument("--target", type=Path, default=HERE, help="where the deliverables go")
+    p.add_argument("--table", action="store_true", help="train nothing, write the table of the committed head")
     p.add_argument("--smoke", action="store_true", help="a minute on synthetic faces, deliverables into DIR/smoke")
     return p.parse_args(arguments)
 
 
 def train(args: argparse.Namespace) -> int:
-    """Cut the faces, train, write the deliverables and the card's table."""
+    """Cut the faces, train, write the deliverables and the card's table; only the table with --table."""
     config = load_config(args, SMOKE)
     settings = config["real"]
     if args.steps is not None:
@@ -109,13 +111,22 @@ def train(args: argparse.Namespace) -> int:
     for group in (chosen, held):
         if {source.real for source in group} != {True, False}:
             raise DataError("photographs and drawings are needed both for training and among the sources held out")
+    warm = torch.load(HERE / WARM_NAME, map_location="cpu", weights_only=True)
+    network = ExpressionNetwork().eval().requires_grad_(False)
+    network.load_state_dict(floats(warm["network"]))
+    card = json.loads((HERE / CARD_NAME).read_text())
+    target = work / "smoke" if args.smoke else args.target
+    target.mkdir(parents=True, exist_ok=True)
+    if args.table:
+        section = table(network, held)
+        say(section.markdown())
+        card["real"]["rejected_of_held_out"] = {row[0]: row[2] for row in section.rows}
+        (target / CARD_NAME).write_text(json.dumps(card, indent=2) + "\n")
+        put_between(target / "card.md", BEGIN, END, section.markdown())
+        return 0
     fewest = min(sum(source.real == real for source in chosen) for real in (True, False))
     if fewest < settings["parts"]:
         raise DataError(f"{settings['parts']} sources of each kind are needed for training, and there are {fewest}")
-    warm = torch.load(HERE / WARM_NAME, map_location="cpu", weights_only=True)
-    network = ExpressionNetwork().eval().requires_grad_(False)
-    others = {k: v for k, v in floats(warm["network"]).items() if not k.startswith("real.")}
-    network.load_state_dict(network.state_dict() | others)
     counts = {real: sum(len(source.canvases) for source in chosen if source.real == real) for real in (True, False)}
     say(f"{counts[True]} photographs and {counts[False]} drawings to train on")
     network.real = fit(
@@ -123,8 +134,6 @@ def train(args: argparse.Namespace) -> int:
     )
     section = table(network, held)
     say(section.markdown())
-    target = work / "smoke" if args.smoke else args.target
-    card = json.loads((HERE / CARD_NAME).read_text())
     card["real"] = {
         "training_steps": settings["steps"],
         "photographs": counts[True],

@@ -48,6 +48,13 @@ def test_smoke_run_changes_the_head_alone(tmp_path: Path) -> None:
     assert not np.array_equal(committed.real, new.real)
 
 
+def test_the_table_is_measured_without_training(tmp_path: Path) -> None:
+    done = real("--smoke", "--table", "--work", tmp_path, "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    assert "| all drawings | 12 |" in (tmp_path / "smoke/card.md").read_text()
+    assert not (tmp_path / "smoke/expression.onnx").exists()
+
+
 def test_faces_are_cut_once_and_both_kinds_are_needed(tmp_path: Path) -> None:
     source = tmp_path / "portraits"
     source.mkdir()
