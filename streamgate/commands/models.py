@@ -148,7 +148,8 @@ def import_(
     from rich.markup import escape
 
     from streamgate.convert import import_weights
-    from streamgate.convert.importing import MIN_FACES, Published
+    from streamgate.convert.importing import MIN_FACES, PLAIN_DROP_RATE
+    from streamgate.weights import SerfiqCalibration
 
     console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
     options = {} if licence is None else {"licence": licence}
@@ -156,7 +157,7 @@ def import_(
         raise UsageError("--alpha and --r must be given together; --dropout requires both")
     published = None
     if alpha is not None and r is not None:
-        published = Published(alpha, r, *(() if dropout is None else (dropout,)))
+        published = SerfiqCalibration("", PLAIN_DROP_RATE if dropout is None else dropout, alpha, r)
     made = import_weights(
         file,
         name=name,

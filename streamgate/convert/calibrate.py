@@ -20,8 +20,9 @@ from streamgate.measures.serfiq import raw_from_spread
 from streamgate.networks.alignment import arcface_matrix, ffhq_matrix
 from streamgate.networks.detector import Detector
 from streamgate.networks.ifqa import CROP_SIDE as IFQA_SIDE
-from streamgate.networks.ifqa import IfqaNetwork
+from streamgate.networks.ifqa import ifqa_scores
 from streamgate.networks.recognizer import Recognizer
+from streamgate.networks.sessions import Session
 from streamgate.sources.picture import picture_of_rgb
 from streamgate.weights.catalog import LogisticCalibration, SerfiqCalibration
 
@@ -166,7 +167,7 @@ def fit_serfiq(
 
 
 def calibrate_ifqa(
-    network: IfqaNetwork, faces: Sequence[Array], calibration_id: str
+    session: Session, faces: Sequence[Array], calibration_id: str
 ) -> tuple[LogisticCalibration, Fit]:
     """Fit x0 and w on FFHQ-aligned faces, RGB uint8 (256, 256, 3).
 
@@ -175,7 +176,7 @@ def calibrate_ifqa(
     """
 
     def scores(pictures: list[Array]) -> list[float]:
-        return [float(network.run(picture[None]).score[0]) for picture in pictures]
+        return [ifqa_scores(session, [picture])[0].value for picture in pictures]
 
     if len(faces) < MIN_FACES:
         raise WeightsError(f"calibration needs at least {MIN_FACES} faces, got {len(faces)}")

@@ -6,11 +6,11 @@ within 1e-3 on a GPU. Queues are bounded: `submit` blocks while the role's queue
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from threading import Condition, Semaphore, Thread
 from time import perf_counter
 from types import TracebackType
@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 
 from streamgate.frames import Array
-from streamgate.networks.ifqa import IfqaOutput
+from streamgate.networks.ifqa import ifqa_scores
 from streamgate.networks.network_set import Networks
+from streamgate.networks.pose import head_poses
 from streamgate.networks.recognizer import RecognizerOutput
+from streamgate.parallel import usable_cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Batcher:
     """Runs submitted pictures on worker threads and returns results as futures.
 
     The result of "detector" is a list[Face]; of "recognizer", "expression" and "ifqa" a RecognizerOutput,
-    ExpressionOutput or IfqaOutput of one face, without the N axis; of "pose" float32 (3,) in degrees. Use the batcher
+    ExpressionOutput or CropOutput of one face, without the N axis; of "pose" float32 (3,) in degrees. Use the batcher
     as a context manager.
     """
 
@@ -95,7 +97,7 @@ class Batcher:
         """
         found = runners(networks, threshold)
         if not networks.bound:
-            return cls(found, 1, limit, workers or min(8, os.cpu_count() or 1), observe)
+            return cls(found, 1, limit, workers or min(8, usable_cores()), observe)
         sizes = {role: networks.batch(role) for role in found}
         limit = max(limit, _GPU_BATCHES_WAITING * max(sizes.values()))
         return cls(found, sizes, limit, workers or _GPU_WORKERS, observe, FILL_S)
@@ -158,18 +160,12 @@ def runners(networks: Networks, threshold: float) -> dict[str, Runner]:
     found: dict[str, Runner] = {
         "detector": lambda pictures: networks.detector.detect(pictures, threshold),
         "recognizer": recognize,
-        "pose": lambda crops: list(networks.pose.run(np.stack(crops))),
+        "pose": lambda crops: list(head_poses(networks.pose, np.stack(crops))),
     }
-    expression, ifqa = networks.expression, networks.ifqa
-    if expression is not None:
+    if (expression := networks.expression) is not None:
         found["expression"] = lambda crops: expression.run(np.stack(crops))
-    if ifqa is not None:
-
-        def rate(crops: Sequence[Array]) -> list[IfqaOutput]:
-            out = ifqa.run(np.stack(crops))
-            return [out.row(i) for i in range(len(crops))]
-
-        found["ifqa"] = rate
+    if networks.ifqa is not None:
+        found["ifqa"] = partial(ifqa_scores, networks.ifqa)
     return found | {name: measure.run for name, measure in networks.crop_measures.items()}
 
 

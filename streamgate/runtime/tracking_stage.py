@@ -234,22 +234,21 @@ class TrackingStage:
         if self._max_track_s is not None:
             expired = self._tracker.expire(frame.pts_seconds - self._max_track_s)
             tracked.ended += [track.track_id for track in expired]
-        update = self._tracker.update(frame.pts_seconds, faces)
-        tracked.ended += [track.track_id for track in update.lost]
-        for track in update.born:
+        tracked.ended += [track.track_id for track in self._tracker.update(frame.pts_seconds, faces)]
+        for track in self._tracker.tracks:
+            if track.missed:
+                tracked.unseen.append(track.track_id)
+                continue
             # Faces in unrelated pictures cannot be detected again, so a single detection must be enough.
-            track.confident = track.confident or frame.unrelated
-        for track, face in [*update.seen, *((track, track.face) for track in update.born)]:
-            tracked.seen.append((track.track_id, self._region(frame, face.box), face))
-        seen = {track_id for track_id, _, _ in tracked.seen}
-        tracked.unseen += [track.track_id for track in self._tracker.tracks if track.track_id not in seen]
+            track.confident = track.confident or (frame.unrelated and track.detections == 1)
+            tracked.seen.append((track.track_id, self._region(frame, track.face.box), track.face))
         # While the previous shot may still return, new tracks are not listed yet.
         tracked.people = [track.track_id for track in self._tracker.tracks if track.confident and not self._left]
         smallest = self._smallest(frame)
         # A face that is too small to be kept does not have to be watched closely.
         tracks = [track for track in self._tracker.tracks if shorter_side(track.face.box) >= smallest]
         lively = any(
-            track.track_id not in seen or track.last_pts - track.first_pts < YOUNG_S or track.motion.speed > FAST
+            track.missed or track.last_pts - track.first_pts < YOUNG_S or track.motion.speed > FAST
             for track in tracks
         )
         self._watched = {one.track_id: self._watched.get(one.track_id) or _Watched(frame.pts_seconds) for one in tracks}

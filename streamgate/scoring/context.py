@@ -9,6 +9,7 @@ from streamgate.config import Config
 from streamgate.frames import Array
 from streamgate.networks import Networks
 from streamgate.networks.cohort import Cohort
+from streamgate.networks.pose import takes_aligned
 from streamgate.scoring.calibration import Calibration, sampled_head
 from streamgate.scoring.evaluator import Evaluator
 from streamgate.scoring.lockstep import Infer
@@ -50,7 +51,7 @@ class ScoringContext:
             config,
             Evaluator(config, Calibration.of_networks(networks, config)),
             infer,
-            networks.pose.aligned,
+            takes_aligned(networks.pose),
             networks.shared_pose,
             sampled_head(networks, config),
             identity_threshold=config.identity.threshold or networks.identity_threshold,
