@@ -57,7 +57,7 @@ def test_scale_goes_through_all_questions(drifting: Path, tmp_path: Path) -> Non
     ran = run_script("scale.py", drifting, "--quick", "--results", results, models=standard_models())
     assert ran.returncode == 0, ran.stderr
     text = section(results, "scale")
-    for title in ("Length", "Faces per frame", "Size of the picture", "Files at once"):
+    for title in ("Length", "Faces per frame", "Frame size", "Files at once"):
         part = text.partition(f"### {title}")[2].partition("###")[0]
         measured = [row for row in rows(part, "") if row[0].replace(".", "").isdigit()]
         assert len(measured) == 2 and all(float(row[2]) > 0 for row in measured), part
