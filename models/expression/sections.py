@@ -36,7 +36,8 @@ def agreement(own: OwnNetwork, faces: FaceSet, answers: Answers) -> Section:
     )
     found = correlations({"signals": answers.signals, "pose": answers.pose}, faces.signals, faces.pose)
     for name in _SHOWN:
-        section.rows.append([name, f"{own.card['agreement'][name]:.2f}", f"{found[name]:.2f}"])
+        held_out = own.card.get("agreement", {}).get(name)
+        section.rows.append([name, "" if held_out is None else f"{held_out:.2f}", f"{found[name]:.2f}"])
     return section
 
 

@@ -2,12 +2,13 @@
 """The expression network of the set `open`: MediaPipe's Face Landmarker, its weights unchanged, as one ONNX file.
 
     pip install tflite
-    python models/open/landmarker.py face_landmarker.task
+    python models/open/landmarker.py face_landmarker.task PICTURES... --labels labels.npz
 
 Two networks of the published file (Apache-2.0) are joined: the one that finds 478 points on a face, and the one that
 turns 146 of them into 52 blendshapes. Around them, without anything learned: the crop is enlarged to what the first
 one takes, lengths are measured between points (`models.expression.dataset.measured`), and the head's rotation is that
-which turns the file's own mean face into the points (Kabsch), with the file's weights of points.
+which turns the file's own mean face into the points (Kabsch), with the file's weights of points. Then come constants
+that are fitted to portraits (PICTURES, with the labels of label.py): see `corrected`.
 
 Written: models/open/expression/expression.onnx and its card.json, atomically.
 """
@@ -33,8 +34,8 @@ from torch import Tensor, nn
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from models.common.images import DataError  # noqa: E402
-from models.expression.architecture import POINTS, SIGNALS  # noqa: E402
+from models.common.images import DataError, decode_rgb, list_sources  # noqa: E402
+from models.expression.architecture import BLENDSHAPES, LOOK_ABOVE, LOOK_ACROSS, POINTS, SIGNALS  # noqa: E402
 from models.expression.dataset import (  # noqa: E402
     INNER_LIPS,
     LEFT_CORNERS,
@@ -42,16 +43,19 @@ from models.expression.dataset import (  # noqa: E402
     MOUTH,
     RIGHT_CORNERS,
     RIGHT_LIDS,
+    align,
 )
 from models.expression.deploy import CARD_NAME, ONNX_NAME  # noqa: E402
 from models.open.tflite_graph import LiteNetwork  # noqa: E402
 from streamgate.convert.export import export, noise, write_onnx  # noqa: E402
 from streamgate.convert.onnx_check import OPSET  # noqa: E402
 from streamgate.errors import StreamgateError  # noqa: E402
+from streamgate.measures.gaze import EYES_TURN  # noqa: E402
 from streamgate.networks.alignment import (  # noqa: E402
     EXPRESSION_EYE_DISTANCE,
     EXPRESSION_EYE_ROW,
     EXPRESSION_SIZE,
+    expression_matrix,
 )
 
 TASK_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
@@ -70,6 +74,8 @@ SHAPE_POINTS = (
     388, 389, 390, 397, 398, 400, 402, 405, 409, 415, 454, 466, 468, 469, 470, 471, 472, 473, 474, 475, 476, 477,
 )  # fmt: skip
 """The points from which the blendshapes are computed (MediaPipe's `face_blendshapes_graph.cc`)."""
+EVERY, SMALLEST_EYES, FEWEST = 3, 35.0, 200
+"""Portraits that constants are fitted to: one in so many, with so many pixels between the eyes; at least so many."""
 _ROUNDS = 10
 
 
@@ -77,19 +83,93 @@ def main() -> int:
     """Exit status: 0 written, 2 not the published file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", type=Path, help="face_landmarker.task as published by Google")
+    parser.add_argument("pictures", nargs="+", type=Path, help="folders or tar files of portraits")
+    parser.add_argument("--labels", type=Path, required=True, help="what label.py wrote for them")
     parser.add_argument("--target", type=Path, default=HERE / "expression", help="folder of the results")
     args = parser.parse_args()
     try:
-        print(f"wrote {deploy(args.task, args.target)}")
+        torch.set_num_threads(1)
+        graph = LandmarkGraph(args.task).eval()
+        faces = portraits(args.pictures, args.labels)
+        print(f"{len(faces)} portraits", flush=True)
+        print(f"wrote {deploy(graph, corrected(graph, faces), args.target)}")
     except (DataError, StreamgateError, OSError) as error:
         print(f"landmarker.py: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def deploy(task: Path, target: Path) -> str:
-    """Write the network and its card into `target`; returns what was written. Raises DataError, WeightsError."""
-    graph = LandmarkGraph(task).eval()
+def portraits(pictures: list[Path], labels: Path) -> np.ndarray:
+    """Crops uint8 (n, 144, 128, 3) of one in `EVERY` labelled pictures. Raises DataError if there are too few."""
+    with np.load(labels, allow_pickle=False) as arrays:
+        points, digests = arrays["points"].astype(np.float64), arrays["sha256"]
+    first = {digest: row for row, digest in reversed(list(enumerate(digests)))}
+    crops = []
+    for source in list_sources(pictures):
+        digest = hashlib.sha256(source.data).hexdigest()
+        row = first.get(digest)
+        if (
+            row is None
+            or int(digest[:8], 16) % EVERY
+            or not np.hypot(*(points[row, 1] - points[row, 0])) > SMALLEST_EYES
+        ):
+            continue
+        picture = decode_rgb(source.data)
+        if picture is not None:
+            crops.append(align(picture, expression_matrix(points[row]), EXPRESSION_SIZE))
+    if len(crops) < FEWEST:
+        raise DataError(f"{len(crops)} portraits; at least {FEWEST} are needed")
+    return np.array(crops)
+
+
+def corrected(graph: LandmarkGraph, faces: np.ndarray) -> dict[str, float]:
+    """Fit the constants `shift` and `gain` of a graph to portraits, in place; returns what is noted on the card.
+
+    shift: the published network is not symmetric: a face and its mirror image get blendshapes of the left and of the
+    right side that differ, by up to 0.07. Half of the mean difference is taken away from each. gain: whoever is
+    portrayed looks into the camera, so the eyes turn back by as much as the head turns away. The `eyeLook` signals are
+    scaled so that the measure `gaze`, which takes 1 for EYES_TURN degrees, sees this as well as it can.
+    """
+    pose, signals = _run(graph, faces)
+    _, mirrored = _run(graph, np.ascontiguousarray(faces[:, :, ::-1]))
+    swapped = [SIGNALS.index(_other_side(name)) for name in SIGNALS]
+    # Points are left alone, and with them the lengths between them.
+    shift = (signals - mirrored[:, swapped]).mean(axis=0) / 2 * np.array([name in BLENDSHAPES for name in SIGNALS])
+    gain = np.ones(len(SIGNALS), np.float32)
+    turns = {}
+    for axis, (name, weights) in enumerate({"across": LOOK_ACROSS, "above": LOOK_ABOVE}.items()):
+        chosen = [SIGNALS.index(one) for one in weights]
+        eyes = (signals - shift)[:, chosen] @ np.array(list(weights.values()))
+        turns[name] = _slope(-eyes, pose[:, axis])
+        gain[chosen] = turns[name] / EYES_TURN
+    graph.shift.copy_(torch.from_numpy(shift.astype(np.float32)))
+    graph.gain.copy_(torch.from_numpy(gain))
+    return {"portraits": len(faces), **{f"degrees of {name}": round(turn, 1) for name, turn in turns.items()}}
+
+
+def _run(graph: LandmarkGraph, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pose and signals."""
+    with torch.no_grad():
+        parts = [graph(torch.from_numpy(faces[start : start + 16])) for start in range(0, len(faces), 16)]
+    return torch.cat([part[0] for part in parts]).numpy(), torch.cat([part[1] for part in parts]).numpy()
+
+
+def _other_side(name: str) -> str:
+    return name.replace("Left", "Right") if "Left" in name else name.replace("Right", "Left")
+
+
+def _slope(x: np.ndarray, y: np.ndarray) -> float:
+    """Slope of a line through points of which some are far off (Cauchy weights, unit of 4 degrees)."""
+    columns, weights = np.stack([x, np.ones(len(x))], axis=1), np.ones(len(x))
+    for _ in range(20):
+        root = np.sqrt(weights)
+        found = np.linalg.lstsq(columns * root[:, None], y * root, rcond=None)[0]
+        weights = 1 / (1 + ((y - columns @ found) / 4.0) ** 2)
+    return float(found[0])
+
+
+def deploy(graph: LandmarkGraph, fitted: dict[str, float], target: Path) -> str:
+    """Write the network and its card into `target`; returns what was written. Raises WeightsError."""
     size = (*EXPRESSION_SIZE, 3)
     model = export(graph, "face", OUTPUTS, noise(2, *size), noise(3, *size))
     # Slopes of activations are used twice, as they are and taken from 1.
@@ -97,7 +177,7 @@ def deploy(task: Path, target: Path) -> str:
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target) as made:
         stage = Path(made)
-        write_onnx(model, stage / ONNX_NAME, keep={*exact, "rows", "columns", "covariance"})
+        write_onnx(model, stage / ONNX_NAME, keep={*exact, "rows", "columns", "covariance", "shift", "gain"})
         digest = hashlib.sha256((stage / ONNX_NAME).read_bytes()).hexdigest()
         card = {
             "role": "expression",
@@ -107,8 +187,9 @@ def deploy(task: Path, target: Path) -> str:
             "file": ONNX_NAME,
             "sha256": digest,
             "licence": "Apache-2.0 as published; standing of each part: models/open/PROVENANCE.md",
-            "training_data": ["its publisher's own pictures (Google; not published); nothing was trained here"],
+            "training_data": ["its publisher's own pictures (Google; not published)", "constants: portraits A, B"],
             "training_steps": 0,
+            "constants": fitted,
             "converted_from": {"file": "face_landmarker.task", "sha256": TASK_SHA256, "licence": "Apache-2.0"},
             "research_only": False,
             "input": {},
@@ -151,6 +232,8 @@ class LandmarkGraph(nn.Module):
         covariance = np.zeros((3, 3, 478, 3), np.float32)
         for axis, sign in enumerate((1.0, -1.0, -1.0)):  # The picture's y points down, the mesh's z away.
             covariance[axis, :, numbers, axis] = sign * weights[:, None] * mean
+        self.register_buffer("shift", torch.zeros(len(SIGNALS)))
+        self.register_buffer("gain", torch.ones(len(SIGNALS)))
         self.register_buffer("covariance", torch.from_numpy(covariance.reshape(9, -1, 1, 1)))
 
     def forward(self, face: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -160,7 +243,8 @@ class LandmarkGraph(nn.Module):
         mesh = found.reshape(-1, 478, 3)
         flat = mesh[:, :, :2] * self.scale + mesh.new_tensor(self.corner) - 0.5
         shapes = self.shapes(mesh[:, list(SHAPE_POINTS), :2])[0]
-        return self.pose(found), torch.cat([shapes[:, 1:], measured(flat)], 1), flat[:, list(POINTS)]
+        signals = (torch.cat([shapes[:, 1:], measured(flat)], 1) - self.shift) * self.gain
+        return self.pose(found), signals, flat[:, list(POINTS)]
 
     def pose(self, found: Tensor) -> Tensor:
         """Yaw, pitch, roll in degrees (N, 3) from the coordinates of all points (N, 1434, 1, 1)."""
