@@ -79,14 +79,14 @@ EVERY, SMALLEST_EYES, FEWEST = 3, 35.0, 200
 _ROUNDS = 10
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 written, 2 not the published file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", type=Path, help="face_landmarker.task as published by Google")
     parser.add_argument("pictures", nargs="+", type=Path, help="folders or tar files of portraits")
     parser.add_argument("--labels", type=Path, required=True, help="what label.py wrote for them")
     parser.add_argument("--target", type=Path, default=HERE / "expression", help="folder of the results")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     try:
         torch.set_num_threads(1)
         graph = LandmarkGraph(args.task).eval()
@@ -190,6 +190,7 @@ def deploy(graph: LandmarkGraph, fitted: dict[str, float], target: Path) -> str:
             "training_data": ["its publisher's own pictures (Google; not published)", "constants: portraits A, B"],
             "training_steps": 0,
             "constants": fitted,
+            "distilled_from": ["MediaPipe Face Landmarker (Apache-2.0; Google's own pictures): weights unchanged"],
             "converted_from": {"file": "face_landmarker.task", "sha256": TASK_SHA256, "licence": "Apache-2.0"},
             "research_only": False,
             "input": {},
@@ -260,7 +261,7 @@ class LandmarkGraph(nn.Module):
 
 
 def _angle(opposite: Tensor, adjacent: Tensor) -> Tensor:
-    """Radians, at most a right angle either way, exact to 1e-5 (Abramowitz and Stegun 4.4.49, of half the angle).
+    """Radians, at most a right angle either way, exact to 2e-5 (Abramowitz and Stegun 4.4.49, of half the angle).
 
     ONNX Runtime's own arc tangent gives other last digits for the last faces of a batch.
     """
