@@ -45,12 +45,12 @@ def list_(as_json: bool) -> int:
         rows = [dataclasses.asdict(state) | {"path": state.path and str(state.path)} for state in states]
         click.echo(json.dumps(rows, indent=2))
         return 0
-    rows = [("weights", "role", "in use", "tier", "state", "MB")]
+    lines = [("weights", "role", "in use", "tier", "state", "MB")]
     for state in states:
         name, size = escaped(state.name), f"{state.size / 1e6:.1f}"
-        rows.append((name, ", ".join(state.roles), _use(state), state.tier, state.state, size))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for number, row in enumerate(rows):
+        lines.append((name, ", ".join(state.roles), _use(state), state.tier, state.state, size))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for number, row in enumerate(lines):
         cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
         click.echo("  ".join([*cells, row[-1].rjust(widths[-1])]))
         if number:
