@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
+from streamgate.errors import SourceError
 from streamgate.image_size import image_size
-from streamgate.sources.images import PictureError, read_rgb
+from streamgate.sources.images import read_rgb
 from support.hostile_pictures import giant_png
 
 PIL = pytest.importorskip("PIL.Image", reason="Pillow makes the pictures")
@@ -78,7 +79,7 @@ def test_what_is_not_known_or_too_large_never_reaches_a_decoder(
         (giant_png(17_000, 8_704), "17000 x 8704 pixels"),
     ):
         path.write_bytes(content)
-        with pytest.raises(PictureError, match=words):
+        with pytest.raises(SourceError, match=words):
             read_rgb(path)
 
 

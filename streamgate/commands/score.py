@@ -150,13 +150,13 @@ def _paths(images: Sequence[str]) -> Iterator[Path]:
 
 def _read_image(path: Path, max_pixels: int) -> Array:
     """RGB uint8 (H, W, 3), upright. Raises SourceError."""
-    from streamgate.sources.images import PictureError, read_rgb
+    from streamgate.sources.images import read_rgb
 
     if not os.path.exists(path):
         raise SourceError(f"{display(path)}: no such file; check the path")
     try:
         return read_rgb(path, max_pixels)
-    except PictureError as error:
+    except SourceError as error:
         raise SourceError(f"{display(path)}: {error}; for video use `streamgate run`") from None
 
 

@@ -174,16 +174,16 @@ _WHY = {
 
 
 def _picture(table: Path, name: str, most: int) -> Array:
-    from streamgate.sources.images import PictureError, read_rgb
+    from streamgate.sources.images import read_rgb
 
     if not name:
         raise SourceError("the row has no picture")
     path = _path(table, name)
     try:
         if not path.is_file():
-            raise SourceError(f"{display(path)}: no such file")
+            raise SourceError("no such file")
         return read_rgb(path, most)
-    except PictureError as error:
+    except SourceError as error:
         raise SourceError(f"{display(path)}: {error}") from None
     except (OSError, ValueError) as error:
         raise SourceError(f"{display(path)}: cannot be read ({one_line(str(error))})") from None

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from streamgate.errors import UsageError, display
+from streamgate.errors import SourceError, UsageError, display
 from streamgate.faces import ScoredFace
 from streamgate.frames import Array
 from streamgate.networks.cohort import Cohort
 from streamgate.selection.template import SURE_INTER_EYE, SURE_SERFIQ, is_sure
-from streamgate.sources.images import PictureError, read_rgb
+from streamgate.sources.images import read_rgb
 from streamgate.tracks import Template
 
 OTHER_PERSON = "other_person"
@@ -59,7 +59,7 @@ def read_reference(
         )
     try:
         image, data = read_rgb(path), path.read_bytes()
-    except (PictureError, OSError) as error:
+    except (SourceError, OSError) as error:
         why = f"cannot be read ({error.strerror})" if isinstance(error, OSError) else error
         raise UsageError(f"{named}: {why}; give a picture of the person") from error
     faces = score(image)

@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self
 
 from streamgate.errors import SinkError, StreamgateError, UsageError
 from streamgate.ray.connection import cause_of, connect, share_of
-from streamgate.ray.reader import PROBE, Advanced, Finished, Reader, ReaderOptions
+from streamgate.ray.reader import PROBE, Finished, Reader, ReaderOptions, SourceProgress
 from streamgate.sinks.disk import DiskSink
 from streamgate.sources import SourceSpec
 from streamgate.store import files
@@ -311,7 +311,7 @@ class Cluster:
             self._info, self.notes, self._host = info, notes, hand.host
         self._hands.append(hand)
 
-    def _advanced(self, hand: _Hand, advanced: list[Advanced]) -> None:
+    def _advanced(self, hand: _Hand, advanced: list[SourceProgress]) -> None:
         for one in advanced:
             if one.index not in hand.reading.values():
                 continue

@@ -49,15 +49,21 @@ class ReaderOptions:
     debug: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Advanced:
-    """How far a reader has read a source."""
+@dataclass(slots=True)
+class SourceProgress(Progress):
+    """How far a reader has read a source, which has no `source_id` before it is open."""
 
     index: int
-    source_id: str
-    estimated_frames: int | None
+    source_id: str = ""
+    estimated_frames: int | None = None
     frames: int = 0
     kept: int = 0
+
+    def started(self, source: Source) -> None:
+        self.estimated_frames, self.source_id = source.estimated_frames, source.source_id
+
+    def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None:
+        self.frames, self.kept = frames, kept
 
 
 Opened = tuple[RunInfo, list[str], str]
@@ -74,7 +80,7 @@ class Reader:
         self._folder = options.session / name
         self._options = options
         self._stop = threading.Event()
-        self._progress: dict[int, Advanced] = {}
+        self._progress: dict[int, SourceProgress] = {}
         self._host = platform.node()
 
     def open(self) -> Opened | StreamgateError:
@@ -137,7 +143,7 @@ class Reader:
             spec.open, threads=self._options.threads, decode=self._decode, max_pixels=decoding.max_pixels,
             time_range=TimeRange(decoding.start_s, decoding.end_s),
         )  # fmt: skip
-        progress = _Reporter(self._progress, index)
+        progress = self._progress[index] = SourceProgress(index)
         try:
             (result,) = self._engine.run(
                 [opened], self._sink, stop=self._stop, progress=progress, labels=[spec.location]
@@ -151,22 +157,10 @@ class Reader:
         committed = result.status in ("done", "interrupted")
         return result, names if committed else [], self._engine.notes
 
-    def progress(self) -> list[Advanced]:
-        """How far each source that is being read has been read."""
-        return list(self._progress.values())
+    def progress(self) -> list[SourceProgress]:
+        """How far each source that is open has been read."""
+        return [one for one in list(self._progress.values()) if one.source_id]
 
     def stop(self) -> None:
         """Stop reading; the results so far are committed."""
         self._stop.set()
-
-
-class _Reporter(Progress):
-    def __init__(self, table: dict[int, Advanced], index: int) -> None:
-        self._table = table
-        self._index = index
-
-    def started(self, source: Source) -> None:
-        self._table[self._index] = Advanced(self._index, source.source_id, source.estimated_frames)
-
-    def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None:
-        self._table[self._index] = Advanced(self._index, source.source_id, source.estimated_frames, frames, kept)

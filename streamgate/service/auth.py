@@ -30,21 +30,41 @@ _CLIENTS_REMEMBERED = 1024
 
 
 class Access:
-    """Checks the token of a service, and creates and checks session values. Thread-safe.
+    """Checks the token of a service, limits guesses, and creates and checks session values. Thread-safe.
 
     A session value is `expires.nonce.signature`: it can be verified without stored state, survives a restart of
     the service, and becomes invalid when the token changes. The signing key is derived from the token with scrypt, so
     that a weak token cannot be guessed quickly from a stolen cookie. Every comparison takes constant time.
 
+    A client may send `burst` wrong tokens at once, and then one every `refill_seconds`; the right token is always
+    accepted. A client is an IPv4 address or an IPv6 /64 network, because a household usually has a whole /64. In
+    addition, all clients together share a budget that is twenty times as large, which limits guessing from many
+    addresses at once. At most 1024 clients are remembered; the client whose last failure is oldest is forgotten first.
+
     Args:
         token: the secret that users and Prometheus send.
-        clock: returns the time in seconds since the epoch.
+        clock: returns the time in seconds since the epoch, for sessions.
+        monotonic: returns the time in seconds, for wrong tokens.
     """
 
-    def __init__(self, token: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        token: str,
+        clock: Callable[[], float] = time.time,
+        *,
+        burst: int = 5,
+        refill_seconds: float = 10.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         if not token:
             raise ValueError("the token must not be empty")
         self._clock = clock
+        self._monotonic = monotonic
+        self._burst = burst
+        self._refill = refill_seconds
+        self._mutex = threading.Lock()
+        self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._everybody = (0.0, monotonic())
         self._digest = _digest(token)
         self._key = hashlib.scrypt(token.encode("utf-8", "surrogateescape"), salt=_SALT, n=1 << 14, r=8, p=1)
 
@@ -65,34 +85,9 @@ class Access:
         expires = stem.partition(".")[0]
         return expires.isdigit() and self._clock() < int(expires)
 
-    def _sign(self, stem: str) -> str:
-        return hmac.new(self._key, stem.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
-
-
-class Throttle:
-    """Limits token guesses: each client may fail `burst` times at once, and then once every `refill_seconds`.
-    Thread-safe.
-
-    Only wrong tokens are throttled; the right token is always accepted.
-
-    A client is an IPv4 address or an IPv6 /64 network, because a household usually has a whole /64. In addition, all
-    clients together share a budget that is twenty times as large, which limits guessing from many addresses at once. At
-    most 1024 clients are remembered; the client whose last failure is oldest is forgotten first.
-    """
-
-    def __init__(
-        self, burst: int = 5, refill_seconds: float = 10.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._burst = burst
-        self._refill = refill_seconds
-        self._clock = clock
-        self._mutex = threading.Lock()
-        self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        self._everybody = (0.0, clock())
-
     def wait_seconds(self, client: str) -> float:
-        """Seconds that `client` has to wait before its next attempt; 0 if it may try now."""
-        now = self._clock()
+        """Seconds that `client` has to wait before it may send another wrong token; 0 if it may do so now."""
+        now = self._monotonic()
         with self._mutex:
             own, since = self._failures.get(network_of(client), (0.0, now))
             own_wait = (own - (now - since) / self._refill - self._burst + 1) * self._refill
@@ -101,16 +96,15 @@ class Throttle:
             shared_wait = (shared - (now - since) / pace - 20 * self._burst + 1) * pace
         return max(0.0, own_wait, shared_wait)
 
-    def failed(self, client: str) -> float:
-        """Record a wrong attempt of `client`; returns by how many seconds the attempt was too early, 0 if it was
-        allowed.
+    def note_failure(self, client: str) -> float:
+        """Record a wrong token of `client`; returns by how many seconds it came too early, 0 if it was allowed.
 
         Attempts during the wait are not counted; otherwise a client that keeps trying would be locked out forever.
         """
         wait = self.wait_seconds(client)
         if wait > 0:
             return wait
-        now = self._clock()
+        now = self._monotonic()
         key = network_of(client)
         with self._mutex:
             count, since = self._failures.pop(key, (0.0, now))
@@ -120,6 +114,9 @@ class Throttle:
             count, since = self._everybody
             self._everybody = (max(0.0, count - (now - since) / (self._refill / 20)) + 1, now)
         return 0.0
+
+    def _sign(self, stem: str) -> str:
+        return hmac.new(self._key, stem.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
 
 
 def bearer_of(headers: Mapping[str, str]) -> str | None:

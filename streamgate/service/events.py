@@ -6,6 +6,9 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
+
 from streamgate.service.hub import EventHub, HubEvent
 from streamgate.service.state import ServiceState
 from streamgate.store.jsonlines import dumps
@@ -34,7 +37,7 @@ def streams_record(state: ServiceState, login: bool) -> dict[str, Any]:
 
 
 class EventStreams:
-    """The open event streams of one server; used only in its event loop.
+    """An ASGI application that serves the event streams of one server; used only in its event loop.
 
     Args:
         login: whether a login is required.
@@ -51,18 +54,23 @@ class EventStreams:
         self._flags: set[asyncio.Event] = set()
         self._stopping = False
 
-    @property
-    def full(self) -> bool:
-        """Whether the maximum number of listeners is reached."""
-        return len(self._flags) >= self._most
-
     def stop(self) -> None:
         """End all streams; must be called in the event loop."""
         self._stopping = True
         for flag in self._flags:
             flag.set()
 
-    async def serve(self, after: int | None, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request with an event stream, or with an error if there are too many listeners."""
+        if len(self._flags) >= self._most:
+            headers = {"retry-after": "10", "cache-control": "no-store"}
+            await JSONResponse({"error": "too many listeners"}, 503, headers)(scope, receive, send)
+            return
+        last = Headers(scope=scope).get("last-event-id", "")
+        after = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else None
+        await self._serve(after, receive, send)
+
+    async def _serve(self, after: int | None, receive: Any, send: Any) -> None:
         """Send events until the browser disconnects, stops reading for 30 s, an hour has passed or the server stops.
 
         In addition, every three seconds a `streams` event carries the state of all streams, as `/api/streams` does:

@@ -8,7 +8,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import urlsplit
 
-from streamgate.service.auth import SESSION_COOKIE, Access, Throttle, bearer_of, host_allowed
+from streamgate.service.auth import SESSION_COOKIE, Access, bearer_of, host_allowed
 
 _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/login", "/favicon.ico"})
 _OPEN_FOLDER = "/static/"
@@ -32,14 +32,13 @@ _HEADER_LINES = [(name.encode(), value.encode()) for name, value in SECURITY_HEA
 
 
 def guarded(
-    app: Any, *, access: Access | None, throttle: Throttle, loopback: bool, fault: Callable[[str], None]
+    app: Any, *, access: Access | None, loopback: bool, fault: Callable[[str], None]
 ) -> Callable[[Any, Any, Any], Awaitable[None]]:
     """Wrap the ASGI application `app` in the checks of this module.
 
     Args:
         app: the application.
         access: checks the token; None for no authentication (on loopback only).
-        throttle: shared with the login form, so that guesses by header and by form count together.
         loopback: accept only Host headers that name this machine.
         fault: called with one line when a request fails with an internal error.
     """
@@ -60,7 +59,7 @@ def guarded(
                 message = {**message, "headers": [*message.get("headers", []), *_HEADER_LINES]}
             await send(message)
 
-        refusal = _refusal(scope, access, throttle, loopback)
+        refusal = _refusal(scope, access, loopback)
         if refusal is not None:
             await _answer(send_guarded, *refusal)
             return
@@ -76,9 +75,7 @@ def guarded(
     return application
 
 
-def _refusal(
-    scope: Any, access: Access | None, throttle: Throttle, loopback: bool
-) -> tuple[int, str, dict[str, str]] | None:
+def _refusal(scope: Any, access: Access | None, loopback: bool) -> tuple[int, str, dict[str, str]] | None:
     """Status, reason and headers of the response to a rejected request; None when the request is allowed."""
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     path = scope["path"]
@@ -93,11 +90,11 @@ def _refusal(
         return None
     bearer = bearer_of(headers)
     if bearer is not None:
-        # The token is checked before the throttle, so guesses from the same address do not lock out a client with the
-        # right token.
+        # The token is checked before the client's failures, so guesses from the same address do not lock out a client
+        # with the right token.
         if access.token_fits(bearer):
             return None
-        wait = throttle.failed(client_of(scope))
+        wait = access.note_failure(client_of(scope))
         if wait > 0:
             return 429, "too many wrong tokens; try again later", {"retry-after": str(int(wait) + 1)}
     if path == "/" and bearer is None:

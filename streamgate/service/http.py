@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from streamgate.errors import SinkError, UsageError
-from streamgate.service.auth import SHORT_TOKEN, TOKEN_VARIABLE, Access, Throttle, checked_token, is_loopback
+from streamgate.service.auth import SHORT_TOKEN, TOKEN_VARIABLE, Access, checked_token, is_loopback
 from streamgate.service.error_log import error_log, print_line
 from streamgate.service.state import ServiceState
 
@@ -133,11 +133,10 @@ def _build(
     from streamgate.service.web_app import build_application
 
     connections = Connections(state, report)
-    throttle, events = Throttle(), EventStreams(state, login=access is not None, most=connections.most_each)
+    events = EventStreams(state, login=access is not None, most=connections.most_each)
     app = guarded(
-        build_application(state, access, throttle, events),
+        build_application(state, access, events),
         access=access,
-        throttle=throttle,
         loopback=loopback,
         fault=report,
     )

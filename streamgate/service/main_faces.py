@@ -189,7 +189,7 @@ class MainFaces(Collector):
         known = {id(main) for main in mains}
         self._align_at = {key: due for key, due in self._align_at.items() if key in known}
         for main in mains:
-            if main.playing is None or main.alignment.found or main.alignment.offset is None:
+            if main.ring is None or main.alignment.found or main.alignment.offset is None:
                 self._align_at.pop(id(main), None)
                 continue
             due, failures = self._align_at.setdefault(id(main), (now + _ALIGN_PAUSES[0], 0))

@@ -21,10 +21,11 @@ from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.faces import enlargement
 from streamgate.scoring.full_scorer import FullScorer
 from streamgate.scoring.lockstep import no_floor, run_in_lockstep
-from streamgate.service.main_stream import MainStream, Playing
+from streamgate.service.main_stream import MainStream
 from streamgate.service.pins import Pinned
 from streamgate.service.stream_alignment import FURTHEST_S, Look, Match, around, match, small_picture
 from streamgate.sources.container import pixel_limit
+from streamgate.sources.packet_ring import PacketRing
 from streamgate.sources.picture import PictureMaker
 from streamgate.sources.rtp import Unit, access_unit
 from streamgate.tracks import BestShot, Candidate
@@ -87,8 +88,8 @@ class Lookup:
 def look_up(lookup: Lookup) -> BestShot:
     """Find the face of a lookup in the main stream; returns its shot. Raises Fallback."""
     main, pts = lookup.main, lookup.shot.pts_seconds
-    playing, alignment = main.playing, main.alignment
-    if playing is None or (lookup.pinned is not None and lookup.pinned.playing is not playing):
+    ring, alignment = main.ring, main.alignment
+    if ring is None or (lookup.pinned is not None and lookup.pinned.ring is not ring):
         raise Fallback("away")
     offset = alignment.offset
     if offset is None:
@@ -100,7 +101,7 @@ def look_up(lookup: Lookup) -> BestShot:
     if not alignment.found:
         align(main, give_up)
         offset = alignment.offset or offset
-    spacing, newest = playing.spacing, playing.ring.newest or 0.0
+    spacing, newest = ring.spacing, ring.newest or 0.0
     wanted = pts + offset
     if newest < wanted - spacing / 2:
         raise Fallback("late")
@@ -109,19 +110,19 @@ def look_up(lookup: Lookup) -> BestShot:
     # If the frame nearest to the expected time is a key frame, earlier frames are needed only for a comparison, which
     # may change that time.
     start = wanted + (-1.5 if theirs else 0.49) * spacing
-    units = playing.ring.units(start, wanted + reach)
+    units = ring.units(start, wanted + reach)
     if theirs and units:
         # If the face is shortly after a key frame, there would be too few pictures to compare.
-        least = units[0].time / playing.media.clock_rate + (_LEAST_COMPARED + 0.5) * spacing
+        least = units[0].time / ring.media.clock_rate + (_LEAST_COMPARED + 0.5) * spacing
         if least > wanted + reach:
-            units = playing.ring.units(start, least) or units
+            units = ring.units(start, least) or units
     if not units:
         raise Fallback("dropped")
-    maker = PictureMaker(playing.media.codec, None)
+    maker = PictureMaker(ring.media.codec, None)
     since = wanted - (_COMPARED_S if theirs else spacing)
     frames: list[tuple[float, VideoFrame]] = []
     looks: list[Look] = []
-    for seconds, frame in _decoded(playing, units, since, maker, main.live, give_up):
+    for seconds, frame in _decoded(ring, units, since, maker, main.live, give_up):
         frames.append((seconds, frame))
         # Every kept frame needs its own memory, while the decoder reuses the memory of dropped frames.
         del frames[: -_KEPT if theirs else -2]
@@ -153,8 +154,8 @@ def _looks_around(lookup: Lookup) -> list[Look]:
 
 def _refined(main: MainStream, ours: list[Look], theirs: list[Look], reach: float, offset: float) -> float:
     """The offset after comparing decoded pictures with the substream around the face."""
-    assert main.playing is not None
-    spacing = main.playing.spacing
+    assert main.ring is not None
+    spacing = main.ring.spacing
     found = match(ours, theirs, max(reach, 2.5 * spacing) + spacing, spacing)
     if found is not None and found.sure:
         main.alignment.learn(found, spacing)
@@ -169,18 +170,18 @@ def _refined(main: MainStream, ours: list[Look], theirs: list[Look], reach: floa
 def align(main: MainStream, give_up: Callable[[], bool]) -> Match | None:
     """Try all possible offsets of a main stream; returns None if there are too few pictures to compare. Raises
     Fallback."""
-    playing, offset = main.playing, main.alignment.offset
-    if playing is None or offset is None:
+    ring, offset = main.ring, main.alignment.offset
+    if ring is None or offset is None:
         return None
-    newest, spacing = playing.ring.newest or 0.0, playing.spacing
-    units = playing.ring.units(newest - _ALIGN_PICTURES * spacing, newest)[:_ALIGN_PICTURES]
+    newest, spacing = ring.newest or 0.0, ring.spacing
+    units = ring.units(newest - _ALIGN_PICTURES * spacing, newest)[:_ALIGN_PICTURES]
     if len(units) < _ALIGN_PICTURES // 2:
         return None
     theirs = list(main.looks)
-    maker = PictureMaker(playing.media.codec, None)
+    maker = PictureMaker(ring.media.codec, None)
     ours = [
         Look(seconds - offset, small_picture(maker.picture(frame), _MAIN_SAMPLES))
-        for seconds, frame in _decoded(playing, units, -1e9, maker, main.live, give_up, coarse=True)
+        for seconds, frame in _decoded(ring, units, -1e9, maker, main.live, give_up, coarse=True)
     ]
     found = match(ours, theirs, FURTHEST_S, spacing)
     if found is not None:
@@ -190,15 +191,15 @@ def align(main: MainStream, give_up: Callable[[], bool]) -> Match | None:
 
 def is_there(lookup: Lookup) -> bool:
     """Whether the packets to decode have arrived, or cannot arrive because the main stream is not connected."""
-    playing, offset = lookup.main.playing, lookup.main.alignment.offset
-    if playing is None or offset is None:
-        return playing is None
-    newest = playing.ring.newest
-    return newest is not None and newest >= lookup.shot.pts_seconds + offset + 2 * playing.spacing
+    ring, offset = lookup.main.ring, lookup.main.alignment.offset
+    if ring is None or offset is None:
+        return ring is None
+    newest = ring.newest
+    return newest is not None and newest >= lookup.shot.pts_seconds + offset + 2 * ring.spacing
 
 
 def _decoded(
-    playing: Playing, units: list[Unit], since: float, maker: PictureMaker, live: LiveConfig,
+    ring: PacketRing, units: list[Unit], since: float, maker: PictureMaker, live: LiveConfig,
     give_up: Callable[[], bool], *, coarse: bool = False,
 ) -> Iterator[tuple[float, VideoFrame]]:
     """Decode from a key frame on; yields times in seconds and frames, and sets the aspect ratio of `maker`.
@@ -206,7 +207,7 @@ def _decoded(
     Frames before `since` that no other frame depends on are left out. `coarse` decoding is good enough for small
     pictures only. Raises Fallback.
     """
-    media = playing.media
+    media = ring.media
     codec = av.CodecContext.create(media.codec, "r")
     assert isinstance(codec, VideoCodecContext)
     codec.thread_count = 1
@@ -220,7 +221,7 @@ def _decoded(
                 frames = codec.decode(None)
             else:
                 codec.skip_frame = "NONREF" if unit.time / media.clock_rate < since else "DEFAULT"
-                packet = av.Packet(access_unit(unit, media.codec, playing.channel))
+                packet = av.Packet(access_unit(unit, media.codec, ring.channel))
                 packet.pts = unit.time
                 frames = codec.decode(packet)
         except (av.error.FFmpegError, OSError, ValueError):

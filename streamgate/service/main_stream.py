@@ -20,8 +20,8 @@ from streamgate.service.state import StreamState
 from streamgate.service.stream_alignment import LOOKS_KEPT, Alignment, ArrivalClock, Look
 from streamgate.sources.live import FailureKind, LiveError
 from streamgate.sources.packet_ring import PacketRing
-from streamgate.sources.rtp import NotInterleavedError, UnitReader
-from streamgate.sources.rtsp_client import Media, RtspClient
+from streamgate.sources.rtp import UnitReader
+from streamgate.sources.rtsp_client import RtspClient
 from streamgate.store.records import utc_text
 
 GULP_S = 0.2
@@ -38,41 +38,13 @@ face was found in the picture; the gate rejects the face; the picture cannot be 
 waiting."""
 
 
-class Playing:
-    """One connection of a main stream."""
-
-    def __init__(self, media: Media, channel: int, live: LiveConfig) -> None:
-        self.media = media
-        self.channel = channel
-        self.ring = PacketRing(media.clock_rate, live.main_ring_s, live.main_ring_mb << 20)
-        self.clock = ArrivalClock()
-        self.spacing = 1 / 25
-        """Seconds between two pictures."""
-        self._last: float | None = None
-        self._spacings: list[float] = []
-
-    def take(self, reader: UnitReader, data: bytes) -> int:
-        """Process received data; returns the number of pictures that the data completes."""
-        units = reader.feed(data)
-        arrived = time.monotonic()
-        for unit in units:
-            seconds = unit.time / self.media.clock_rate
-            self.clock.note(seconds, arrived)
-            if self._last is not None and 0.001 < seconds - self._last < 1.0 and len(self._spacings) < 50:
-                self._spacings.append(seconds - self._last)
-                self.spacing = sorted(self._spacings)[len(self._spacings) // 2]
-            self._last = seconds
-        self.ring.add(units)
-        return len(units)
-
-
 class MainStream:
     """Receives the main stream of one camera in its own thread, and reconnects until it is stopped.
 
     Attributes:
         alignment: the alignment of the main stream with the substream.
         looks: small pictures of the substream's current connection.
-        playing: the current connection; None while there is none.
+        ring: the packets of the current connection; None while there is none.
         wake: called when pictures have arrived.
     """
 
@@ -81,7 +53,7 @@ class MainStream:
         self.location = redact_url(url)
         self.alignment = Alignment()
         self.looks: deque[Look] = deque(maxlen=LOOKS_KEPT)
-        self.playing: Playing | None = None
+        self.ring: PacketRing | None = None
         self.wake: Callable[[], None] = lambda: None
         self.live = live
         self.size = (0, 0)
@@ -130,7 +102,7 @@ class MainStream:
         (seconds), aligned, drift (parts per million), confidence, faces (found in the main stream),
         fallbacks {reason: faces}.
         """
-        playing, alignment = self.playing, self.alignment
+        ring, alignment = self.ring, self.alignment
         offset, drift = alignment.offset, alignment.drift
         state = self._state
         last = self._last_at
@@ -144,8 +116,8 @@ class MainStream:
                 "retry_at": utc_text(self._retry_at),
                 "connects": self._connects,
                 "pictures": self._pictures,
-                "ring_seconds": 0.0 if playing is None else round(playing.ring.seconds, 2),
-                "ring_bytes": 0 if playing is None else playing.ring.nbytes,
+                "ring_seconds": 0.0 if ring is None else round(ring.seconds, 2),
+                "ring_bytes": 0 if ring is None else ring.nbytes,
                 "offset": None if offset is None else round(offset, 4),
                 "aligned": alignment.found,
                 "drift": None if drift is None else round(drift, 1),
@@ -186,37 +158,40 @@ class MainStream:
             return None, ""
         except LiveError as error:
             return error.kind, str(error).removeprefix(f"{error.location}: ")
-        except NotInterleavedError as error:
-            return FailureKind.UNREADABLE, f"the stream is not RTP video: {error}; check the camera"
         except Exception as error:
             # A bug in this code must only cause a reconnection, not end the main stream.
             if os.environ.get("STREAMGATE_DEBUG"):
                 traceback.print_exc()
             return None, f"internal error ({scrub(f'{type(error).__name__}: {error}', self._url)}); please report it"
         finally:
-            self.playing = None
+            self.ring = None
 
     def _read(self, client: RtspClient) -> None:
-        playing = Playing(client.media, client.channel, self.live)
-        reader = UnitReader(client.media.codec, client.channel)
+        media, live = client.media, self.live
+        ring = PacketRing(media, client.channel, live.main_ring_s, live.main_ring_mb << 20)
+        clock = ArrivalClock()
+        reader = UnitReader(media.codec, client.channel, self.location)
         while not self._stop.is_set():
             data = client.read()
-            came = playing.take(reader, data)
-            if came:
+            units = reader.feed(data)
+            if units:
                 self._last_at = time.monotonic()
+                for unit in units:
+                    clock.note(unit.time / media.clock_rate, self._last_at)
+                ring.add(units)
                 with self._mutex:
-                    self._pictures += came
-                if self.playing is None:
-                    self.alignment.connected(main=playing.clock)
-                    self.playing = playing
+                    self._pictures += len(units)
+                if self.ring is None:
+                    self.alignment.connected(main=clock)
+                    self.ring = ring
                     with self._mutex:
                         self._connects += 1
                         self._state, self._error = StreamState.RUNNING, None
-                    self._log(f"{self.name}: main stream: running, {client.media.codec}")
+                    self._log(f"{self.name}: main stream: running, {media.codec}")
                 self.wake()
-            elif self._last_at is not None and time.monotonic() - self._last_at > self.live.read_timeout_s:
+            elif self._last_at is not None and time.monotonic() - self._last_at > live.read_timeout_s:
                 raise LiveError(
-                    FailureKind.SILENT, f"{self.location}: no frame for {self.live.read_timeout_s:g} s", self.location
+                    FailureKind.SILENT, f"{self.location}: no frame for {live.read_timeout_s:g} s", self.location
                 )
             self._stop.wait(GULP_S * min(1.0, _GULP_BYTES / len(data)))
 

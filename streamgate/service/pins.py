@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from streamgate.service.main_stream import MainStream, Playing
+from streamgate.service.main_stream import MainStream
 from streamgate.service.stream_alignment import Look, around
-from streamgate.sources.packet_ring import Pin
+from streamgate.sources.packet_ring import PacketRing
 
 _COMPARED_S = 0.6
 """Length of the parts of the substream, before and after the face, that are compared."""
@@ -16,16 +16,22 @@ _LEAST_S = 0.15
 
 @dataclass(slots=True, eq=False)
 class Pinned:
-    """The data retained for a face: small pictures of the substream around its time, and packets of the main stream."""
+    """The data retained for a face: small pictures of the substream around its time, and packets of the main stream.
 
-    pts_seconds: float
+    The packets from `start` to `end`, in seconds of the main stream, are retained until `release` is called.
+    """
+
     looks: list[Look]
-    playing: Playing
-    pin: Pin
+    ring: PacketRing
+    start: float
+    end: float
+
+    def __post_init__(self) -> None:
+        self.ring.pin(self, self.start, self.end)
 
     def again(self) -> Pinned:
-        """A copy with its own pin on the packets."""
-        return replace(self, pin=self.playing.ring.pin(self.pin.start, self.pin.end))
+        """A copy that must be released too."""
+        return replace(self)
 
 
 class Pins:
@@ -37,10 +43,10 @@ class Pins:
 
     def hold(self, track_id: int, times: Iterable[float]) -> None:
         """Retain data for the `times` (pts in seconds) of the faces that may still be kept, and release the rest."""
-        playing, offset = self._main.playing, self._main.alignment.offset
+        ring, offset = self._main.ring, self._main.alignment.offset
         known, wanted = self._pinned.setdefault(track_id, {}), set(times)
         # Packets of an ended connection are useless, because its clock is no longer known.
-        gone = [pts for pts, one in known.items() if pts not in wanted or one.playing is not playing]
+        gone = [pts for pts, one in known.items() if pts not in wanted or one.ring is not ring]
         release([known.pop(pts) for pts in gone])
         for pts in wanted:
             looks = around(self._main.looks, pts - _COMPARED_S, pts + _COMPARED_S)
@@ -49,10 +55,9 @@ class Pins:
                 # Pictures after the face may have arrived since the last call.
                 if len(looks) > len(one.looks):
                     one.looks = looks
-            elif playing is not None and offset is not None:
+            elif ring is not None and offset is not None:
                 reach = max(self._main.alignment.doubt, _LEAST_S)
-                pin = playing.ring.pin(pts + offset - reach, pts + offset + reach)
-                known[pts] = Pinned(pts, looks, playing, pin)
+                known[pts] = Pinned(looks, ring, pts + offset - reach, pts + offset + reach)
         if not known:
             self._pinned.pop(track_id)
 
@@ -68,4 +73,4 @@ class Pins:
 def release(pinned: Iterable[Pinned]) -> None:
     """Release retained data."""
     for one in pinned:
-        one.playing.ring.unpin([one.pin])
+        one.ring.unpin(one)

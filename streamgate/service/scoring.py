@@ -10,9 +10,8 @@ from fastapi import Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from streamgate.errors import DeviceError, StreamgateError
+from streamgate.errors import DeviceError, SourceError, StreamgateError
 from streamgate.service.state import Scorer, ServiceState
-from streamgate.sources.images import PictureError
 from streamgate.store.jsonlines import dumps
 from streamgate.store.records import score_record
 
@@ -61,8 +60,8 @@ def score_endpoint(state: ServiceState) -> Callable[[Request], Awaitable[Respons
                 faces = scorer(body, aligned)
             except DeviceError as error:
                 return _refused(str(error), 503, retry=True)
-            except (PictureError, StreamgateError) as error:
-                return _refused(f"the body {error}" if isinstance(error, PictureError) else str(error), 422)
+            except StreamgateError as error:
+                return _refused(f"the body {error}" if isinstance(error, SourceError) else str(error), 422)
         record = score_record("", faces, embedding=False)
         record.pop("image", None)
         return Response(dumps(record).encode(), headers=dict(_HEADERS), media_type="application/json")

@@ -45,7 +45,7 @@ __all__ = [
 Scorer = Callable[[bytes, str | None], list[ScoredFace]]
 """Returns the scored faces of a picture file, given the file's bytes and `aligned` as in `Gate.score`.
 
-Raises PictureError."""
+Raises SourceError whose message says why the picture cannot be read, without a name."""
 
 LATEST_FACES = 240
 """Maximum number of faces on the wall; each one is kept in memory with its pictures, which take up to 250 kB."""

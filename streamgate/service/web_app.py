@@ -12,10 +12,11 @@ from urllib.parse import parse_qs
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 
 from streamgate.measures import MeasureSpec
 from streamgate.measures.vocabulary import vocabulary_module
-from streamgate.service.auth import SESSION_COOKIE, SESSION_SECONDS, Access, Throttle
+from streamgate.service.auth import SESSION_COOKIE, SESSION_SECONDS, Access
 from streamgate.service.events import EventStreams, streams_record
 from streamgate.service.guard import client_of
 from streamgate.service.metrics import exposition
@@ -32,19 +33,7 @@ _CHECKED = {"cache-control": "no-cache"}
 """Makes the browser revalidate its copy, since an update may have changed the file."""
 
 
-class _Listening(Response):
-    """An open event stream."""
-
-    def __init__(self, streams: EventStreams, after: int | None) -> None:
-        super().__init__()
-        self._streams = streams
-        self._after = after
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await self._streams.serve(self._after, receive, send)
-
-
-def build_application(state: ServiceState, access: Access | None, throttle: Throttle, events: EventStreams) -> FastAPI:
+def build_application(state: ServiceState, access: Access | None, events: EventStreams) -> FastAPI:
     """The application without its guard (see guard.py), which checks every request first."""
     app = FastAPI(title="streamgate", docs_url=None, redoc_url=None, openapi_url=None)
     scored = score_endpoint(state)
@@ -111,12 +100,9 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
         found = state.face(key)
         return _missing() if found is None else _record(_with_series(found))
 
-    @app.get("/api/events")
-    async def listen(request: Request) -> Response:
-        if events.full:
-            return JSONResponse({"error": "too many listeners"}, 503, {"retry-after": "10", **_PRIVATE})
-        last = request.headers.get("last-event-id", "")
-        return _Listening(events, int(last) if last.isascii() and last.isdigit() and len(last) < 16 else None)
+    listening = Route("/api/events", events)
+    listening.methods = {"GET"}  # Starlette would add HEAD, which would keep a connection open without sending events
+    app.router.routes.append(listening)
 
     @app.api_route("/", methods=["GET", "HEAD"])
     def page() -> Response:
@@ -151,7 +137,7 @@ def build_application(state: ServiceState, access: Access | None, throttle: Thro
         except ValueError:
             return _login(assets["login.html"], "The login request is malformed.", 400)
         if not access.token_fits(fields.get("token", [""])[0]):
-            wait = throttle.failed(client_of(request.scope))
+            wait = access.note_failure(client_of(request.scope))
             if wait == 0:
                 return _login(assets["login.html"], "The token is wrong.", 401)
             answer = _login(assets["login.html"], f"Too many attempts. Try again in {int(wait) + 1} seconds.", 429)

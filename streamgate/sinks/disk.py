@@ -15,14 +15,13 @@ from streamgate.people.ledger import Ledger, remove_ledger
 from streamgate.sinks.delivery_log import remove_delivery_log
 from streamgate.sinks.derive import derive
 from streamgate.sinks.disk_writer import DiskWriter
-from streamgate.store import files
+from streamgate.store import files, staging
 from streamgate.store.folder import RunFolder
 from streamgate.store.identity import Embeddings, Templates, load_identity, remove_identity, save_identity
 from streamgate.store.layout import DERIVED, FACES, REPORT, SOURCE, STATE_DIR, may_be_named
 from streamgate.store.lock import Lock
 from streamgate.store.manifest import Manifest, differences, run_record
 from streamgate.store.run import RunInfo, SourceInfo, SourceResult
-from streamgate.store.staging import Staging
 
 _STAGING = f"{STATE_DIR}/staging"
 _DIFFERENCES = 5
@@ -99,7 +98,7 @@ class DiskSink:
             self._refuse_to_lose()
             if self._resume:
                 self._refuse_to_mix()
-                if Staging(self._out).pending():
+                if staging.is_pending(self._out):
                     raise UsageError(
                         f"{self._out}: `streamgate tune` was interrupted; run `streamgate report {self._out}` to "
                         "complete it"
@@ -197,11 +196,11 @@ class DiskSink:
                 raise SinkError(f"{final} exists and does not belong to this run; move it")
             if _is_same(final / SOURCE, folder / SOURCE):
                 return False
-        staging = self._staging / source_id
+        staged = self._staging / source_id
         with files.sink_errors(folder):
             for name in names:
-                files.link_or_copy(folder, name, staging / name)
-        self.publish(source_id, staging, tuple(sorted(names)), templates, faces)
+                files.link_or_copy(folder, name, staged / name)
+        self.publish(source_id, staged, tuple(sorted(names)), templates, faces)
         return True
 
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:

@@ -123,20 +123,13 @@ def is_on_gpu(codec: VideoCodecContext) -> bool:
     return codec.pix_fmt == "cuda"
 
 
-class DecoderHealth:
-    """Distinguishes a lost GPU from damage in a stream; the decoder raises errors in both cases."""
+def check_after(error: Exception, decode: str) -> bool:
+    """Whether an error of a decoder led to a check of the GPU. Raises DeviceError if the GPU is no longer available.
 
-    def __init__(self, decode: str) -> None:
-        self._decode = decode
-        self._asked = decode == CPU
-
-    def failed(self, error: Exception) -> None:
-        """Call with each error of the decoder. Raises DeviceError if the GPU is no longer available."""
-        if not self._asked and isinstance(error, _DEVICE_ERRORS):
-            # Checked only once per run of consecutive errors, because opening a device takes a while.
-            self._asked = True
-            check_decoder(self._decode)
-
-    def decoded(self) -> None:
-        """Call when frames were decoded."""
-        self._asked = self._decode == CPU
+    FFmpeg raises the same errors for a lost GPU and for damage in a stream. Call it only for the first of consecutive
+    errors that leads to a check, because opening a device takes a while.
+    """
+    if decode == CPU or not isinstance(error, _DEVICE_ERRORS):
+        return False
+    check_decoder(decode)
+    return True

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from streamgate.errors import SourceError, StreamgateError, UsageError
+from streamgate.errors import SourceError, UsageError
 from streamgate.frames import Array, Frame
 from streamgate.image_size import image_size
 from streamgate.sources.base import MAX_PIXELS, SAME_TIME_S, WHOLE, HintProvider, Source, SourceStats, TimeRange
@@ -26,10 +26,6 @@ MAX_BYTES = 1 << 30
 """Maximum size of a picture file: about that of `MAX_PIXELS` uncompressed pixels with four channels of 16 bits."""
 _HEAD = 1 << 16
 _STRIP = 256
-
-
-class PictureError(StreamgateError):
-    """A file cannot be read as a picture; the message says why, without the file's name."""
 
 
 class Images(Source):
@@ -104,7 +100,7 @@ class Images(Source):
         for index, (name, path) in enumerate(self._named[first:], first):
             try:
                 rgb = read_rgb(path, self._max_pixels)
-            except PictureError:
+            except SourceError:
                 stats.decode_errors += 1
                 continue
             stats.frames += 1
@@ -124,7 +120,7 @@ class Images(Source):
             try:
                 height, width = read_rgb(path, self._max_pixels).shape[:2]
                 return height, width
-            except PictureError as error:
+            except SourceError as error:
                 reason = reason or str(error)
         if alone:
             raise SourceError(f"{self.location}: {reason}")
@@ -145,24 +141,25 @@ def read_rgb(path: AnyPath, max_pixels: int = MAX_PIXELS) -> Array:
     """Return the picture in `path`; see `rgb_of`.
 
     Raises:
-        PictureError: the file is not a picture, has more than `max_pixels`, or cannot be read.
+        SourceError: the file is not a picture, has more than `max_pixels`, or cannot be read. The message says why,
+            without the file's name.
     """
     try:
         status = path.stat()
         # Reading a pipe or a device might never end.
         if not stat.S_ISREG(status.st_mode):
-            raise PictureError("is not a regular file")
+            raise SourceError("is not a regular file")
         if status.st_size > MAX_BYTES:
-            raise PictureError(f"is larger than {MAX_BYTES >> 20} MiB")
+            raise SourceError(f"is larger than {MAX_BYTES >> 20} MiB")
         if isinstance(path, Path):
             data = np.fromfile(path, np.uint8)
         else:
             with path.open() as file:
                 data = np.frombuffer(file.read(), np.uint8)
     except RemoteError as error:
-        raise PictureError(f"cannot be read: {error.words}") from None
+        raise SourceError(f"cannot be read: {error.words}") from None
     except OSError as error:
-        raise PictureError(f"cannot be read ({os.strerror(error.errno or 0)})") from None
+        raise SourceError(f"cannot be read ({os.strerror(error.errno or 0)})") from None
     return rgb_of(data, max_pixels)
 
 
@@ -173,13 +170,13 @@ def rgb_of(data: Array, max_pixels: int = MAX_PIXELS) -> Array:
     CMYK and grey are converted to RGB.
 
     Raises:
-        PictureError: the data is not a picture, or has more than `max_pixels`.
+        SourceError: the data is not a picture, or has more than `max_pixels`. The message says why, without a name.
     """
     size = image_size(data[:_HEAD].tobytes()) or image_size(data.tobytes())
     if size is None or min(size) <= 0:
-        raise PictureError("is not a picture that can be decoded" if data.size else "is empty (0 bytes)")
+        raise SourceError("is not a picture that can be decoded" if data.size else "is empty (0 bytes)")
     if size[0] * size[1] > max_pixels:
-        raise PictureError(
+        raise SourceError(
             f"has {size[0]} x {size[1]} pixels, more than decoding.max_pixels ({max_pixels}); scale it down or raise "
             "the limit with --set"
         )
@@ -191,7 +188,7 @@ def rgb_of(data: Array, max_pixels: int = MAX_PIXELS) -> Array:
     except (cv2.error, MemoryError):
         bgr = None
     if bgr is None:
-        raise PictureError("is damaged and cannot be decoded")
+        raise SourceError("is damaged and cannot be decoded")
     # Converted in place, strip by strip: a second copy of a very large picture would double the memory.
     for top in range(0, len(bgr), _STRIP):
         strip = bgr[top : top + _STRIP]
@@ -203,9 +200,9 @@ def _heic_rgb(data: bytes) -> Array:
     try:
         return decode_heic(data)
     except ImportError:
-        raise PictureError(f"is a HEIC picture; {HEIC_REMEDY}") from None
+        raise SourceError(f"is a HEIC picture; {HEIC_REMEDY}") from None
     except ValueError:
-        raise PictureError("is damaged and cannot be decoded") from None
+        raise SourceError("is damaged and cannot be decoded") from None
 
 
 def _is_alone(paths: Sequence[AnyPath], location: str) -> bool:

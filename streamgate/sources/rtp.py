@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from streamgate.sources.live import FailureKind, LiveError
+
 _START = b"\x00\x00\x00\x01"
 _LARGEST = 8 << 20
 """Maximum number of bytes of one picture; valid video has no larger ones."""
@@ -36,21 +38,19 @@ class Unit:
     data: bytes
 
 
-class NotInterleavedError(ValueError):
-    """The received data is neither interleaved RTP nor an RTSP response."""
-
-
 class UnitReader:
     """Splits the data of an RTSP connection into pictures.
 
     Args:
         codec: "h264" or "hevc".
         channel: the interleaved channel of the pictures.
+        location: the stream without secrets, for errors.
     """
 
-    def __init__(self, codec: str, channel: int = 0) -> None:
+    def __init__(self, codec: str, channel: int = 0, location: str = "") -> None:
         self._hevc = codec == "hevc"
         self._channel = channel
+        self._location = location
         self._rest = b""
         self._parts: list[bytes] = []
         self._size = 0
@@ -59,7 +59,10 @@ class UnitReader:
         self._key: bool | None = None
 
     def feed(self, data: bytes) -> list[Unit]:
-        """Add received data and return the pictures that are now complete. Raises NotInterleavedError."""
+        """Add received data and return the pictures that are now complete.
+
+        Raises LiveError if the data is neither interleaved RTP nor RTSP responses.
+        """
         buffer = self._rest + data if self._rest else data
         units: list[Unit] = []
         index, end, start = 0, len(buffer), 0
@@ -67,7 +70,7 @@ class UnitReader:
         while end - index >= 4:
             if buffer[index] != 0x24:
                 self._part(buffer[start:index])
-                skipped = _answer_length(buffer, index)
+                skipped = self._answer_length(buffer, index)
                 index = start = index + skipped
                 if not skipped:
                     break
@@ -100,7 +103,22 @@ class UnitReader:
             self._parts.append(data)
             self._size += len(data)
             if self._size > _LARGEST:
-                raise NotInterleavedError(f"a picture exceeds {_LARGEST >> 20} MiB")
+                raise self._error(f"a picture exceeds {_LARGEST >> 20} MiB")
+
+    def _answer_length(self, buffer: bytes, index: int) -> int:
+        """Length in bytes of the RTSP response or request that starts at `index`; 0 while it is incomplete."""
+        end = buffer.find(b"\r\n\r\n", index)
+        if end < 0:
+            if len(buffer) - index > _MAX_HEAD_BYTES:
+                raise self._error("the data is neither RTP nor an RTSP response")
+            return 0
+        found = _LENGTH.search(buffer, index, end + 2)
+        whole = end + 4 - index + (int(found[1]) if found else 0)
+        return whole if len(buffer) - index >= whole else 0
+
+    def _error(self, what: str) -> LiveError:
+        text = f"{self._location}: the stream is not RTP video: {what}; check the camera"
+        return LiveError(FailureKind.UNREADABLE, text, self._location)
 
     def _finish(self, units: list[Unit]) -> None:
         parts, self._parts, self._size = self._parts, [], 0
@@ -138,18 +156,6 @@ def access_unit(unit: Unit, codec: str, channel: int = 0) -> bytes:
             _unpack(_payload(data[index + 4 : index + 4 + length]), hevc, out)
         index += 4 + length
     return bytes(out)
-
-
-def _answer_length(buffer: bytes, index: int) -> int:
-    """Length in bytes of the RTSP response or request that starts at `index`; 0 while it is incomplete."""
-    end = buffer.find(b"\r\n\r\n", index)
-    if end < 0:
-        if len(buffer) - index > _MAX_HEAD_BYTES:
-            raise NotInterleavedError("the data is neither RTP nor an RTSP response")
-        return 0
-    found = _LENGTH.search(buffer, index, end + 2)
-    whole = end + 4 - index + (int(found[1]) if found else 0)
-    return whole if len(buffer) - index >= whole else 0
 
 
 def _payload(packet: bytes, *, padded: bool = True) -> bytes:

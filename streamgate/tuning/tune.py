@@ -14,13 +14,12 @@ from streamgate.errors import ResultsError, SourceError
 from streamgate.people.ledger import Ledger, has_people
 from streamgate.report.write import write_report
 from streamgate.sinks.derive import derive
-from streamgate.store import files
+from streamgate.store import files, staging
 from streamgate.store.folder import RunFolder, result_of
 from streamgate.store.identity import load_identity
 from streamgate.store.layout import REPORT
 from streamgate.store.manifest import Manifest, run_record
 from streamgate.store.run import IdentityInfo, RunInfo
-from streamgate.store.staging import Staging
 from streamgate.tuning.footage import FootageScorer
 from streamgate.tuning.rewriting import write_source
 from streamgate.tuning.settings import Tuning, tuning_of
@@ -94,13 +93,12 @@ def finish_pending(out: Path) -> bool:
 
     Returns whether there was such a tuning. Raises SinkError.
     """
-    staging = Staging(out)
-    if not staging.pending():
+    if not staging.is_pending(out):
         return False
     manifest = Manifest.read(out)
-    report = staging.finish(manifest)
+    report = staging.finish(out, manifest)
     _derive(out, manifest, report)
-    staging.clean()
+    staging.clean(out)
     return True
 
 
@@ -112,11 +110,10 @@ def _tune(
     if not tuning.changed:
         return result
     Ledger.read(out)
-    staging = Staging(out)
     names: dict[str, list[str]] = {}
     failed: list[str] = []
     if not dry:
-        staging.begin()
+        staging.begin(out)
     try:
         for index, source_id in enumerate(folder.source_ids):
             report(index, len(folder.source_ids))
@@ -140,7 +137,7 @@ def _tune(
                 with files.sink_errors(out):
                     source.put_aside()
                     listed = folder.manifest.sources[source_id]
-                    names[source_id] = write_source(source, staging.folder(source_id), listed)
+                    names[source_id] = write_source(source, staging.add_source(out, source_id), listed)
         if len(result.left_out) == len(folder.source_ids) > 0:
             raise ResultsError(result.left_out[0])
         if failed:
@@ -150,17 +147,17 @@ def _tune(
                 f"{more}. If it was moved, give --footage DIR; with --pictured only faces with pictures are selected"
             )
         if not dry:
-            _put_in_place(folder, tuning, staging, names)
+            _put_in_place(folder, tuning, names)
             result.problems = _report(out)
     except BaseException:
-        if not dry and not staging.pending():
-            staging.clean()
+        if not dry and not staging.is_pending(out):
+            staging.clean(out)
         raise
     return result
 
 
-def _put_in_place(folder: RunFolder, tuning: Tuning, staging: Staging, names: Mapping[str, list[str]]) -> None:
-    summary = folder.summary
+def _put_in_place(folder: RunFolder, tuning: Tuning, names: Mapping[str, list[str]]) -> None:
+    out, summary = folder.out, folder.summary
     report = {
         "run": run_record(tuning.run),
         "info": {
@@ -178,9 +175,9 @@ def _put_in_place(folder: RunFolder, tuning: Tuning, staging: Staging, names: Ma
         "timing": summary["timing"]["run"],
         "complete": summary["complete"],
     }
-    staging.commit(report, names)
-    _derive(folder.out, folder.manifest, staging.finish(folder.manifest))
-    staging.clean()
+    staging.commit(out, report, names)
+    _derive(out, folder.manifest, staging.finish(out, folder.manifest))
+    staging.clean(out)
 
 
 def _derive(out: Path, manifest: Manifest, report: Mapping[str, Any]) -> None:

@@ -8,7 +8,6 @@ from streamgate.errors import UsageError
 from streamgate.service.auth import (
     SESSION_SECONDS,
     Access,
-    Throttle,
     bearer_of,
     checked_token,
     host_allowed,
@@ -68,32 +67,32 @@ def test_what_is_no_session_is_refused(forged: str) -> None:
 
 def test_guessing_is_slowed_down_for_the_one_who_guesses() -> None:
     clock = Clock()
-    throttle = Throttle(burst=3, refill_seconds=10, clock=clock)
+    access = Access("token", burst=3, refill_seconds=10, monotonic=clock)
     for _ in range(3):
-        assert throttle.wait_seconds("10.0.0.1") == 0
-        throttle.failed("10.0.0.1")
-    assert throttle.wait_seconds("10.0.0.1") == pytest.approx(10)
-    assert throttle.wait_seconds("10.0.0.2") == 0
+        assert access.wait_seconds("10.0.0.1") == 0
+        access.note_failure("10.0.0.1")
+    assert access.wait_seconds("10.0.0.1") == pytest.approx(10)
+    assert access.wait_seconds("10.0.0.2") == 0
     clock.now += 10.01
-    assert throttle.wait_seconds("10.0.0.1") == 0
-    throttle.failed("10.0.0.1")
-    assert throttle.wait_seconds("10.0.0.1") > 9
+    assert access.wait_seconds("10.0.0.1") == 0
+    access.note_failure("10.0.0.1")
+    assert access.wait_seconds("10.0.0.1") > 9
     clock.now += 1000
-    assert throttle.wait_seconds("10.0.0.1") == 0
+    assert access.wait_seconds("10.0.0.1") == 0
 
 
 def test_addresses_of_one_ipv6_network_count_together() -> None:
-    throttle = Throttle(burst=1, clock=Clock())
-    throttle.failed("2001:db8::1")
-    assert throttle.wait_seconds("2001:db8::ffff") > 0
-    assert throttle.wait_seconds("2001:db8:0:1::1") == 0
+    access = Access("token", burst=1, monotonic=Clock())
+    access.note_failure("2001:db8::1")
+    assert access.wait_seconds("2001:db8::ffff") > 0
+    assert access.wait_seconds("2001:db8:0:1::1") == 0
 
 
 def test_guessing_from_very_many_addresses_is_slowed_down_too() -> None:
-    throttle = Throttle(burst=1, clock=Clock())
+    access = Access("token", burst=1, monotonic=Clock())
     for number in range(20):
-        throttle.failed(f"10.0.1.{number}")
-    assert throttle.wait_seconds("10.0.2.1") > 0
+        access.note_failure(f"10.0.1.{number}")
+    assert access.wait_seconds("10.0.2.1") > 0
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ import pytest
 from streamgate.config import load_config
 from streamgate.service.main_faces import MainFaces
 from streamgate.service.main_lookup import Lookup
-from streamgate.service.main_stream import MainStream, Playing
+from streamgate.service.main_stream import MainStream
 from streamgate.service.pins import Pins, release
 from streamgate.service.stream_alignment import ArrivalClock, Match
+from streamgate.sources.packet_ring import PacketRing
 from streamgate.sources.rtp import Unit
 from streamgate.sources.rtsp_client import Media
 from streamgate.tracks import BestShot
@@ -34,15 +35,16 @@ def faces() -> Iterator[MainFaces]:
 def main() -> MainStream:
     """One that has come up to second 10, five of its seconds behind the substream; nothing can be decoded."""
     main = MainStream("gate", "rtsp://ann:pw12345@h/main", LIVE, lambda line: None)
-    playing, sub = Playing(Media("h264", 90_000, "", b""), 0, LIVE), ArrivalClock()
+    ring = PacketRing(Media("h264", 90_000, "", b""), 0, LIVE.main_ring_s, LIVE.main_ring_mb << 20)
+    clock, sub = ArrivalClock(), ArrivalClock()
     now = time.monotonic()
     for n in range(250):
-        playing.clock.note(n * 0.04, now + n * 0.04)
+        clock.note(n * 0.04, now + n * 0.04)
         sub.note(n * 0.04 + 5.0, now + n * 0.04)
-        playing.ring.add([Unit(n * 3600, n % 25 == 0, bytes(100))])
-    main.alignment.connected(main=playing.clock, sub=sub)
+        ring.add([Unit(n * 3600, n % 25 == 0, bytes(100))])
+    main.alignment.connected(main=clock, sub=sub)
     main.alignment.learn(Match(0.0, 1.0), 0.04)
-    main.playing = playing
+    main.ring = ring
     return main
 
 
@@ -83,7 +85,7 @@ def test_what_is_not_kept_and_what_cannot_be_decoded_is_the_substreams(faces: Ma
         faces.put(asked.lookup)
         assert asked.fell_back()
     assert reasons(main) == {"dropped": 1, "damaged": 1}
-    main.playing = None
+    main.ring = None
     away = Asked(main, 12.0, 5.0)
     faces.put(away.lookup)
     assert away.fell_back() and reasons(main)["away"] == 1
@@ -110,18 +112,18 @@ def test_nobody_waits_for_one_that_ends(main: MainStream):
 
 
 def test_what_may_still_be_kept_is_held_and_nothing_else(main: MainStream):
-    playing = main.playing
-    assert playing is not None
+    ring = main.ring
+    assert ring is not None
     pins = Pins(main)
     pins.hold(1, [12.0, 13.0])
-    playing.ring.add([Unit(n * 3600, n % 25 == 0, bytes(100)) for n in range(250, 750)])
-    assert playing.ring.units(7.0, 7.1) and playing.ring.units(8.0, 8.1)
+    ring.add([Unit(n * 3600, n % 25 == 0, bytes(100)) for n in range(250, 750)])
+    assert ring.units(7.0, 7.1) and ring.units(8.0, 8.1)
     pins.hold(1, [13.0])
     assert pins.of(1, 12.0) is None and pins.of(1, 13.0) is not None
-    assert not playing.ring.units(6.5, 6.6) and playing.ring.units(8.0, 8.1)
+    assert not ring.units(6.5, 6.6) and ring.units(8.0, 8.1)
     release(pins.take(1))
-    assert not playing.ring.units(8.0, 8.1)
+    assert not ring.units(8.0, 8.1)
     pins.hold(1, [28.0])
-    main.playing = None
+    main.ring = None
     pins.hold(1, [28.0])
     assert pins.of(1, 28.0) is None

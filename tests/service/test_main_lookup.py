@@ -13,8 +13,9 @@ from av import VideoFrame
 from streamgate.config import load_config
 from streamgate.service import main_lookup
 from streamgate.service.main_lookup import Fallback, Lookup, look_up
-from streamgate.service.main_stream import MainStream, Playing
+from streamgate.service.main_stream import MainStream
 from streamgate.service.stream_alignment import LOOK_S, ArrivalClock, Look, Match
+from streamgate.sources.packet_ring import PacketRing
 from streamgate.sources.picture import PictureMaker
 from streamgate.sources.rtp import UnitReader
 from streamgate.sources.rtsp_client import Media
@@ -34,21 +35,21 @@ def main(request: pytest.FixtureRequest, tmp_path: Path) -> MainStream:
     options = {"g": str(GROUP), "bf": request.param, "sc_threshold": "0", "x264-params": "scenecut=0:open-gop=0"}
     clip = load(str(write_clip(tmp_path / "clip.mp4", plain_frames(COUNT, (320, 240)), options=options)))
     main = MainStream("gate", "rtsp://h/main", LIVE, lambda line: None)
-    playing, sub = Playing(Media("h264", 90_000, "", b""), 0, LIVE), ArrivalClock()
+    ring = PacketRing(Media("h264", 90_000, "", b""), 0, LIVE.main_ring_s, LIVE.main_ring_mb << 20)
+    clock, sub = ArrivalClock(), ArrivalClock()
     packets, first = Packets(), clip.units[0][0]
-    playing.take(UnitReader("h264"), b"".join(
+    ring.add(UnitReader("h264").feed(b"".join(
         _interleaved(packet) for shown, nals in clip.units for packet in packets.unit(shown - first + 1.0, nals)
-    ))  # fmt: skip
-    start = (playing.ring.newest or 0.0) - (COUNT - 1) * SPACING
-    playing.spacing = SPACING
+    )))  # fmt: skip
+    start = (ring.newest or 0.0) - (COUNT - 1) * SPACING
+    ring.spacing = SPACING
     now = time.monotonic()
-    playing.clock = ArrivalClock()
-    playing.clock.note(start, now)
+    clock.note(start, now)
     sub.note(start + LATER, now)
-    main.alignment.connected(main=playing.clock, sub=sub)
+    main.alignment.connected(main=clock, sub=sub)
     for _ in range(3):
         main.alignment.learn(Match(0.0, 1.0), SPACING)
-    main.playing = playing
+    main.ring = ring
     main.start_s = start  # type: ignore[attr-defined]
     return main
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from streamgate.errors import SinkError
-from streamgate.store import files
+from streamgate.store import files, staging
 from streamgate.store.manifest import Manifest
-from streamgate.store.staging import Staging
 
 
 @pytest.fixture
@@ -25,14 +24,12 @@ def out(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def stage(out: Path) -> Staging:
-    staging = Staging(out)
-    staging.begin()
+def stage(out: Path) -> None:
+    staging.begin(out)
     for name in ("a-1", "b-2"):
-        folder = staging.folder(name)
+        folder = staging.add_source(out, name)
         (folder / "source.json").write_text("new")
         (folder / "more.txt").write_text("more")
-    return staging
 
 
 TOLD = {
@@ -50,14 +47,13 @@ def contents(out: Path) -> set[str]:
 
 
 def finish(out: Path) -> None:
-    staging = Staging(out)
-    staging.finish(Manifest.read(out))
-    staging.clean()
+    staging.finish(out, Manifest.read(out))
+    staging.clean(out)
 
 
 def test_all_of_it_is_put_in_place_and_strangers_stay(out: Path) -> None:
-    staging = stage(out)
-    staging.commit(TOLD, NAMES)
+    stage(out)
+    staging.commit(out, TOLD, NAMES)
     assert contents(out) == {"old"}
     finish(out)
     assert contents(out) == {"new"}
@@ -69,16 +65,17 @@ def test_all_of_it_is_put_in_place_and_strangers_stay(out: Path) -> None:
 
 def test_one_that_never_was_complete_is_forgotten(out: Path) -> None:
     stage(out)
-    assert not Staging(out).pending()
-    Staging(out).begin()
-    assert contents(out) == {"old"} and list(Staging(out).new.iterdir()) == []
+    assert not staging.is_pending(out)
+    staging.begin(out)
+    assert contents(out) == {"old"} and list(staging.new_folder(out).iterdir()) == []
 
 
 @pytest.mark.parametrize("allowed", range(4))
 def test_broken_off_after_any_rename_it_is_finished_later(
     out: Path, monkeypatch: pytest.MonkeyPatch, allowed: int
 ) -> None:
-    stage(out).commit(TOLD, NAMES)
+    stage(out)
+    staging.commit(out, TOLD, NAMES)
     rename = os.rename
     left = [None] * allowed
 
@@ -91,6 +88,6 @@ def test_broken_off_after_any_rename_it_is_finished_later(
     with monkeypatch.context() as patched, pytest.raises(SinkError):
         patched.setattr(files.os, "rename", limited)
         finish(out)
-    assert Staging(out).pending()
+    assert staging.is_pending(out)
     finish(out)
     assert contents(out) == {"new"} and (out / "b-2" / "notes.txt").read_text() == "mine"
