@@ -57,8 +57,8 @@ MEASURE = MeasureSpec(
     name="exposure",
     label="Exposure",
     hint="contrast minus noise and burnt-out pixels",
-    purpose="Is there enough light on the face, and not too much? Measured as the face's contrast minus noise and "
-    "burnt-out pixels.",
+    purpose="Is there enough light on the face, and not too much? Measured as the face's contrast, reduced by noise "
+    "and by burnt-out pixels.",
     read=_read,
     evidence=("exposure", "mean_luma"),
     unit="share",

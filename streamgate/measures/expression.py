@@ -39,8 +39,8 @@ MEASURE = MeasureSpec(
     name="expression",
     label="Expression",
     hint="neutral or a slight smile",
-    purpose="Is the face at rest, or does it grimace? Measured by brows, squinting, and raised, stretched or rounded "
-    "lips.",
+    purpose="Is the expression neutral, or is it a grimace? Measured by the brows, squinting, and raised, stretched or "
+    "rounded lips.",
     source="expression",
     output="signals",
     read=_read,

@@ -5,7 +5,8 @@ import { make, one, say } from "./dom.js";
 import { measureRows } from "./measures.js";
 import * as words from "./words.js";
 
-// Subclasses implement `open(key)`, which shows a face, and `beside()`, the faces that the arrows go through.
+// Subclasses implement `open(key)`, which shows a face, and `beside()`, which returns the faces through which the
+// arrow keys move.
 export class FaceDialog {
   // `clock`: formats a time in the source, as for a chart.
   constructor({ clock = null } = {}) {
@@ -18,7 +19,7 @@ export class FaceDialog {
     one("next").addEventListener("click", () => this.go(1));
     one("views").addEventListener("change", (event) => this.look(event.target.value));
     this.dialog.addEventListener("click", (event) => {
-      if (event.target === this.dialog) this.dialog.close(); // a click outside of it
+      if (event.target === this.dialog) this.dialog.close(); // a click outside the dialog
     });
     this.dialog.addEventListener("keydown", (event) => this.key(event));
     this.dialog.addEventListener("close", () => this.closed());
@@ -63,7 +64,7 @@ export class FaceDialog {
     this.enable();
   }
 
-  // Index of the open face among those that the arrows go through.
+  // Index of the open face among the faces of `beside()`.
   place() {
     return this.beside().findIndex((face) => face.key === this.face.key);
   }
