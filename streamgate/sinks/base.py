@@ -1,4 +1,4 @@
-"""The interface of a destination of best shots, implemented for disk and Redis."""
+"""The interface of a destination for best shots, implemented for disk and Redis."""
 
 from __future__ import annotations
 
