@@ -37,7 +37,7 @@ class LiveFolder:
     Args:
         out: the folder, which is created if it does not exist.
         max_days: crops that are older than this many days are removed; None keeps all crops.
-        max_bytes: limit for all files that streams wrote below `out`; None for no limit.
+        max_bytes: limit for the total size of all files that streams wrote below `out`; None for no limit.
 
     Entering raises SinkError if the folder is in use, is not writable, or holds the results of `run`.
     """

@@ -1,4 +1,4 @@
-"""`POST /api/score`: takes a picture and returns its faces in the format of `streamgate score`."""
+"""`POST /api/score`: takes a picture and returns the scored faces in it, in the format of `streamgate score`."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ function factsOf({ record, image }) {
   const { track } = record;
   const found = [
     ["Smoothed quality", words.whole(record.quality_smoothed)],
-    ["Local mean quality", words.whole(record.quality_context)],
+    ["Mean quality around this time", words.whole(record.quality_context)],
     ["Track", `${record.track_id}, rank ${record.rank}`],
     ["In view", `${(track.last_pts - track.first_pts).toFixed(1)} s`],
     ["Faces evaluated", `${words.grouped(track.frames_scored)} of ${words.grouped(track.frames_seen)} seen`],
