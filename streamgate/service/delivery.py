@@ -45,7 +45,7 @@ class LiveEvent:
 
     Attributes:
         record: the event's `json` field as it is sent to Redis, without `image`.
-        shot: the face; None for a track that keeps nothing.
+        shot: the face; None for a track without a kept face.
         captured: when the face's frame arrived; None if there is no face.
         ended: when the track ended; None for an `improved`.
     """
@@ -230,8 +230,8 @@ class Delivery(Collector):
             self._state.destination("redis", ok=True, error=None)
 
     def _retry(self, error: Exception, failures: int) -> bool:
-        """Retry after any error, because the operator of the server may fix it at any time. Returns False when
-        stopping."""
+        """Retry after any error, because the operator of the server may fix the cause at any time. Returns False
+        when stopping."""
         assert self._spool is not None and self._redis is not None
         self._failing = True
         if failures % _LOGGED_EVERY == 0:

@@ -91,8 +91,8 @@ class EventStreams:
         awake = False
 
         def wake() -> None:
-            # The event loop is woken only once for all events that are published before the next `take`, because with
-            # 200 listeners each wake-up is expensive.
+            # The event loop is woken only once for all events that are published before the next `take`, because
+            # wake-ups are expensive if there are 200 listeners.
             nonlocal awake
             if not awake:
                 awake = True

@@ -27,7 +27,7 @@ _START_SECONDS = 20.0
 _STOP_SECONDS = 1
 _SEND_BUFFER = 128 << 10
 """Send buffer per peer in bytes (the kernel doubles it). With this limit, a peer that does not read uses little memory
-and is soon detected as slow; by default the kernel would buffer megabytes for each peer."""
+and is soon detected as slow; by default, the kernel would buffer megabytes for each peer."""
 _STALLED_MS = 60_000
 """The kernel disconnects a peer that has not acknowledged sent data for this long."""
 

@@ -31,9 +31,9 @@ from streamgate.sources.rtp import Unit, access_unit
 from streamgate.tracks import BestShot, Candidate
 
 _REACH_S = 0.3
-"""Maximum distance, in seconds, from the expected time within which to search for the frame."""
+"""Maximum number of seconds from its expected time at which the frame is searched for."""
 _COMPARED_S = 0.4
-"""Number of seconds before the expected time that are decoded and compared with the substream."""
+"""Pictures from up to this many seconds before the expected time are compared with the substream."""
 _LEAST_COMPARED = 6
 _KEPT = 12
 """Number of decoded frames that are kept while the offset is being checked; the frame to be found is among them."""
@@ -153,7 +153,7 @@ def _looks_around(lookup: Lookup) -> list[Look]:
 
 
 def _refined(main: MainStream, ours: list[Look], theirs: list[Look], reach: float, offset: float) -> float:
-    """The offset after comparing decoded pictures with the substream around the face."""
+    """The offset after decoded pictures were compared with the substream around the face. Raises Fallback."""
     assert main.ring is not None
     spacing = main.ring.spacing
     found = match(ours, theirs, max(reach, 2.5 * spacing) + spacing, spacing)
@@ -235,7 +235,7 @@ def _decoded(
 
 
 def _scored(lookup: Lookup, maker: PictureMaker, frame: VideoFrame) -> BestShot:
-    """Score the same face in the main stream's picture; returns its shot."""
+    """Find the face in the main stream's picture and score it; returns its shot. Raises Fallback."""
     shot, scorer = lookup.shot, lookup.scorer
     if frame.is_corrupt:
         raise Fallback("damaged")

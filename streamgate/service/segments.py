@@ -1,4 +1,4 @@
-"""Reads and writes the segment files of a spool, which are sequences of framed items; recovers the items after damage.
+"""Reads and writes the segment files of a spool, which are sequences of framed items; skips damaged items.
 
 A frame consists of a mark, the length of the data, a CRC-32 of number and data, the item's number, and the data. After
 a damaged frame, reading continues at the next mark that starts a valid frame: a flipped bit destroys only the item that

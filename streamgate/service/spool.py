@@ -127,7 +127,7 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Make everything durable, including items held in memory if the disk can be written again."""
+        """Make everything durable, including the items held in memory if the disk can be written again."""
         with self._changed:
             held = [location for location in self._locations if location.data is not None]
             with suppress(OSError):
@@ -157,7 +157,7 @@ class Spool:
     def append(self, items: Sequence[bytes]) -> tuple[list[int], SinkError | None]:
         """Durably add items at the end.
 
-        Returns the items' numbers and the disk's error, if any; after an error the items are held only in memory. Disk
+        Returns the items' numbers and the disk's error, if any; after an error, the items are held only in memory. Disk
         errors are never raised.
         """
         with self._changed:
@@ -211,7 +211,7 @@ class Spool:
     def done(self, number: int) -> None:
         """Acknowledge items up to and including `number`.
 
-        Never raises: at worst these items are returned again after a restart.
+        Never raises: at worst, these items are returned again after a restart.
         """
         with self._changed:
             while self._locations and self._locations[0].number <= number:

@@ -177,7 +177,7 @@ class ArrivalClock:
 
     @property
     def base(self) -> float | None:
-        """Minimum of arrival time minus time stamp; None before the first picture."""
+        """Minimum of arrival time minus time stamp over the last minute; None before the first picture."""
         return min(self._least.values(), default=None) if self._least else None
 
 

@@ -258,8 +258,8 @@ class Stream:
         if pts_seconds < self._due:
             return False
         spacing = 1 / self._live.max_fps
-        # The next due time is counted from the last due time, not from this frame, to keep the mean rate; after a
-        # pause, counting starts again from the frame.
+        # The next due time is counted from the last due time, not from this frame, to keep the mean rate. After a
+        # pause, it is counted from this frame.
         self._due = max(self._due, pts_seconds - spacing) + spacing
         return True
 

@@ -46,8 +46,8 @@ class DiskSink:
 
     Attributes:
         unfinished: ids of sources that were in progress when an earlier run died.
-        unknown_persons: number of persons of an earlier run that could not be compared with new tracks, because their
-            embeddings are gone.
+        unknown_persons: number of persons of an earlier run who could not be compared with new tracks, because their
+            templates were removed.
 
     Raises SinkError, ResultsError for earlier results that cannot be read, and UsageError for earlier results without
     `overwrite` or `resume`. Thread-safe.

@@ -61,7 +61,7 @@ class DiskWriter:
                 self._candidates.write(line)
 
     def track(self, ended: TrackEnd) -> None:
-        """Write the crops now; the records are collected, and sorted and written at the commit."""
+        """Write the crops, and collect the records, which are sorted and written at the commit."""
         track_id = ended.track.track_id
         with files.sink_errors(self._folder):
             for shot in ended.shots:

@@ -30,7 +30,7 @@ class GuardedSocket:
         connection: the socket. Its timeout limits each wait; `REPLY_TIMES` times the timeout limits the whole reply.
         stopping: set to request a stop.
 
-    Reading raises InvalidResponse for a reply that is too large, TimeoutError for one that takes too long.
+    Reading raises InvalidResponse if the reply is too large, and TimeoutError if it takes too long.
     """
 
     def __init__(self, connection: socket.socket, stopping: threading.Event) -> None:

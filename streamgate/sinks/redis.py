@@ -1,4 +1,4 @@
-"""The Redis sink: `final` events on a stream, sent after their source is committed (docs/design.md 6, Events)."""
+"""The Redis sink: sends the `final` events of a source to a stream after the commit (docs/design.md 6, Events)."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from streamgate.store.sorter import KeyedSorter
 from streamgate.tracks import Candidate, TrackEnd
 
 _NAMED = 3
-"""Maximum number of sources named in a message."""
+"""Maximum number of sources that a message names."""
 
 
 class RedisSink:
-    """Sends the events of a source when it commits: one per kept face, and one of rank 0 per track without a kept face.
+    """Sends a source's events at its commit: one per kept face, and one with rank 0 per track without a kept face.
 
     Until then, the events of a source wait as JSON and JPEG in a `KeyedSorter` (in memory up to 2 MiB, then in a
     temporary file). They are sent sorted by (track, rank), in pipelines of at most 64 events and 4 MiB. Each event is
@@ -55,7 +55,7 @@ class RedisSink:
         warn: called with a one-line message when delivery starts to fail, and when it works again.
 
     Raises UsageError for a malformed URL; entering raises SinkError when the server cannot be used, so that a wrong
-    address is reported before any work. Messages never contain secrets of the URL. Thread-safe.
+    address is reported before any work is done. Messages never contain secrets of the URL. Thread-safe.
     """
 
     def __init__(

@@ -123,7 +123,7 @@ class RedisStream:
         try:
             if self._client.ping() is not True:
                 return errors.InvalidResponse("the reply to PING is not PONG")
-            # A write that never changes anything (no entry has this id). It detects a read-only server or a key of
+            # This write never changes anything, because no entry has this id. It detects a read-only server or a key of
             # another type before any source is processed.
             self._client.xdel(self._stream, "0-0")
         except errors.NoPermissionError:
