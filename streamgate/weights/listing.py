@@ -25,7 +25,7 @@ class ModelState:
     training_data: str
     calibration: Calibration | None
     size: int
-    """Size in bytes: that of the download (`standard`), or that on disk (`embedded`, `open`, imported)."""
+    """Size in bytes: of the files to download (entries of the catalog), or of the ONNX file (all other weights)."""
     path: Path | None
     in_use: tuple[str, ...] = ()
     """Roles that these weights fill if `--models` is not given."""
@@ -55,7 +55,7 @@ def list_models() -> list[ModelState]:
 
 
 def _used() -> dict[Path | None, tuple[str, ...]]:
-    """The roles that each file fills by default, by file; empty if a required role is not filled."""
+    """The roles that each file fills by default, by file; empty if a required role has no weights."""
     try:
         found = store.resolve()
     except WeightsError:
