@@ -2,8 +2,8 @@
 
 Footage is rotated only when no upright face is found in the first seconds and faces on several frames agree on one
 quarter turn. Detectors also find faces in animals, cartoons and crumpled cloth, and mistake sideways faces for upright
-ones, but rarely at two sizes of the same picture. So a direction counts only if a face is found at both sizes, with a
-much higher score than in the other directions.
+ones, but rarely at two sizes of the same picture. Therefore, a direction counts only if a face is found at both sizes,
+with a much higher score than in the other directions.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ SURE = 0.95
 """Minimum score of an upright face that ends the search. The face must reach the score at both sizes of a frame, or on
 `AGREEING` frames without a sideways face."""
 TILT = 20.0
-"""Maximum tilt, in degrees, of a sideways face after rotation. A larger tilt is not evidence, because
-a person may lean on a cushion."""
+"""Maximum tilt, in degrees, of a sideways face after rotation. A face with a larger tilt is not evidence, because the
+person may be leaning on a cushion."""
 LEAN = 45.0
 """Maximum tilt, in degrees, of a face that counts as evidence for another direction."""
 MARGIN = 0.15

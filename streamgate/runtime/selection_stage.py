@@ -1,5 +1,5 @@
-"""The second stage after decoding: selects candidates, scores them and keeps the best shots. Its input is tracked
-frames in order of time. As in the first stage, decisions depend only on time and pixels, never on processing speed, so
+"""The second stage after decoding: selects candidates, scores them and keeps the best shots. Its input is the tracked
+frames, in order of time. As in the first stage, decisions depend only on time and pixels, never on processing speed, so
 results are identical from run to run even if the load on the machine differs.
 """
 
@@ -118,7 +118,7 @@ class SelectionStage:
 
     @property
     def open_tracks(self) -> list[int]:
-        """Ids of the open tracks, without those that may still turn out to be noise."""
+        """Ids of the open tracks, except those that may still turn out to be noise."""
         return sorted(self._people & self._selectors.keys())
 
     def standing(self, track_id: int) -> BestShot | None:

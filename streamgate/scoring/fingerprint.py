@@ -30,7 +30,8 @@ def perceptual_hash(picture: Array) -> int:
     their median.
 
     The DCT hash of Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010, without the
-    constant component. Equal pictures give equal bits; pictures of different people share about half the bits.
+    constant component. Identical pictures give identical bits; pictures of different people share about half the
+    bits.
     """
     luma = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
     lowest = cv2.dct(luma)[:8, :8].ravel()[1:]

@@ -19,8 +19,8 @@ _ROWS = 32
 
 
 def warp_padded(picture: Picture, matrix: Array, side: int, pad: Pad) -> Array:
-    """`picture.warp(matrix, side, fine=True)`, filled with `pad` instead of the repeated edge; RGB uint8 (side, side,
-    3)."""
+    """`picture.warp(matrix, side, fine=True)`, with `pad` instead of the repeated edge outside the frame; RGB uint8
+    (side, side, 3)."""
     crop = picture.warp(matrix, side, fine=True)
     back = cv2.invertAffineTransform(np.asarray(matrix, np.float64))
     right, bottom = picture.width - 1, picture.height - 1

@@ -13,7 +13,7 @@ from streamgate.errors import SinkError
 from streamgate.frames import Array
 
 LIMIT_BYTES = 192 << 20
-"""Memory limit for all pictures of a run: 250 crops of 512 x 512 pixels, or 60 of 1024 x 1024."""
+"""Memory limit for all pictures of a run: about 250 crops of 512 x 512 pixels, or 60 of 1024 x 1024."""
 
 
 class PictureStore:
@@ -31,7 +31,7 @@ class PictureStore:
 
     @property
     def held_bytes(self) -> int:
-        """Size of the pictures in memory, bytes."""
+        """Size of the pictures in memory, in bytes."""
         with self._mutex:
             return self._held
 

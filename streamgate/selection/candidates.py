@@ -40,7 +40,7 @@ LUCKY_MARGIN = 5.0
 faces that were skipped because of it are reconsidered."""
 SHIFT_GAIN, MAX_SHIFT_GAIN = 40.0, 4.0
 """Points by which the potential may rise with a second run of the expression network, per eye distance by which the
-first run moved the eyes, and the maximum. (On 29 clips, 1 of 10 potentials rose by more than that.)"""
+first run moved the eyes, and the maximum of this rise. (On 29 clips, 1 of 10 potentials rose by more.)"""
 NEIGHBOUR_GAIN = 25.0
 """Points by which an adjacent face may be better, per second between the two faces. (On 29 clips, 1 of 20 was better by
 more.)"""
@@ -201,8 +201,8 @@ class TrackSelector(ScoredTrack):
     def _prescore_window(
         self, window: list[Observation], final: bool
     ) -> Generator[list[InferenceRequest], list[Any], bool]:
-        """Prescore some of the window's faces; returns False if only later faces can show whether all of them show the
-        same person."""
+        """Prescore some of the window's faces; returns False if only later faces can reveal whether all of them belong
+        to the same person."""
         chosen = yield from self._prescorer.spread(window)
         self._has_reasons |= any(one.candidate is not None and one.candidate.gate.reasons for one in chosen)
         self.settle()
@@ -345,7 +345,8 @@ class TrackSelector(ScoredTrack):
     def _floor(self) -> Floor:
         """The potential that makes a face worth scoring: somewhat more than the quality that it has to beat.
 
-        It is at least `keep.min_quality`, but only once there is a reason to give if the track keeps nothing.
+        It is at least `keep.min_quality`, but only once some face has been scored or rejected, because a track that
+        keeps nothing must be able to give a reason.
         """
         keep = self._config.keep
         lenient = keep.fallback == "best" or self._binned or not (self.frames_scored or self._has_reasons)
@@ -398,7 +399,7 @@ class TrackSelector(ScoredTrack):
         return self._config.smoothing.short_s / 2 + 1e-9
 
     def _cooldown_s(self) -> float:
-        """Seconds after a scored face for which other faces are only prescored; the longer the track, the longer."""
+        """Seconds after a scored face during which other faces are only prescored; grows with the track."""
         return self._config.advanced.cooldown_ratio * (self.observed.last_pts - self.observed.first_pts)
 
 

@@ -16,8 +16,8 @@ from streamgate.selection.smoothing import QualityHistory
 from streamgate.tracks import Candidate
 
 SPARE = 2
-"""Number of ranks beyond K that are remembered. A later candidate may replace one of the best K and so make room for
-another one, and some of the best K may fail when they are evaluated again at the end of the track."""
+"""Number of ranks beyond K that are remembered. A later candidate may replace one of the best K and thereby make room
+for another candidate, and some of the best K may fail when they are evaluated again at the end of the track."""
 
 LARGE_REGION = 1 << 20
 """Regions with more bytes than this are replaced by the final crop, which is smaller, while the track is still open."""
@@ -78,7 +78,7 @@ class Keeper:
             self._consider_runner_up(candidate, region)
 
     def threshold(self, candidate: Candidate | None = None) -> float:
-        """The smoothed quality that another candidate has to exceed to be kept; 0 while a rank is free.
+        """The smoothed quality that a new candidate has to exceed to be kept; 0 while a rank is free.
 
         With pose bins, this is the threshold of the candidate's bin, or 0 while the pose is unknown.
         """
@@ -195,8 +195,8 @@ class Keeper:
         return None if pose is None or not self._binned else pose_bin(pose, self._keep)
 
     def _picks(self, pool: Iterable[Candidate], count: int) -> list[Candidate]:
-        """Pick candidates greedily in rank order: each must be far enough in time from those already picked, and no
-        near-duplicate."""
+        """Pick candidates greedily in rank order: each must be far enough in time from those already picked, and must
+        not be a near-duplicate of any of them."""
         chosen: list[Candidate] = []
         for candidate in sorted(pool, key=self._order):
             if len(chosen) == count:

@@ -94,7 +94,7 @@ class ScoredTrack:
     def _learn(self, candidate: Candidate) -> None:
         """Update the ceilings of this track's scalars and the best bound of a scored face.
 
-        With pose bins nothing is updated, because one pose says nothing about another.
+        With pose bins, nothing is updated, because one pose says nothing about another.
         """
         if self._binned:
             return
