@@ -25,11 +25,11 @@ class CropCard:
         size: side of the crop in pixels.
         margin: the margin on each side, as a share of the box's longer side ("loose") or of the box's width and height
             ("box").
-        points: positions of the left eye, the right eye and the mouth's centre for "points", as the viewer sees them,
-            as shares of the crop's side.
+        points: for "points", where the left eye, the right eye (as the viewer sees them) and the centre of the mouth
+            are in the crop, as shares of the crop's side.
         colour, span, mean, std: the network's input is ((x / 255) * (span[1] - span[0]) + span[0] - mean) / std per
             channel, with x in 0..255 in the order `colour`.
-        output, map: names of the graph's outputs. An empty `output` means the first output, an empty `map` means that
+        output, map: names of the graph's outputs. An empty `output` means the first output; an empty `map` means that
             there is no map.
     """
 
@@ -47,5 +47,5 @@ class CropCard:
     map: str = ""
 
     def meaning(self) -> dict[str, object]:
-        """Everything that affects the values, for `calibration_id`: of `file`, only the name without the folder."""
+        """Everything that affects the values, for `calibration_id`; the folder of `file` does not, and is left out."""
         return {**asdict(self), "file": PurePath(self.file).name}

@@ -11,7 +11,7 @@ from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 FULL = 90.0
 """Minimum number of luma levels between the dark and the bright parts of a face with good contrast. Each stop of
-underexposure reduces this number by a quarter."""
+underexposure reduces the number of levels of a face by a quarter."""
 NOISE_WEIGHT = 6.0
 """Luma levels that are subtracted from the contrast for each unit of the noise's standard deviation."""
 BURNT, BURNT_WEIGHT = 250, 1.5
@@ -30,7 +30,7 @@ def exposure_of(luma: Array, small: Array, noise: float) -> float:
 
     Computed from the span between the 5th and the 95th percentile, minus the noise, and from the share of burnt-out
     pixels. Absolute levels do not count, because they depend on how much light the skin reflects. The span is about the
-    same for dark skin (median 147) and pale skin (median 145), and each stop of underexposure reduces it equally.
+    same for dark skin (median 147) and pale skin (median 145), and a stop of underexposure reduces it equally for both.
     """
     import cv2  # imported here so that reading a configuration does not load OpenCV
 

@@ -31,7 +31,7 @@ class FaceView:
     def __init__(
         self, picture: Picture, face: Face, shown: Array | None = None, square: Array | None = None
     ) -> None:
-        """If `shown` is None, it is the whole frame."""
+        """`shown` defaults to the whole frame."""
         self.picture = picture
         self.face = face
         self.square = square
@@ -99,7 +99,8 @@ def scale_of(face: Face) -> float:
     """An estimate of the eye distance that the face would have in frontal view, in source pixels, at least 1.
 
     When the head turns, the distance between the eyes shrinks, but the distance from eyes to mouth does not; on a
-    frontal face the two distances are about equal. Used for scaling only; the `size` measure is the plain eye distance.
+    frontal face, the two distances are about equal. Used for scaling only; the measure `size` is the plain eye
+    distance.
     """
     eyes = face.eye_centre
     mouth = face.mouth_centre

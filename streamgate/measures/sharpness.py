@@ -57,7 +57,7 @@ MEASURE = MeasureSpec(
     label="Sharpness",
     hint="fine detail relative to contrast",
     purpose="Is the face in focus and free of motion blur? Measured as the strength of fine edges relative to the "
-    "contrast, without grain.",
+    "contrast; grain does not count.",
     read=_read,
     mapping=Sigmoid(0.0105, 0.0035),
     limits=(Limit("min", 13.0, {"blurred": "blurred"}, at=_at),),

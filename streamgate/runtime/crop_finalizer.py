@@ -1,6 +1,6 @@
 """Finalizes kept faces after their track has ended: cuts pictures from the whole frame and selects the encodings.
 
-While a track is open, only regions around its face are held. Afterwards the whole frames are read from the source
+While a track is open, only regions around its face are held. Afterwards, the whole frames are read from the source
 again, but only for the few faces that are kept. Therefore, no whole frame has to be held in memory while a track is
 open.
 """
@@ -99,8 +99,8 @@ class CropFinalizer:
         return crops
 
     def _encoded_well(self, shot: BestShot) -> BestShot:
-        """Choose for each picture the smallest encoding that gives the networks nearly the same results as the lossless
-        one."""
+        """For each picture, choose the encoding with the fewest bytes for which the networks' results are nearly the
+        same as for the lossless picture."""
         chosen: dict[str, Encoding] = {}
         pictures = {"ffhq": shot.image, **{name: crop.image for name, crop in shot.crops.items()}}
         run_in_lockstep(

@@ -76,8 +76,8 @@ class DecodeHints:
         return False
 
     def looked(self, pts_seconds: float) -> Sequence[Face] | None:
-        """The faces that `sees_face` found in the frame at `pts_seconds`; None if it was not called for that frame or
-        saw a face."""
+        """The faces that `sees_face` found in the frame at `pts_seconds`; None if `sees_face` was not called for that
+        frame or returned True."""
         if self._looked is None or self._looked[0] != pts_seconds:
             return None
         return self._looked[1]

@@ -204,7 +204,7 @@ class Pipeline:
             with (
                 closing(prefetch(source.frames(hints), waiting, timeout_s=timeout, late=late)) as frames,
                 closing(prefetch(tracking.tracked_frames(frames), further)) as tracked_frames,
-                # The hints are closed first because the source may be waiting for one.
+                # The hints are closed first because the source may be waiting for a hint.
                 nullcontext() if hints is None else closing(hints),
             ):
                 for tracked in tracked_frames:
@@ -250,7 +250,7 @@ class Pipeline:
         progress: Progress | None = None,
         labels: Sequence[str] = (),
     ) -> list[SourceResult]:
-        """Process every source and write the results to the (entered) sink.
+        """Process every source and write the results to `sink`, which must have been entered.
 
         Returns the results in the order of `sources`.
 

@@ -47,7 +47,7 @@ class SelectionStage:
     Args:
         emit_candidate: called with every evaluated face, in order of time within its track.
         near_misses: maximum number of near misses returned with an ended track.
-        reference: only faces of this person are kept; None for no such restriction.
+        reference: only faces of this person are kept; None to keep faces of all people.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class SelectionStage:
         return [] if selector is None else [candidate.pts_seconds for candidate in selector.contenders]
 
     def finish(self) -> Iterator[TrackEnd]:
-        """End all tracks, because the source or a shot is over or the run stops."""
+        """End all tracks, because the source or a shot is over, or because the run stops."""
         self._ids.clear()
         yield from self.end(sorted(self._selectors))
 

@@ -85,7 +85,7 @@ class StillnessDetector:
 class _Motion:
     """The motion of one face: how often it was seen to move, and statistics of its landmarks' positions.
 
-    It keeps the first observation: a grey picture of twice the face's box, and corner points in the face and around it.
+    Also holds the first observation: a grey picture of twice the face's box, and corner points in and around the face.
     """
 
     def __init__(self, first_pts: float, frame: Frame, face: Face) -> None:

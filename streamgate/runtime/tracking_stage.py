@@ -48,12 +48,12 @@ transition."""
 class TrackedFrame:
     """The result of tracking for one frame.
 
-    Tracks are identified by their ids. Each `Frame` in `between` and `seen` has the frame's time and a copied region
-    around one face, never the whole picture. Tracks in `ended` have to be ended before the other fields are processed.
-    `people` are the tracks that have proved to be more than noise; the list is empty when no detection ran. `until` is
-    the end of the frame's display time. `turn` is the number of clockwise quarter turns by which the source must be
-    rotated and read again; None while undecided. `transition` marks a frame between two shots; no track continues past
-    the last such frame. `unrelated` and `left_out`: see `Frame`.
+    Tracks are identified by their ids. Each `Frame` in `between` and `seen` has the frame's time and, instead of the
+    whole picture, a copied region around one face. Tracks in `ended` have to be ended before the other fields are
+    processed. `people` are the tracks that have proved to be more than noise; the list is empty if no detection ran.
+    `until` is the end of the frame's display time. `turn` is the number of clockwise quarter turns by which the source
+    must be rotated and read again; None while undecided. `transition` marks a frame between two shots; no track
+    continues past the last frame of a transition. `unrelated` and `left_out`: see `Frame`.
     """
 
     pts_seconds: float
@@ -287,7 +287,7 @@ class TrackingStage:
         return 0.8 * self._config.smallest_face_px(frame.width, frame.height)
 
     def _region(self, frame: Frame, box: Array) -> Frame:
-        """The frame's time with a copy of the pixels around `box`: a square, because crops are rotated squares."""
+        """The frame, reduced to a copy of the pixels around `box`: a square, because crops are rotated squares."""
         kept = face_region(box, self._config.advanced.region_margin, self._cards, frame.picture)
         return replace(frame, picture=frame.region(kept))
 

@@ -114,7 +114,7 @@ def recorded_measures(config: Config) -> list[MeasureSpec]:
 
 
 def measure_set(config: Config, calibration: Calibration) -> tuple[str, ...]:
-    """The run's measures: those of `Config.measure_set` that have weights and a calibration, in record order."""
+    """The run's measures, in the order of records: those of `Config.measure_set` with weights and a calibration."""
     return tuple(name for name in config.measure_set if name not in calibration.absent)
 
 

@@ -83,7 +83,7 @@ class Evaluator:
         return self._usual(candidate).items() <= candidate.evidence.values.items()
 
     def _usual(self, candidate: Candidate) -> dict[str, float]:
-        """The current reference values of the face's measures, by their evidence names."""
+        """The current reference values of the face's measures, by the name under which the evidence stores them."""
         usual = {
             reference.evidence: candidate.usual.get(spec.name, reference.population)
             for spec, reference in self._relative
@@ -149,7 +149,7 @@ class Evaluator:
             if excess is not None:
                 found[limit.choose(evidence) if limit.choose else next(iter(limit.reasons))] = excess
         eyes = measures["size"].raw
-        # The square is at least four eye distances wide; for most faces this check avoids computing the square.
+        # The square is at least four eye distances wide; for most faces, this check avoids computing the square.
         if SMALL not in found and eyes is not None and 4 * eyes < self._smallest_square + 1:
             square = _square(face)
             if square < self._smallest_square:

@@ -108,8 +108,8 @@ class FaceScorer:
 
         The network also finds the landmarks, except in a `ready` crop, whose landmarks are fixed. Its landmarks are
         more stable than the detector's: when the crop is shifted, they vary by 0.4 % of the distance between the eyes,
-        while the detector's vary by 1.2 %. After the first run, `unsettled` tells how far the eyes are from the
-        positions for which the crop was made. A second run is more accurate, and its result is final.
+        while the detector's vary by 1.2 %. After the first run, `unsettled` tells how far the eyes moved from
+        the positions for which the crop was made. A second run is more accurate, and its result is final.
         """
         again, candidate.unsettled = candidate.unsettled > 0.0, 0.0
         try:
@@ -250,8 +250,8 @@ class FaceScorer:
         return perceptual_hash(picture.warp(matrix, HASH_SIDE))
 
     def score_ready(self, candidate: Candidate, picture: Picture, *, ffhq: bool) -> Steps:
-        """Score an aligned crop. The recognizer always runs; IFQA and expression run on an FFHQ crop only (an ArcFace
-        crop has no chin); pose runs if the crop contains the network's input.
+        """Score an aligned crop. The recognizer always runs. IFQA and the expression network run only on an FFHQ crop
+        (an ArcFace crop has no chin), the pose network only if the crop contains its input.
 
         Measures that need the source's picture stay `not_scored`, so there is no quality.
         """

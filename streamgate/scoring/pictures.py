@@ -36,7 +36,7 @@ class PictureStore:
             return self._held
 
     def keep(self, picture: Array) -> Array:
-        """Return `picture` (owned, uint8), or the same pixels from disk. Raises SinkError when the disk is full."""
+        """Return `picture` (uint8, owning its memory) or its pixels from disk. Raises SinkError if the disk is full."""
         with self._mutex:
             fits = self._held + picture.nbytes <= self._limit
             if fits:

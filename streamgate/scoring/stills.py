@@ -33,7 +33,7 @@ def score_aligned(image: Array, aligned: str, scorer: FaceScorer) -> ScoredFace:
 
     The landmarks are those of the alignment's template. An ArcFace crop lacks the pixels that IFQA, the expression
     network and some pose networks need, whereas an ArcFace crop can be cut from an FFHQ crop. `size` and other measures
-    of the source's picture are not computed, because a crop does not show them.
+    of the source's picture are not computed, because the source's picture is not known.
     """
     side = float(max(image.shape[:2]))
     picture = picture_of_rgb(image)

@@ -31,7 +31,8 @@ _SOON_S = 0.4
 """Maximum time between two checks for `_SUDDEN` to apply. If the checks are further apart (`archive` makes only two per
 second), only `_GRADUAL` applies."""
 _WITHIN_S = 1.0
-"""Maximum time between two compared faces; also the time after a comparison for which no new comparison starts."""
+"""Maximum time between two compared faces; also the time after a comparison during which no new comparison
+starts."""
 _STRANGERS = 0.5
 """Share of the identity threshold below which two faces belong to different people."""
 _HELD_BYTES = 16 << 20

@@ -20,7 +20,7 @@ SPARE = 2
 for another candidate, and some of the best K may fail when they are evaluated again at the end of the track."""
 
 LARGE_REGION = 1 << 20
-"""Regions with more bytes than this are replaced by the final crop, which is smaller, while the track is still open."""
+"""A region with more bytes than this is replaced with the final crop, which is smaller, before the track ends."""
 
 LAYERS = 3
 """Number of layers that are remembered once there are many candidates that exclude each other (see `_below_layers`)."""
@@ -47,8 +47,8 @@ class Keeper:
 
     Memory does not grow with the track. A candidate is dropped as soon as enough better candidates, far enough apart in
     time, are known. The history drops entries that are too far in time from every remembered candidate. At the end, the
-    pictures to keep are cut from the regions with `make_crop`. From a large region the picture is cut earlier, once the
-    candidate's smoothing window is over; most candidates are dropped before that.
+    pictures to keep are cut from the regions with `make_crop`. From a large region, the picture is cut earlier, as soon
+    as the candidate's smoothing window is over; most candidates are dropped before that.
     """
 
     def __init__(self, keep: KeepConfig, smoothing: SmoothingConfig, make_crop: MakeCrop) -> None:
@@ -164,7 +164,10 @@ class Keeper:
                 pool.remove(candidate)
 
     def finish(self) -> list[Ranked]:
-        """The kept candidates in order of rank, from 1. If none passed, fallback "best" keeps one that did not pass."""
+        """The kept candidates in order of rank, from 1.
+
+        If none has passed, one that did not pass is kept if `keep.fallback` is "best".
+        """
         chosen: list[tuple[Candidate, Bin | None]] = []
         left = [(candidate, bin_key) for bin_key, pool in self._pools.items() for candidate in pool]
         for candidate, bin_key in sorted(left, key=lambda pair: self._order(pair[0])):

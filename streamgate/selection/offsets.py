@@ -21,7 +21,7 @@ class LandmarkOffsets:
     """Corrects the landmarks of a track's next faces by the offsets that the expression network found in the previous
     faces.
 
-    One part of the offset depends on the person (with some glasses it is an eighth of the distance between the eyes).
+    One part of the offset depends on the person (with some glasses, it is an eighth of the distance between the eyes).
     The other part is the detector's current error, which faces close in time share. Therefore, the correction is the
     offset of the face nearest in time, and it approaches the track's median offset as the distance in time grows.
     Offsets are in units of the distance between the eyes and rotate with the eyes.

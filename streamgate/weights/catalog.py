@@ -25,7 +25,8 @@ CONVERTER_VERSION = 1
 converted are stale."""
 
 PACKAGED = ("embedded", "open")
-"""Tiers that are shipped in the package: the default tier, and one that states the origin of all its pictures."""
+"""Tiers that are shipped in the package: the default tier, and one intended to be trained without pictures that are
+licensed for research only."""
 
 TIERS = (*PACKAGED, "standard")
 """All tiers: those shipped in the package, and one that `streamgate models pull` downloads."""

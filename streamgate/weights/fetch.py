@@ -1,7 +1,7 @@
 """Downloads a pinned file. Interrupted downloads are resumed, and size and hash are checked.
 
 Received bytes are stored under a hidden name next to the target until size and sha256 are correct. If the network
-fails, they are kept, so that the next attempt, in this or a later pull, continues where the last attempt stopped.
+fails, these bytes are kept, so that the next attempt, in this or a later pull, continues where the last one stopped.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _Failed(Exception):
 
 
 def fetch(source: SourceFile, url: str, target: Path, what: str, progress: Callable[[int], None]) -> None:
-    """Download the file at `url` to `target`, which is only created if size and sha256 are as pinned.
+    """Download the file at `url` to `target`, which is created only if size and sha256 are as pinned.
 
     Args:
         source: the pinned file.

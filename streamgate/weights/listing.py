@@ -14,7 +14,10 @@ from streamgate.weights.files import sha256_of
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """A set of weights, for a table. `state` is "ready", "stale" (`models pull` converts it again) or "missing"."""
+    """A set of weights, as `models list` shows it.
+
+    `state` is "ready", "stale" (`models pull` converts the weights again) or "missing".
+    """
 
     name: str
     title: str
@@ -55,7 +58,7 @@ def list_models() -> list[ModelState]:
 
 
 def _used() -> dict[Path | None, tuple[str, ...]]:
-    """The roles that each file fills by default, by file; empty if a required role has no weights."""
+    """The roles that each file fills by default; empty if a required role has no weights."""
     try:
         found = store.resolve()
     except WeightsError:

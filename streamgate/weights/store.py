@@ -105,7 +105,7 @@ def imported_folder() -> Path:
 
 
 def safe_name(text: str) -> str:
-    """`text` as a folder name; may be empty.
+    """`text` converted to a folder name; the result may be empty.
 
     The name has at most 64 ASCII letters, digits, `.`, `_` and `-`, and no punctuation at its ends.
     """
@@ -283,7 +283,7 @@ def _from_import(receipt: Mapping[str, Any], folder: Path, tier: str) -> Weights
 
 
 def is_stale(receipt: Mapping[str, Any], entry: Entry) -> bool:
-    """Whether weights were converted from other files, by an older converter or with other options."""
+    """Whether weights were converted from other files, by another converter or with other options than in `entry`."""
     sources = [source.sha256 for source in entry.source]
     return (
         receipt.get("converter") != entry.converter
