@@ -154,7 +154,9 @@ def _weights_in(name: str) -> list[Weights]:
     if not name or not Path(name).expanduser().is_dir():
         raise WeightsError(f"models {name!r} is neither 'embedded', 'open', 'standard', 'imported' nor a folder")
     if not (found := scan(name)):
-        raise WeightsError(f"models {name!r}: no weights in this folder; put each set into a subfolder with its card.json")
+        raise WeightsError(
+            f"models {name!r}: no weights in this folder; put each set into a subfolder with its card.json"
+        )
     for weights in found:
         if not weights.roles:
             raise WeightsError(
