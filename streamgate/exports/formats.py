@@ -25,7 +25,7 @@ ROWS_A_GROUP = 4096
 """Rows per Parquet row group, which is held in memory."""
 
 ROWS_WITH_IMAGES = 64
-"""Rows per row group if they contain pictures: about 30 MB, as `datasets` recommends."""
+"""Rows per row group if the rows contain pictures; such a group has about 30 MB, as `datasets` recommends."""
 PICTURE_COLUMNS = ("image", *(f"image_{name}" for name in FURTHER_CROPS))
 
 _OLD_HEADERS = ",".join(column.name for column in columns_of()[:6]).encode()
@@ -87,9 +87,9 @@ def write_parquet(
 ) -> int:
     """Write `target` as Parquet (zstd), one row per face; the file's metadata contains `streamgate.schema`.
 
-    With `images` the picture columns contain the files themselves, as {bytes, path}, and the metadata declares this for
-    `datasets`, so that `load_dataset("parquet", data_files=...)` returns pictures. Returns the number of rows.
-    Raises UsageError (also without pyarrow), ResultsError, SinkError.
+    With `images`, the picture columns contain the files themselves, as {bytes, path}, and the metadata declares this
+    for `datasets`, so that `load_dataset("parquet", data_files=...)` returns pictures. Returns the number of rows.
+    Raises UsageError (also if pyarrow is missing), ResultsError, SinkError.
     """
     columns = _columns(folder)
     schema = parquet_schema(columns, images=images)
@@ -117,7 +117,7 @@ def write_parquet(
 def parquet_schema(columns: Iterable[Column], *, images: bool = False) -> Any:
     """The schema of a Parquet file with these columns; with `images`, it includes the pictures themselves.
 
-    Raises UsageError without pyarrow.
+    Raises UsageError if pyarrow is missing.
     """
     try:
         import pyarrow as pa

@@ -35,7 +35,7 @@ def umeyama(source: Array, target: Array) -> Array:
     points are complex numbers relative to their means, rotation and scale are sum(conj(s) t) / sum(|s|^2).
 
     Raises:
-        ValueError: all source points are the same.
+        ValueError: all source points are identical.
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
@@ -50,7 +50,7 @@ def umeyama(source: Array, target: Array) -> Array:
 
 
 def arcface_matrix(landmarks: Array, size: int = ARCFACE_SIDE) -> Array:
-    """The matrix from landmarks to the ArcFace crop of `size` x `size` pixels."""
+    """The matrix that aligns a face with these landmarks to the ArcFace crop of `size` x `size` pixels."""
     scale = size / ARCFACE_SIDE
     # Coordinates refer to pixel centres: scaling moves the centre of the first pixel from 0 to scale/2 - 1/2.
     return umeyama(landmarks, (ARCFACE_TEMPLATE + 0.5) * scale - 0.5)
@@ -84,7 +84,9 @@ def ffhq_matrix(landmarks: Array, size: int) -> Array:
 
 
 def expression_matrix(landmarks: Array) -> Array:
-    """The matrix from landmarks to the expression network's crop; position and rotation depend only on the eyes.
+    """The matrix that aligns a face with these landmarks to the expression network's crop.
+
+    Position and rotation depend only on the eyes.
 
     The scale is based on an estimate of the eye distance of the same head in frontal view: sqrt(e^2 + (1.7 n)^2), where
     e is the eye distance in the picture, and n is the distance, along the eye line, of the nose from the midpoint of

@@ -41,7 +41,8 @@ class InferenceRequest:
 Runner = Callable[[Sequence[Array]], Sequence[Any]]
 """A function that returns one result for each array, in the same order."""
 Observer = Callable[[str, int, float], None]
-"""A function that is called after each run with the role, the number of items and the seconds it took."""
+"""A function that is called after each run with the role, the number of items and the duration of the run in seconds.
+"""
 
 
 FILL_S = 0.005
@@ -213,7 +214,7 @@ class _RoleQueue:
         return future
 
     def run(self, picture: Array) -> Any:
-        """Run one picture in the calling thread.
+        """Run the network on one picture, in the calling thread.
 
         `_slots` limits the number of simultaneous runs, because each run holds its own activations.
         """

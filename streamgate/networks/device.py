@@ -33,7 +33,7 @@ class Device:
 
     Attributes:
         name: "cpu" or "cuda:N".
-        reason: why it was chosen, in words.
+        reason: why the device was chosen, as text for the user.
         bound: inputs and outputs are in the device's memory, and runs are padded batches (`networks.io_binding`).
             Always true for a GPU; true for the CPU only in tests and benchmarks of the GPU code path.
     """
@@ -98,7 +98,8 @@ def load_onnxruntime() -> Any:
     """Import `onnxruntime` with telemetry disabled.
 
     ONNX Runtime 1.32 and later send data about the machine and the models to the vendor unless an environment variable
-    is set before the first import. In case other code has already imported it, a call also stops the telemetry.
+    is set before the first import. If other code has already imported it, the call of `disable_telemetry_events` stops
+    the telemetry.
 
     Raises:
         StreamgateError: ONNX Runtime is not installed, or is broken; the message says what to install.

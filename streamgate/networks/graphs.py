@@ -1,6 +1,6 @@
 """Prepares graphs for a GPU: normalises pixels inside the graph, and optionally converts the graph to half precision.
 
-Requires the package onnx, which the `gpu` extras install. Not used on the CPU.
+This module requires the package onnx, which the `gpu` extras install. It is not used on the CPU.
 """
 
 from __future__ import annotations

@@ -56,9 +56,9 @@ def batch_of(roles: Sequence[str]) -> int:
 class BoundGraph:
     """Runs a graph that takes pictures uint8 (N, H, W, 3) on a device. Thread-safe.
 
-    Each run has the same number of rows; if there are fewer, the last row is repeated. So the same kernels are always
-    used, and the other rows of a batch affect a result only by rounding. If memory is full, the batch size is halved,
-    and a note is added.
+    Each run has the same number of rows; if there are fewer, the last row is repeated. Therefore, the same kernels are
+    always used, and the other rows of a batch affect a result only by rounding. If memory is full, the batch size is
+    halved, and a note is added.
 
     Args:
         open_session: opens the graph with the given providers and batch size; may raise any error of ONNX Runtime.
@@ -114,7 +114,7 @@ class BoundGraph:
         except Exception as error:  # onnxruntime raises its own, unrelated exception types
             if not is_full(error) or size == 1:
                 raise device_error(self._device, self._name, error) from error
-        # Not inside the except block, because the error's traceback holds the buffers whose memory is needed here.
+        # This is not in the except block, because the error's traceback holds the buffers whose memory is needed here.
         self._halve(size, call)
         return None
 
@@ -146,7 +146,7 @@ class BoundGraph:
         self.notes += notes_on(self._session, self._device, self._name)
 
     def _failure_of(self, picture: Array) -> DeviceError | None:
-        """Run `picture` until CUDA graphs are captured; returns the error if that fails."""
+        """Run the graph on `picture` until CUDA graphs are captured; returns the error if a run fails."""
         try:
             # The second run captures the graph.
             for _ in range(2):

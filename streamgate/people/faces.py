@@ -150,7 +150,7 @@ def _by_person(
 def _best(faces: Iterable[PersonFace], keep: KeepConfig) -> list[PersonFace]:
     """The best `keep.top_k` faces of each pose bin, without duplicates.
 
-    Faces of one track are not compared here, because they are already apart in time.
+    The minimum time between the faces of a track is not checked here, because the run has already applied it.
     """
     chosen: list[PersonFace] = []
     for face in faces:

@@ -39,7 +39,7 @@ class Ledger:
 
     Attributes:
         out: the folder.
-        settled: whether existing groups are fixed, so that only new tracks are assigned.
+        settled: whether existing groups are fixed, so that only new tracks are assigned to groups.
         groups: track -> id of its group, which a derivation found or a decision set.
         persons: group -> id of its person; a group that is missing here is a person by itself.
         names: person -> name that the user gave.

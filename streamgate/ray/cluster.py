@@ -28,7 +28,8 @@ _SESSION = "ray-"
 _DEATHS = 2
 """A source is skipped after its reader has died this many times."""
 _LOSSES = 5
-"""The loss of a node counts as a death only after this many losses while the same source was being read."""
+"""A lost node counts as the death of a source's reader only after this many nodes have been lost while that source was
+being read."""
 _FAILED_READERS = 3
 """No more readers are started after this many readers have failed to open."""
 _POLL_S = 0.5

@@ -260,8 +260,8 @@ class Content:
 
 
 def heat_table() -> Record:
-    """What the page needs to draw heatmaps: the character and the RGBA colour of each level, and the opacity of each
-    cell (0..255).
+    """The data that the page needs to draw heatmaps: the character and the RGBA colour of each level, and the opacity
+    of each cell (0..255).
     """
     palette: Array = np.round(colours(np.arange(len(HEAT_SIGNS)) / (len(HEAT_SIGNS) - 1))).astype(int)
     mask = np.round(weight(HEAT_SIDE) * 255).astype(np.uint8)

@@ -29,7 +29,7 @@ _COLOURS = np.array(
 
 
 def heatmap_png(ifqa_map: Array) -> bytes:
-    """Draw a map (H, W) of 0..1 as a PNG with alpha, SIDE x SIDE, which is an overlay for the grey FFHQ-aligned crop.
+    """Draw a map (H, W) of values 0..1 as a PNG with alpha, SIDE x SIDE: an overlay for the grey FFHQ-aligned crop.
 
     The colours range from red for 0 (unlike a clean photograph) through orange and yellow to a faint pale blue for 1.
     """

@@ -35,7 +35,7 @@ _REMEDIES = {
 
 @contextmanager
 def sink_errors(path: Path) -> Iterator[None]:
-    """Convert an OSError of the block to a SinkError whose message is one line: the path, the problem, the remedy."""
+    """Convert an OSError raised in the block to a SinkError. Its message, one line, names path, problem and remedy."""
     try:
         yield
     except OSError as error:
@@ -43,7 +43,10 @@ def sink_errors(path: Path) -> Iterator[None]:
 
 
 def sink_error(error: OSError, path: Path) -> SinkError:
-    """The SinkError that explains `error`. It names the path of the error if that is more specific than `path`."""
+    """The SinkError that explains `error`.
+
+    Its message names the path in `error` if that path is inside `path` or is a parent of `path`, otherwise `path`.
+    """
     named = path
     if isinstance(error.filename, (str, bytes)):
         own = Path(os.fsdecode(error.filename))
@@ -148,7 +151,7 @@ def rename_folder(root: Path, name: str, final: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the names in `folder` to disk; does nothing on file systems that do not support this."""
+    """Flush the directory entries of `folder` to disk; does nothing on file systems that do not support this."""
     with _folder(folder, ()) as descriptor:
         _sync(descriptor)
 
@@ -243,7 +246,7 @@ def remove_listed(root: Path, names: Iterable[str]) -> None:
 def remove_tree(root: Path, name: str) -> None:
     """Remove the file or the folder tree `name` below `root`, as far as possible. Never raises.
 
-    Nothing outside `root` is removed: of a link only the link itself, not its target.
+    Nothing outside `root` is removed: links are removed, but not their targets.
     """
     with suppress(OSError):
         _, parts = _parts(root, name)
@@ -264,9 +267,9 @@ def _parts(root: Path, name: str) -> tuple[Path, tuple[str, ...]]:
 
 @contextmanager
 def _folder(root: Path, parts: Sequence[str], *, make: int | None = None) -> Iterator[int]:
-    """The descriptor of a folder below `root`. No link is followed. With `make`, missing folders get that mode.
+    """The descriptor of a folder below `root`. No link is followed. Raises OSError.
 
-    Raises OSError.
+    If `make` is given, missing folders are created with this mode.
     """
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

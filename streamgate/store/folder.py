@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class DamageLog:
-    """Counts reports of damage, and stores the first `most` of them, one line each."""
+    """Counts reports of damage and stores the first `most` of them. Each report is one line."""
 
     def __init__(self, most: int = 20) -> None:
         self.count = 0
@@ -73,7 +73,10 @@ class RunFolder:
             raise ResultsError(self._no_results())
 
     def lock(self) -> Lock:
-        """The lock that keeps runs out of the folder, not acquired yet. Raises ResultsError if no manifest exists."""
+        """The lock that keeps runs out of the folder; it is not acquired yet.
+
+        Raises ResultsError if no manifest exists.
+        """
         if not has_manifest(self.out):
             raise ResultsError(self._no_results())
         return Lock(self.out)
@@ -102,9 +105,10 @@ class RunFolder:
 
     @cached_property
     def measures(self) -> tuple[MeasureSpec, ...]:
-        """The measures that records can contain, in order, with those that the preset defines.
+        """The measures that records can contain, in order, including those that the preset defines.
 
-        If this version cannot read the configuration, all measures of this version. Raises ResultsError like `summary`.
+        If this version cannot read the configuration, the result is all measures of this version. Raises ResultsError
+        like `summary`.
         """
         # Imported here because it is slow to import, and most uses of a folder do not need it.
         from streamgate.config import stored_config
@@ -152,7 +156,7 @@ class RunFolder:
             yield record
 
     def notes(self, source_id: str) -> dict[int, Record]:
-        """The notes of a source for the report, by track; empty if there are none."""
+        """The notes of a source for the report, by track id; empty if there are none."""
         if not self.has(f"{source_id}/{NOTES}"):
             return {}
         return {
@@ -250,7 +254,7 @@ class RunFolder:
         source_id, _, rest = name.partition("/")
         remedy = "run the same command again with --resume, which rewrites it"
         if rest:
-            # If the name comes from a damaged record, the message must not say to remove that folder.
+            # The name may come from a damaged record. Therefore, suggest removing a folder only if it is a source's.
             ours = rest == SOURCE or self.has(f"{source_id}/{SOURCE}")
             folder = f"remove the folder {display(self.out / source_id)} and " if ours else ""
             remedy = f"{folder}run its source again with --resume"

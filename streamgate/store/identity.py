@@ -1,6 +1,7 @@
 """Stores embeddings in OUT/.streamgate/identity, one file per source.
 
-They are not in the folders of the sources because users share these folders, and embeddings are biometric data.
+They are not stored in the folders of the sources, because users may share these folders and embeddings are biometric
+data.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ faces of a person; empty if faces are kept per track."""
 
 
 def save_identity(out: Path, source_id: str, templates: Templates, faces: Embeddings) -> None:
-    """Write the file of a source atomically; no file if there is nothing to write. Raises OSError.
+    """Write the file of a source atomically, or no file if there are no embeddings. Raises OSError.
 
     The bytes of the file depend only on the values.
     """

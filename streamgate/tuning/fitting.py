@@ -1,9 +1,9 @@
 """Fits weights and mappings of measures to labelled faces.
 
 The quality is computed as in a run: log quality is the sum of weight * log scalar, divided by the sum of weights, and
-each scalar is 100 * sigmoid. So a lower scalar never increases the quality, and the fitted values can be used as a
-preset. There are few parameters: one weight per measure, and x0 and w of each mapping that a preset may set. They are
-regularised towards their initial values.
+each scalar is 100 * sigmoid. Therefore, a lower scalar never increases the quality, and the fitted values can be used
+as a preset. There are few parameters: one weight per measure, and x0 and w of each mapping that a preset may set. They
+are regularised towards their initial values.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class FitData:
 
     Attributes:
         values: float (N, K), the input of each measure's mapping (`MeasureSpec.compared`), transformed so that larger
-            is better. This is the raw value, its negative if lower is better, or its negative absolute value if near
-            zero is best.
+            is better. This is the raw value, its negative if lower values are better, or its negative absolute value
+            if values near zero are best.
         grades: int (N,), GOOD, USABLE or BAD.
         tracks, clips: (N,), the track and the clip of each face.
-        barred: bool (N,), whether a limit that is not fitted rejects the face (too small, a damaged picture).
+        barred: bool (N,), whether a limit that is not fitted rejects the face (for example, the face is too small).
     """
 
     values: Array
@@ -53,7 +53,10 @@ class FitData:
 
 @dataclass(frozen=True)
 class Fusion:
-    """The settings of K measures in a preset, (K,) each. `movable` marks measures whose x0 and w may be fitted."""
+    """The settings of K measures in a preset; each array has the shape (K,).
+
+    `movable` marks measures whose x0 and w may be fitted.
+    """
 
     weight: Array
     x0: Array
