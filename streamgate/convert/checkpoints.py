@@ -1,4 +1,4 @@
-"""Converts each upstream checkpoint to one plain ONNX file, checked against the original.
+"""Converts each upstream checkpoint to one plain ONNX file, and checks this file against the original.
 
 torch and onnx are imported only when a file is converted.
 """
@@ -66,7 +66,7 @@ def mobilefacenet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any,
 
 
 def fsanet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
-    """FSA-Net: both files merged into one graph for batches, checked against the originals on single faces."""
+    """FSA-Net: both files merged into one graph for batches, which is checked against the originals on single faces."""
     from streamgate.convert.fsanet import merge
 
     first, second = (source.read_bytes() for source in sources)

@@ -149,7 +149,7 @@ _BODIES = {
     "mobilenet025": (_mobilenet025, (64, 128, 256), 64, 0.1),
     "resnet50": (_resnet50, (512, 1024, 2048), 256, 0.0),
 }
-"""For each body: its builder, the channels of its three maps and of the pyramid, the slope of the leaky ReLU."""
+"""For each body: its builder, the channels of its three maps and of the pyramid, and the slope of the leaky ReLU."""
 
 
 class DetectorGraph(nn.Module):

@@ -50,7 +50,7 @@ FILL_S = 0.005
 _GPU_WORKERS = 2
 """Threads per role on a GPU: while the batch of one thread runs, the other prepares a batch or reads results."""
 _GPU_BATCHES_WAITING = 4
-_CLOSED = "the networks are closed: a Gate cannot be used after close() or its with block"
+_CLOSED = "the networks are closed: a Gate cannot be used after close() was called or its `with` block has ended"
 
 
 class Batcher:

@@ -86,8 +86,9 @@ class Device:
         running = session.get_providers()[0]
         if running != self.provider:
             raise DeviceError(
-                f"device {self.name}: driver and libraries load, but ONNX Runtime runs {network} with {running} "
-                f"instead of {self.provider}; check that its CUDA version matches the driver, or use --device cpu"
+                f"device {self.name}: the driver and the libraries load, but ONNX Runtime runs {network} with "
+                f"{running} instead of {self.provider}; check that the CUDA version of ONNX Runtime matches the driver, "
+                "or use --device cpu"
             )
 
     def __str__(self) -> str:
@@ -112,8 +113,8 @@ def load_onnxruntime() -> Any:
     except (ImportError, AttributeError) as error:
         # Two packages install into the same folder, and uninstalling one of them leaves an empty module.
         raise StreamgateError(
-            "ONNX Runtime is not installed, or broken by two of its packages in one environment: pip uninstall "
-            "onnxruntime onnxruntime-gpu, then pip install 'streamgate[cpu]' (or 'streamgate[gpu]' with CUDA)"
+            "ONNX Runtime is not installed, or two of its packages in one environment have overwritten each other: pip "
+            "uninstall onnxruntime onnxruntime-gpu, then pip install 'streamgate[cpu]' (or 'streamgate[gpu]' with CUDA)"
         ) from error
     return onnxruntime
 
@@ -146,7 +147,7 @@ def _missing_for_cuda(index: int) -> str | None:
     """What prevents the use of CUDA device `index`, with a remedy if there is one; None if no problem was found."""
     ort = load_onnxruntime()
     if "CUDAExecutionProvider" not in ort.get_available_providers():
-        return f"the installed ONNX Runtime has no CUDA; {_GPU_PACKAGES}"
+        return f"the installed ONNX Runtime has no CUDA support; {_GPU_PACKAGES}"
     return _driver_fault(index, ort.cuda_version or "") or preload_cuda(ort)
 
 

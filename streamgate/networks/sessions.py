@@ -99,8 +99,9 @@ class RowSession:
                 raise
             self._largest = min(self._largest, size // 2)
             self.notes.append(
-                f"{self._name}: the memory of {self._device.name} is full, so its batch size is {self._largest} "
-                f"instead of {size}; stop other programs on it, or use fewer --jobs"
+                f"{self._name}: the memory of {self._device.name} is full, so the network's batch size is "
+                f"{self._largest} instead of {size}; stop other programs that use {self._device.name}, or use fewer "
+                "--jobs"
             )
             return None
         return {name: output[: len(rows)] for name, output in outputs.items()}

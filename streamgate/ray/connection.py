@@ -23,7 +23,7 @@ def connect(address: str, *, quiet: bool) -> Any:
     With `quiet`, all further output of this process is discarded. Raises UsageError if Ray is not installed or the
     address is invalid, and DeviceError if the cluster cannot be used.
     """
-    # This variable disables usage statistics. It is set before the import, and the processes that Ray starts inherit it.
+    # Disable usage statistics. The variable must be set before the import; the processes that Ray starts inherit it.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if quiet:
         _drop_output()
