@@ -87,8 +87,8 @@ class Device:
         if running != self.provider:
             raise DeviceError(
                 f"device {self.name}: the driver and the libraries load, but ONNX Runtime runs {network} with "
-                f"{running} instead of {self.provider}; check that the CUDA version of ONNX Runtime matches the driver, "
-                "or use --device cpu"
+                f"{running} instead of {self.provider}; check that the CUDA version of ONNX Runtime matches the "
+                "driver, or use --device cpu"
             )
 
     def __str__(self) -> str:
