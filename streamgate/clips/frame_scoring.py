@@ -1,4 +1,4 @@
-"""Scores every frame of a time window, so that it is known which frames of a clip fail the limits."""
+"""Scores every frame of a time window, to find out which frames of a clip fail."""
 
 from __future__ import annotations
 

@@ -264,7 +264,7 @@ class ClipMaker:
             count = (copy_window if copying else encode_window)(source, target, window, sound=sound)
             whole = np.array([0.0, 0.0, source.width, source.height])
             shown = [RenderedFrame(one.pts_seconds - window.start, one.pts_seconds, whole) for one in frames]
-            # Encoding changes pixels slightly. If the recipe allows no failing frame, the written clip is scored too.
+            # Encoding changes pixels slightly. If the recipe allows no failing frame, the written clip is also scored.
             strict = self._rules.max_bad == 0
             if not copying and (count != len(shown) or (strict and not self._passes(target, track, window, frames))):
                 target.unlink()

@@ -79,7 +79,7 @@ def render(
     *,
     sound: bool = True,
 ) -> list[RenderedFrame]:
-    """Write the frames of the window (H.264, BT.709, upright, square pixels) and, with `sound`, its audio.
+    """Write the frames of the window (H.264, BT.709, upright, square pixels) and, with `sound`, the window's audio.
 
     With `picture.fps`, the frame nearest to each output time is used; otherwise, all frames are used at their own
     times. Returns the written frames. Raises SourceError, OSError.
@@ -187,7 +187,7 @@ def write_wav(source: VideoFile, target: Path, window: Window) -> bool:
                 if first is None:
                     first = time
                 for piece in resampler.resample(frame):
-                    # Positioned by counting samples, because audio times in containers are rounded.
+                    # The position is found by counting samples, because audio times in containers are rounded.
                     begin = round((first - window.start) * RATE) + count
                     count += piece.samples
                     _insert(samples, begin, piece.to_ndarray().reshape(-1))

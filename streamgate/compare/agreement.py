@@ -123,7 +123,7 @@ def _auc(values: Array, good: Array, bad: Array, counts: Array) -> Array:
 def _monotone(values: Array, human: Array) -> Array:
     """The increasing logistic function of the values that correlates best with the human scores, (N,).
 
-    Offset and height of the curve do not affect a correlation, so only its midpoint and width are searched.
+    The offset and height of the curve do not affect a correlation, so only its midpoint and width are varied.
     """
     low, high = np.quantile(values, (0.05, 0.95))
     spread = max(high - low, (values.max() - values.min()) / 20)

@@ -184,7 +184,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
-    except (Exception, MemoryError) as error:  # damaged or hostile bytes make the unpickler fail in any way
+    except (Exception, MemoryError) as error:  # damaged or hostile bytes can cause any exception
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         if "weights_only" in reason:
             # torch's own message, which is replaced, advises loading the file without the restriction.

@@ -71,7 +71,7 @@ def import_weights(
     licence: str = "your own responsibility",
     report: Callable[[str], None] = lambda text: None,
 ) -> store.Weights:
-    """Convert `file` into the models folder, atomically; returns the weights that `--models imported` finds there.
+    """Convert `file` and install it in the models folder, atomically; returns the weights for `--models imported`.
 
     Args:
         file: the checkpoint (.pth, .pt), a zip that contains only the checkpoint, or an ONNX file.

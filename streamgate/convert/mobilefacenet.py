@@ -67,7 +67,7 @@ class MobileFaceNet(nn.Module):
 
 
 class RecognizerGraph(nn.Module):
-    """The exported module: from bytes to embedding, closed-form spread (docs/design.md 4.1) and features."""
+    """The exported module: from RGB bytes to embedding, closed-form spread (docs/design.md 4.1) and features."""
 
     mean: Tensor
     scale: Tensor

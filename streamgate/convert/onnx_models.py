@@ -153,7 +153,7 @@ def _second_of_two(model: Any, inner: str, values: Values) -> str:
 
 
 def _outputs(model: Any, wanted: tuple[str, ...], given: Mapping[str, str], name: str) -> dict[str, str]:
-    """The name of each wanted output in the graph: from the card, or else by an equal name or the same position."""
+    """The name of each wanted output in the graph: from the card, or else the output with this name or position."""
     there = [one.name for one in model.graph.output]
     if not given and len(there) == len(wanted):
         return dict(zip(wanted, there if not set(wanted) <= set(there) else wanted, strict=True))

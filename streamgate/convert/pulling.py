@@ -51,7 +51,7 @@ def pull(
         "pulled" (downloaded and converted).
 
     Raises:
-        UsageError: unknown tier or mirror scheme.
+        UsageError: the tier or the scheme of the mirror's URL is unknown.
         WeightsError: a file is not reachable, has a wrong size or hash or cannot be converted, or the models folder is
             not writable.
     """

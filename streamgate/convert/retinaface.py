@@ -56,7 +56,7 @@ def _mobilenet025() -> nn.Sequential:
 
 
 def _bottleneck(inputs: int, width: int, stride: int) -> Residual:
-    """ResNet's 1x1, 3x3, 1x1 residual block with the stride on the 3x3 (He et al., the v1.5 variant)."""
+    """ResNet's residual block of 1x1, 3x3 and 1x1 convolutions, with the stride in the 3x3 (He et al., v1.5)."""
     layers: dict[str, nn.Module] = {}
     for number, (before, after, kernel, step) in enumerate(
         [(inputs, width, 1, 1), (width, width, 3, stride), (width, 4 * width, 1, 1)], 1

@@ -1,4 +1,4 @@
-"""The export formats, one function for each. They use constant memory; the same results give the same bytes."""
+"""The export formats, one function each. The functions use constant memory; identical results give identical bytes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _SPLIT_WORD = re.compile(
 def write_csv(
     folder: RunFolder, target: Path, *, overwrite: bool = False, warn: Callable[[str], None] = lambda words: None
 ) -> int:
-    """Write `target` as CSV with a header line, UTF-8, LF. Null is an empty cell; spaces separate reasons.
+    """Write `target` as CSV (header line, UTF-8, LF). Null becomes an empty cell; reasons are separated by spaces.
 
     Text that a spreadsheet would treat as a formula is prefixed with an apostrophe, and `warn` is then called once.
     Returns the number of rows. Raises UsageError, ResultsError, SinkError.

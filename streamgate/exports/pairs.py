@@ -1,4 +1,4 @@
-"""Pairs of a reference picture and a driving video of each person: a neutral face, and the part with most movement."""
+"""Pairs for each person: a reference picture with a neutral face, and a driving video with the most movement."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def write_pairs(
 ) -> int:
     """Write `target` with `pairs.jsonl` (one line per person), reference pictures and, with `cut`, driving videos.
 
-    The reference is the person's best face with a neutral expression or, if there is none, a face with as few measures
-    of `_REST` out of neutral as possible. The driving video is the window of the person's tracks in which the mouth,
-    yaw and pitch of the evaluated faces vary most; it may include the reference. Persons who are never in view for
-    `seconds` without a break have no driving video. `warn` is called if driving videos are missing. Returns the number
-    of pairs. Raises UsageError if the run found no persons, ResultsError, SinkError.
+    The reference is the person's best face with a neutral expression or, if there is none, the best of the faces for
+    which the fewest measures in `_REST` indicate an expression. The driving video is the window of the person's tracks
+    in which the mouth, yaw and pitch of the evaluated faces vary most; it may include the reference. Persons who are
+    never in view for `seconds` without a break have no driving video. `warn` is called if driving videos are missing.
+    Returns the number of pairs. Raises UsageError if the run found no persons, ResultsError, SinkError.
     """
     faces: dict[str, list[Record]] = {}
     for record in folder.faces():

@@ -1,4 +1,4 @@
-"""Scores of many pictures as a table: one row per face, and one for a picture without faces or an unreadable file."""
+"""Scores of many pictures as a table: a row for each face, each picture without faces and each unreadable file."""
 
 from __future__ import annotations
 

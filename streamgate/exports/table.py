@@ -23,7 +23,7 @@ class Column:
 
 
 FURTHER_CROPS = tuple(name for name in CROP_NAMES if name != "ffhq")
-"""Pictures that a face may have besides `image`."""
+"""Pictures that a face may have in addition to `image`."""
 
 
 def _plain(kind: Kind, *names: str) -> list[Column]:

@@ -31,8 +31,9 @@ _NOSE_DEPTH = 1.7
 def umeyama(source: Array, target: Array) -> Array:
     """The similarity transform (rotation, uniform scale, shift; no mirroring) that best maps `source` to `target`.
 
-    It is the least-squares solution for points (K, 2), K >= 2 (Umeyama 1991). In the plane it has a closed form: if
-    points are complex numbers relative to their means, rotation and scale are sum(conj(s) t) / sum(|s|^2).
+    It is the least-squares solution for points (K, 2), K >= 2 (Umeyama 1991). In the plane, it has a closed form: if
+    the points are written as complex numbers relative to their means, rotation and scale are
+    sum(conj(s) t) / sum(|s|^2).
 
     Raises:
         ValueError: all source points are identical.

@@ -68,7 +68,7 @@ class CropMeasure:
         }  # fmt: skip
 
     def run(self, crops: Sequence[Array]) -> list[CropOutput]:
-        """Rate crops; if that fails, issues a warning and returns NaN for each crop.
+        """Rate crops. If this fails, issue a warning and return NaN for each crop.
 
         Raises DeviceError if a GPU fails.
         """

@@ -82,7 +82,7 @@ class Device:
 
     def check(self, session: Any, network: str) -> None:
         """Raise DeviceError if the ONNX Runtime session of `network` runs on another device."""
-        # Requesting CUDA never raises: ONNX Runtime silently falls back to the CPU (docs/design.md 7).
+        # A request for CUDA never raises an error: ONNX Runtime silently falls back to the CPU (docs/design.md 7).
         running = session.get_providers()[0]
         if running != self.provider:
             raise DeviceError(

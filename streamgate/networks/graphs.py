@@ -26,7 +26,7 @@ are few and small."""
 def prepare(content: bytes, spec: InputSpec, precision: str) -> bytes:
     """Convert the graph to `precision`, and its input to RGB uint8 (N, H, W, 3).
 
-    Outputs are float32 in both precisions. With "fp32" they are bit-identical to those of the original graph with
+    Outputs are float32 in both precisions. With "fp32", they are bit-identical to those of the original graph with
     `sessions.as_input`.
 
     Raises:

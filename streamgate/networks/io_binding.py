@@ -79,7 +79,7 @@ class BoundGraph:
         self._device = device
         self._name = name
         self.batch = batch
-        """Rows per run; reduced when memory was full."""
+        """Rows per run; reduced if memory was full."""
         self.notes: list[str] = []
         """Remarks for the user about anything that makes the graph slower, one line each."""
         self._buffers: OrderedDict[tuple[int, ...], _Buffers] = OrderedDict()

@@ -69,7 +69,7 @@ class Networks:
         self.ifqa = by_role.get("ifqa")
         if self.ifqa is not None:
             self.ifqa.need_outputs(*IFQA_OUTPUTS)
-        # Opened last, because nothing else may use the GPU while the other networks capture CUDA graphs.
+        # These measures are opened last, because nothing may use the GPU while other networks capture CUDA graphs.
         self.crop_measures: dict[str, CropMeasure] = {
             spec.name: open_measure(spec, self.device, threads) for spec in own
         }

@@ -17,7 +17,7 @@ from streamgate.weights.catalog import InputSpec
 from streamgate.weights.store import Weights
 
 BATCH_AXIS = "N"
-"""Name of the first axis in the embedded graphs and in those that `streamgate.convert` makes."""
+"""Name of the first axis in the embedded graphs and in those that `streamgate.convert` creates."""
 
 BATCH_SIZES = (1, 2, 4, 8, 16)
 """On a GPU, batches of prepared rows are padded to one of these sizes, to limit the number of shapes and kernels."""

@@ -1,8 +1,8 @@
 """The kept faces of a run by person: faces.jsonl with person ids, and persons.jsonl.
 
 Both files are derived from the committed sources and the ledger, so a manual decision changes no other results. If
-`keep.per` = person, only the best faces of each person, among all tracks of the person, are listed. The pictures of the
-other faces are not removed, because these faces may be listed after a later decision.
+`keep.per` is "person", only the best faces of each person, among all tracks of the person, are listed. The pictures of
+the other faces are not removed, because these faces may be listed after a later decision.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Ledger:
     Attributes:
         out: the folder.
         settled: whether existing groups are fixed, so that only new tracks are assigned to groups.
-        groups: track -> id of its group, which a derivation found or a decision set.
+        groups: track -> id of its group, which was found by a derivation or set by a decision.
         persons: group -> id of its person; a group that is missing here is a person by itself.
         names: person -> name that the user gave.
         last: the highest number that was ever used in an id.
@@ -61,7 +61,7 @@ class Ledger:
 
     @classmethod
     def read(cls, out: Path) -> Ledger:
-        """Read the ledger; empty if there is none. Raises ResultsError for damaged files."""
+        """Read the ledger; an empty one if the files do not exist. Raises ResultsError for damaged files."""
         ledger = cls(out)
         stored = _read_groups(out)
         if stored is not None:

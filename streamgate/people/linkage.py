@@ -20,7 +20,7 @@ import numpy as np
 from streamgate.frames import Array
 
 BLOCK = 512
-"""Number of new tracks that are compared with all other tracks at once; with 20,000 known tracks this takes 40 MB."""
+"""Number of new tracks that are compared with all other tracks at once; with 20,000 known tracks, this takes 40 MB."""
 
 TWICE = 0.93
 """Minimum similarity at which two tracks seen at the same time count as one picture shown twice, for example on a video
@@ -76,7 +76,7 @@ def _link_block(
     known = np.flatnonzero(groups >= 0)
     likeness = [_between(vectors[block], offsets[block], spans[block])]
     columns = np.zeros(0, np.intp)
-    # Tracks without a vector are left out; otherwise no other track could join their group.
+    # Tracks without a vector are left out; otherwise, no other track could join their group.
     telling = known[vectors[known].any(axis=1)]
     if len(telling):
         telling = telling[np.argsort(groups[telling], kind="stable")]

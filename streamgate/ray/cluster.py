@@ -65,8 +65,8 @@ class _Hand:
 class Cluster:
     """Readers on a Ray cluster. Use it as a context manager.
 
-    Readers are started as long as sources are left and the cluster has room, also on nodes that join later. The readers
-    end after the last source.
+    Readers are started as long as sources are left and the cluster has room, including on nodes that join later. The
+    readers end after the last source.
 
     Args:
         address: "local", "auto", HOST:PORT or ray://HOST:PORT; "local" starts a cluster on this machine.

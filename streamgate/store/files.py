@@ -60,7 +60,7 @@ def sink_error(error: OSError, path: Path) -> SinkError:
 def write_bytes(root: Path, name: str, data: bytes) -> None:
     """Write the file `name` below `root` atomically and durably.
 
-    Raises OSError; in that case an existing file is unchanged.
+    Raises OSError; in that case, an existing file is unchanged.
     """
     with atomic_writer(root, name) as file:
         file.write(data)
@@ -165,7 +165,7 @@ def _sync(descriptor: int) -> None:
 
 
 def open_below(root: Path, name: str) -> IO[bytes]:
-    """Open the regular file `name` (relative to `root`, with `/`) for reading.
+    """Open the regular file `name` (`/`-separated, relative to `root`) for reading.
 
     No link below `root` is followed, and opening a pipe does not block. Raises OSError, also if `name` leads out of
     `root` or is not a regular file.
@@ -211,7 +211,7 @@ def make_folder(root: Path, name: str, mode: int = 0o777) -> Path:
 
 
 def link_or_copy(root: Path, name: str, target: Path) -> None:
-    """Create `target` as a hard link to `root`/`name` (with `/`), or as a copy if hard links are not supported.
+    """Create `target` as a hard link to the file `name` below `root`, or as a copy if hard links are not supported.
 
     Raises OSError, also if `name` leads out of `root` or is not a regular file.
     """
@@ -225,7 +225,7 @@ def link_or_copy(root: Path, name: str, target: Path) -> None:
 
 
 def remove_listed(root: Path, names: Iterable[str]) -> None:
-    """Remove the files `names` (relative to `root`, with `/`) and the folders that become empty. Raises OSError.
+    """Remove the files `names` (`/`-separated, relative to `root`) and the folders that become empty. Raises OSError.
 
     Missing files are skipped. Names that lead out of `root` by `..` or a symbolic link are skipped as well, since the
     list comes from a file that others can edit.

@@ -60,7 +60,7 @@ class RunFolder:
 
     Args:
         damaged: called once for each damaged part of a file, with a line that starts with the name of the file; the
-            part is skipped. If it is None, the first damage raises ResultsError.
+            part is skipped. If `damaged` is None, the first damaged part raises ResultsError.
     """
 
     def __init__(self, out: Path, damaged: Callable[[str], None] | None = None) -> None:
@@ -110,7 +110,7 @@ class RunFolder:
         If this version cannot read the configuration, the result is all measures of this version. Raises ResultsError
         like `summary`.
         """
-        # Imported here because it is slow to import, and most uses of a folder do not need it.
+        # These modules are imported here, because their import is slow and most uses of a folder do not need them.
         from streamgate.config import stored_config
         from streamgate.measures import known_measures
 
@@ -142,7 +142,7 @@ class RunFolder:
         except (OSError, ValueError):
             record = {}
         if mismatch(record, schemas.FACE):
-            raise ResultsError(f"{display(self.out / FACES)} changed while it was read; try again")
+            raise ResultsError(f"{display(self.out / FACES)} changed while it was being read; try again")
         return record
 
     def tracks(self, source_id: str) -> Iterator[Record]:
@@ -171,7 +171,10 @@ class RunFolder:
         return {person["person_id"]: person["name"] for person in found if person["name"]}
 
     def source(self, source_id: str) -> Record:
-        """The record in source.json of a committed source. Raises ResultsError, even if `damaged` was given."""
+        """The record in source.json of a committed source.
+
+        Raises ResultsError if the file is missing or damaged, even if `damaged` was given.
+        """
         name = f"{source_id}/{SOURCE}"
         try:
             record = jsonlines.read_object(self.out, name, schemas.SOURCE)
@@ -193,7 +196,7 @@ class RunFolder:
             return None
 
     def has(self, name: str) -> bool:
-        """Whether there is a regular file of this name (relative to OUT, with `/`)."""
+        """Whether there is a regular file of this name (`/`-separated, relative to OUT)."""
         try:
             files.open_below(self.out, name).close()
         except OSError:
@@ -271,8 +274,8 @@ class RunFolder:
             return f"{shown} is a file; give the folder that `streamgate run` wrote (-o)"
         if any(self.out.glob(f"*/????-??-??/{FACES}")):
             return (
-                f"{shown} contains the results of `streamgate serve`, which keeps its events until they are delivered; "
-                "give a folder that `streamgate run` wrote (-o)"
+                f"{shown} contains the results of `streamgate serve`, which cannot be used here; give a folder that "
+                "`streamgate run` wrote (-o)"
             )
         return f"{shown} contains no results of `streamgate run`; give the folder that it wrote (-o)"
 

@@ -32,7 +32,7 @@ Templates = dict[int, Template]
 """The templates of a source's kept tracks, by track id."""
 Embeddings = dict[FaceKey, Array]
 """Embeddings of a source's kept faces, float32 (D,), not normalised. They are used to detect near-duplicates among the
-faces of a person; empty if faces are kept per track."""
+faces of a person; there are none if faces are kept per track."""
 
 
 def save_identity(out: Path, source_id: str, templates: Templates, faces: Embeddings) -> None:
@@ -59,7 +59,7 @@ def save_identity(out: Path, source_id: str, templates: Templates, faces: Embedd
 
 
 def load_identity(out: Path, source_id: str) -> tuple[Templates, Embeddings]:
-    """Read the file of a source; both results are empty if there is none. Raises ResultsError if it is damaged."""
+    """Read the file of a source; both results are empty if there is no file. Raises ResultsError if it is damaged."""
     name = f"{_FOLDER}/{source_id}.npy"
     path = display(out / name)
     try:

@@ -66,7 +66,7 @@ def decode_crop(data: bytes) -> Array:
     webp = data.startswith(b"RIFF") and data[8:12] == b"WEBP"
     if not jpeg and not webp:
         return decode_png(data)
-    # Checked here because decoders fill in missing data without an error.
+    # This is checked here, because decoders fill in missing data without an error.
     if (jpeg and not data.endswith(b"\xff\xd9")) or (webp and struct.unpack_from("<I", data, 4)[0] + 8 != len(data)):
         raise ValueError("is cut off")
     size = image_size(data)

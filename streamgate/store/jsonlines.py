@@ -123,7 +123,7 @@ def read_log(out: Path, name: str) -> list[Record]:
 
 def other_version(record: Record) -> str:
     """The message about a record of another schema version."""
-    return f"was written by another version (schema {record['schema']}, this one knows {SCHEMA})"
+    return f"was written by another version (schema {record['schema']}, this version reads {SCHEMA})"
 
 
 def read_lines(file: IO[bytes] | gzip.GzipFile, longest: int = MAX_LINE_BYTES) -> Iterator[tuple[int, Record | None]]:

@@ -27,7 +27,7 @@ class Lock:
 
     Args:
         folder: the folder, which must exist.
-        name: the lock file, relative to the folder, with `/`.
+        name: the lock file, `/`-separated and relative to the folder.
         holder: the process id that other processes name in their error message; by default, the id of this process.
     """
 

@@ -35,7 +35,7 @@ class Manifest:
         run: the `run_record` of the run; `--resume` compares it with the record of the new run.
         owned: files created by runs that do not belong to a single source, relative to OUT.
         sources: the files of each source, by source id, relative to OUT/<source id>. A source is listed just before its
-            folder gets its final name, so after a crash a listed source may be missing.
+            folder gets its final name, so a listed source may be missing after a crash.
     """
 
     out: Path
@@ -45,7 +45,7 @@ class Manifest:
 
     @classmethod
     def read(cls, out: Path) -> Manifest:
-        """Read the manifest; empty if there is none. Raises ResultsError if it cannot be read."""
+        """Read the manifest; an empty one if the file does not exist. Raises ResultsError if it cannot be read."""
         manifest = cls(out)
         path = display(out / _NAME)
         try:
@@ -74,7 +74,7 @@ class Manifest:
         return sorted(key for key in self.sources if is_source_id(key) and (self.out / key / SOURCE).is_file())
 
     def paths(self) -> list[str]:
-        """All listed files, relative to OUT with `/`, in the order of removal.
+        """All listed files, `/`-separated and relative to OUT, in the order of removal.
 
         The source.json of a folder is removed first, so that a partly removed source does not count as present.
         """

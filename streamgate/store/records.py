@@ -35,7 +35,7 @@ from streamgate.tracks import BestShot, Candidate, Crop, TrackEnd, TrackInfo
 def face_record(shot: BestShot, image: str | None) -> Record:
     """A line of faces.jsonl, and the `json` of a `final` event.
 
-    `image` is the path of the crop relative to OUT, with `/`; None for an event, whose crop is not in a file.
+    `image` is the `/`-separated path of the crop relative to OUT; None for an event, whose crop is not in a file.
     `person_id` and `person_rank` (from 1, among the listed faces of the person) are known only in OUT/faces.jsonl,
     which combines all sources; elsewhere, they are null. The keys, in this order, are:
 
@@ -258,7 +258,7 @@ def event(record: Mapping[str, Any], kind: str, jpeg: bytes | None) -> dict[str,
 
 
 def score_record(image: str, faces: Iterable[ScoredFace], *, embedding: bool = False) -> Record:
-    """A line of `streamgate score`.
+    """A line that `streamgate score` prints.
 
     Its form is {image, faces: [{box, landmarks, detection_score, pose, measures, quality, gate}]}. With `embedding`,
     each face also has its `embedding`, not normalised (null if it was not computed).

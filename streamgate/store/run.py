@@ -1,4 +1,4 @@
-"""Data of a run and of its sources, and the records source.json and summary.json. Cheap to import."""
+"""Data of a run and of its sources, and the records source.json and summary.json. This module is cheap to import."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class RunInfo:
 
 
 def source_record(result: SourceResult) -> Record:
-    """The contents of source.json; without `schema` and `timing` also an entry of `sources` in summary.json."""
+    """The contents of source.json and, without `schema` and `timing`, of an entry of `sources` in summary.json."""
     return {
         "schema": SCHEMA,
         "source": redact_url(result.source.location),

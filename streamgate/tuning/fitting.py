@@ -90,7 +90,7 @@ def fit(judged: FitData, start: Fusion, *, seed: int = 0, ridge: float = RIDGE) 
 
 
 def out_of_clip(judged: FitData, start: Fusion, *, folds: int = 8, seed: int = 0) -> Array:
-    """Log quality of every face, float (N,), each from a fit without the clip of that face."""
+    """Log quality of every face, float (N,), each computed by a fit that did not use the clip of the face."""
     clips = np.random.default_rng(seed).permutation(np.unique(judged.clips))
     fold = {clip: index % folds for index, clip in enumerate(clips)}
     here = np.array([fold[clip] for clip in judged.clips])

@@ -32,7 +32,7 @@ _PAYS = 0.002
 class Threshold:
     """A limit on a column of `FitData.values`: smaller values than `value` are rejected.
 
-    `width` is the unit in which the distance is measured by which the limit is moved.
+    `width` is the unit of the distances by which the limit is moved.
     """
 
     column: int

@@ -35,7 +35,7 @@ class TuneResult:
     changed: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     """Keys of the configuration that differ, with the values before and after."""
     sources: int = 0
-    """Sources whose records changed."""
+    """Number of sources whose records changed."""
     same_meaning: bool = True
     """Whether the qualities can be compared with those before the tuning."""
     left_out: list[str] = field(default_factory=list)
@@ -118,7 +118,7 @@ def _tune(
         for index, source_id in enumerate(folder.source_ids):
             report(index, len(folder.source_ids))
             source = SourceTuning(folder, source_id, tuning, dry=dry, pictured=pictured)
-            load_identity(out, source_id)  # needed at the end; if it is damaged, fail now
+            load_identity(out, source_id)  # fail now if the file is damaged, because it is needed at the end
             _add(result.before, source.before())
             try:
                 source.read()
