@@ -94,7 +94,7 @@ def copy_window(source: VideoFile, target: Path, window: Window, *, sound: bool 
 
     Returns the number of frames.
 
-    Raises SourceError, OSError.
+    Raises SourceError and OSError.
     """
     container, stream = opened(source)
     with closing(container), writing(target) as out:
@@ -119,7 +119,7 @@ def encode_window(source: VideoFile, target: Path, window: Window, *, sound: boo
 
     Rotation, pixel aspect and colours stay as stored. For stereo video, only the view that the run used is written. If
     the clock of the source restarts before the window, the matching sound is unknown and is left out. Returns the
-    number of frames. Raises SourceError, OSError.
+    number of frames. Raises SourceError and OSError.
     """
     container, stream = opened(source)
     with closing(container), writing(target) as out:

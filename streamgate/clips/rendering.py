@@ -82,7 +82,7 @@ def render(
     """Write the frames of the window (H.264, BT.709, upright, square pixels) and, with `sound`, the window's audio.
 
     With `picture.fps`, the frame nearest to each output time is used; otherwise, all frames are used at their own
-    times. Returns the written frames. Raises SourceError, OSError.
+    times. Returns the written frames. Raises SourceError and OSError.
     """
     container, stream = opened(source)
     shown: list[RenderedFrame] = []
@@ -165,7 +165,7 @@ def _timed(
 def write_wav(source: VideoFile, target: Path, window: Window) -> bool:
     """Write the sound of the window as WAV: 16 kHz, mono, 16 bits, as long as the window.
 
-    Gaps in the recording become silence. Returns whether the source has sound. Raises SourceError, OSError.
+    Gaps in the recording become silence. Returns whether the source has sound. Raises SourceError and OSError.
     """
     samples = np.zeros(round((window.end - window.start) * RATE), np.int16)
     container, _ = opened(source)

@@ -45,7 +45,7 @@ def write_csv(
     """Write `target` as CSV (header line, UTF-8, LF). Null becomes an empty cell; reasons are separated by spaces.
 
     Text that a spreadsheet would treat as a formula is prefixed with an apostrophe, and `warn` is then called once.
-    Returns the number of rows. Raises UsageError, ResultsError, SinkError.
+    Returns the number of rows. Raises UsageError, ResultsError and SinkError.
     """
     count = quoted = 0
     columns = _columns(folder)
@@ -89,7 +89,7 @@ def write_parquet(
 
     With `images`, the picture columns contain the files themselves, as {bytes, path}, and the metadata declares this
     for `datasets`, so that `load_dataset("parquet", data_files=...)` returns pictures. Returns the number of rows.
-    Raises UsageError (also if pyarrow is missing), ResultsError, SinkError.
+    Raises UsageError (also if pyarrow is missing), ResultsError and SinkError.
     """
     columns = _columns(folder)
     schema = parquet_schema(columns, images=images)
@@ -145,7 +145,7 @@ def write_imagefolder(folder: RunFolder, target: Path, *, overwrite: bool = Fals
     `arcface_file_name` instead of `image_arcface` (from which `datasets` makes a picture column `arcface`). Columns of
     crops that no face has are left out. All rows belong to one split, `train`: the folder of a source `screen_test` is
     named `screen_Test`, because `datasets` would otherwise load only paths that contain `test` or `val`. Returns the
-    number of rows. Raises UsageError, SourceError, SinkError.
+    number of rows. Raises UsageError, ResultsError and SinkError.
     """
     count = 0
     columns = _columns(folder)
@@ -178,7 +178,7 @@ def write_webdataset(
 
     The key is the path of the FFHQ crop without suffix. Fields are `png` (or `jpg`, `webp`), `json`, and, for
     other crops, names such as `arcface.png`. A shard has at most `shard_bytes`, unless a single sample is larger.
-    Returns the number of samples. Raises UsageError, ResultsError, SinkError.
+    Returns the number of samples. Raises UsageError, ResultsError and SinkError.
     """
     count = shards = 0
     tar: tarfile.TarFile | None = None

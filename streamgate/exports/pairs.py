@@ -60,7 +60,7 @@ def write_pairs(
     which the fewest measures in `_REST` indicate an expression. The driving video is the window of the person's tracks
     in which the mouth, yaw and pitch of the evaluated faces vary most; it may include the reference. Persons who are
     never in view for `seconds` without a break have no driving video. `warn` is called if driving videos are missing.
-    Returns the number of pairs. Raises UsageError if the run found no persons, ResultsError, SinkError.
+    Returns the number of pairs. Raises UsageError if the run found no persons, and ResultsError and SinkError.
     """
     faces: dict[str, list[Record]] = {}
     for record in folder.faces():

@@ -61,7 +61,7 @@ def keep_of(config: Mapping[str, Any]) -> KeepConfig | None:
 def write_people(out: Path, source_ids: Iterable[str], people: Ledger, keep: KeepConfig | None = None) -> int:
     """Write OUT/faces.jsonl and OUT/persons.jsonl, each atomically; returns the number of persons.
 
-    Raises ResultsError, SinkError.
+    Raises ResultsError and SinkError.
 
     `keep` limits how many faces of a person are listed; without it, all faces are listed. Memory is linear in the
     number of kept faces: a few values per face, and its embedding if the faces of a person are compared.

@@ -25,7 +25,7 @@ def find_people(out: Path, source_ids: Iterable[str], threshold: float, *, settl
     """Assign every kept track of the committed sources to a person, and write the ledger.
 
     If the ledger is settled, tracks that already have a person keep it. With `settle`, the ledger is settled
-    afterwards. `threshold` is the minimum similarity of two tracks of one person. Raises ResultsError, SinkError.
+    afterwards. `threshold` is the minimum similarity of two tracks of one person. Raises ResultsError and SinkError.
     """
     folder = RunFolder(out)
     ledger = Ledger.read(out)

@@ -89,7 +89,7 @@ def cause_of(error: Exception) -> str:
 
 
 def _check_reachable(address: str, shown: str) -> None:
-    """Check the address, because Ray would wait a long time for a missing cluster. Raises UsageError, DeviceError."""
+    """Check the address, because Ray would wait long for a missing cluster. Raises UsageError and DeviceError."""
     if address in ("local", "auto"):
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")

@@ -167,8 +167,8 @@ def _sync(descriptor: int) -> None:
 def open_below(root: Path, name: str) -> IO[bytes]:
     """Open the regular file `name` (`/`-separated, relative to `root`) for reading.
 
-    No link below `root` is followed, and opening a pipe does not block. Raises OSError, also if `name` leads out of
-    `root` or is not a regular file.
+    No link below `root` is followed, and opening a pipe does not block. Raises OSError, including when `name` leads out
+    of `root` or is not a regular file.
     """
     path, parts = _parts(root, name)
     with _folder(root, parts[:-1]) as folder:
@@ -203,7 +203,7 @@ def open_own(root: Path, name: str, flags: int) -> IO[bytes]:
 def make_folder(root: Path, name: str, mode: int = 0o777) -> Path:
     """Create the folder `name` below `root`, and its missing parents, with `mode`.
 
-    Raises OSError, also if a part of the path is a link.
+    Raises OSError, including when a part of the path is a link.
     """
     path, parts = _parts(root, name)
     with _folder(root, parts, make=mode):
@@ -213,7 +213,7 @@ def make_folder(root: Path, name: str, mode: int = 0o777) -> Path:
 def link_or_copy(root: Path, name: str, target: Path) -> None:
     """Create `target` as a hard link to the file `name` below `root`, or as a copy if hard links are not supported.
 
-    Raises OSError, also if `name` leads out of `root` or is not a regular file.
+    Raises OSError, including when `name` leads out of `root` or is not a regular file.
     """
     with open_below(root, name) as file:
         target.parent.mkdir(parents=True, exist_ok=True)
