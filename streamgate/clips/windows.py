@@ -1,4 +1,4 @@
-"""Finds windows of a track that could be a clip, from the results of single frames; uses no pixels."""
+"""Finds windows of a track that could be a clip, from the results of single frames, without reading the video."""
 
 from __future__ import annotations
 

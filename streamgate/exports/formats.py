@@ -142,7 +142,7 @@ def write_imagefolder(folder: RunFolder, target: Path, *, overwrite: bool = Fals
     """Write `target` as a Hugging Face imagefolder: the crops in their folders, and `metadata.jsonl`.
 
     The rows of `metadata.jsonl` are those of the other tables, with `file_name` instead of `image` and
-    `arcface_file_name` instead of `image_arcface` (from which `datasets` makes a picture column `arcface`). Columns of
+    `arcface_file_name` instead of `image_arcface` (from which `datasets` makes a picture column `arcface`). Columns for
     crops that no face has are left out. All rows belong to one split, `train`: the folder of a source `screen_test` is
     named `screen_Test`, because `datasets` would otherwise load only paths that contain `test` or `val`. Returns the
     number of rows. Raises UsageError, ResultsError and SinkError.

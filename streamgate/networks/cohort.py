@@ -30,7 +30,7 @@ class Cohort:
 
     Attributes:
         centroids: float32 (C, D), unit length.
-        nearest: number of centroids with which a face is compared: those that are closest to it.
+        nearest: number of centroids with which a face is compared; they are the closest ones.
         usual: mean cosine between the embedding of a typical adult and its `nearest` closest centroids.
     """
 

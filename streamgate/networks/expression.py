@@ -31,7 +31,7 @@ whose mean is the landmark."""
 _OFFSETS = EXPRESSION_EYE_DISTANCE * np.array(
     [[-0.01, -0.02], [0.01, -0.02], [0.0, -0.06], [-0.01, -0.01], [0.01, -0.01]]
 )
-"""Mean offset from these means of mesh points to the detector's landmarks, in pixels of the crop."""
+"""Mean offset, in pixels of the crop, from these means of mesh points to the landmarks that the detector returns."""
 
 
 @dataclass(frozen=True, slots=True)

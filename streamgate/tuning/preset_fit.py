@@ -126,7 +126,7 @@ def _fused(specs: Sequence[MeasureSpec], fusion: Fusion) -> Iterator[tuple[Measu
 
 
 def _unseen(judged: FitData, start: Fusion, limits: list[Threshold], ridge: float) -> LabelAgreement | None:
-    """The agreement of fits with labels that were not used for the fit; None if there is only one track."""
+    """How well fits agree with labels that they did not use; None if there is only one track."""
     parts = parted(judged)
     if not parts:
         return None
