@@ -1,4 +1,4 @@
-"""`export --to pairs`: a face at rest and the seconds with the most movement, by the command."""
+"""`export --to pairs`: a face with a neutral expression and the seconds with the most movement, by the command."""
 
 from __future__ import annotations
 
