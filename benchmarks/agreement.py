@@ -1,9 +1,10 @@
-"""Which measures agree with people, and with the strength of a degradation? `streamgate compare` on both.
+"""Which measures agree with human labels, and with the level of a degradation? Measured by `streamgate compare`.
 
     python benchmarks/agreement.py WORK [VIDEOS] [--labels picks.json] [--every 1] [--faces hq_val] [--most 40]
 
-Writes into WORK the labelled faces (cut from their clips with a margin) and degraded faces (each clean face once per
-kind and level), a table of each, and compares. Prints both and writes its section of benchmarks/RESULTS.md.
+The script writes the labelled faces (cut from their clips with a margin) and degraded faces (each clean face once per
+kind and level) to WORK, with a table of each. It runs `streamgate compare` on both tables, prints the results and
+writes its section of benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from streamgate.sources import discover
 
 SAME_TIME_S = 0.02
 MARGIN = 0.8
-"""Share of the box's longer side that is kept at each side."""
+"""Margin on each side, as a share of the longer side of the box."""
 SIDE = 256
 WORDS = {"g": "good", "m": "usable", "b": "bad"}
 
@@ -36,13 +37,13 @@ def main() -> int:
     given.work.mkdir(parents=True, exist_ok=True)
     preset = given.work / "measures.toml"
     preset.write_text(LIGHTQNET.format(given.weights / "lightqnet-dm100.onnx"))
-    # The parameters of NIQE and BRISQUE; the networks are the package's own.
+    # Only the parameters of NIQE and BRISQUE are pulled; the networks are those in the package.
     environment = os.environ | {"STREAMGATE_MODELS": str((given.work / "models").absolute())}
     streamgate("models", "pull", "measures", "--mirror", given.weights, "--quiet", environment=environment)
     parts = []
     for title, path, measures, options in (
         ("Faces labelled good, usable or bad", labelled(given), given.measures, ["--cluster", "track"]),
-        ("Degraded faces, by level", degraded(given), given.picture_measures,
+        ("Degraded faces", degraded(given), given.picture_measures,
          ["--group", "kind", "--cluster", "face", "--aligned", "ffhq"]),
     ):  # fmt: skip
         numbers = path.with_suffix(".results.csv")
@@ -55,8 +56,10 @@ def main() -> int:
         parts += ["", f"### {title}", "", note, "", _table(numbers)]
     publish(given.results, "agreement", [
         *heading("Agreement of measures with people", Machine.here()), "",
-        "The 95 % bootstrap intervals are resampled by track or by face. Positive values mean agreement. NIQE and "
-        "BRISQUE are measures of the package; LightQNet is a measure that a preset defines with an ONNX file.", *parts,
+        "Positive values mean agreement. The 95 % intervals are from a bootstrap over tracks (labelled faces) or over "
+        "clean faces (degraded faces). For degraded faces, the column 'human' is the level of degradation, with a "
+        "negative sign. [Labels](../docs/labels.md) explains the coefficients. NIQE and BRISQUE are measures of the "
+        "package; LightQNet is an ONNX file that a preset defines as a measure.", *parts,
     ])  # fmt: skip
     return 0
 
@@ -73,7 +76,7 @@ range = [-1.0, 0.9921875]
 
 
 def labelled(given: argparse.Namespace) -> Path:
-    """The table of the labelled faces; pictures that are there already are not cut again."""
+    """The table of the labelled faces; existing pictures are not cut again."""
     rows = []
     for track in read_labels(given.labels):
         path = given.videos / track.clip
@@ -84,7 +87,7 @@ def labelled(given: argparse.Namespace) -> Path:
 
 
 def cut(clip: Path, track: Track, work: Path, every: int) -> Iterable[tuple[str, str]]:
-    """(picture relative to `work`, label) of every so many labelled faces of a track."""
+    """Pairs of a picture's path relative to `work` and its label, for every `every`th labelled face of a track."""
     stem = f"labelled/{clip.stem}_{track.name}_".replace(" ", "_")
     named = [(f"{stem}{face.pts:.3f}.png", face) for face in track.faces[::every]]
     if any(not (work / name).is_file() for name, _ in named):
@@ -108,7 +111,7 @@ def _around(picture, box: np.ndarray) -> np.ndarray:
 
 
 def degraded(given: argparse.Namespace) -> Path:
-    """The table of clean faces and their degraded forms; people's word is the level, 0 the clean one."""
+    """The table of clean and degraded faces; the human score is minus the level, 0 for a clean face."""
     rows = []
     (given.work / "degraded").mkdir(parents=True, exist_ok=True)
     for number, path in enumerate(sorted(given.faces.iterdir())[: given.most]):
@@ -154,14 +157,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("videos", nargs="?", type=Path, default=SHARED / "videos")
     parser.add_argument("--labels", type=Path, default=SHARED / "labels" / "picks.json")
     parser.add_argument("--faces", type=Path, default=SHARED / "faces" / "hq_val")
-    parser.add_argument("--every", type=int, default=1, help="take every so many labelled faces of a track")
-    parser.add_argument("--most", type=int, default=40, help="clean faces to degrade")
-    parser.add_argument("--weights", type=Path, default=SHARED / "weights", help="of LightQNet, NIQE and BRISQUE")
-    parser.add_argument("--measures", help="for the labelled faces", default=(
+    parser.add_argument("--every", type=int, default=1, help="use only every Nth labelled face of a track")
+    parser.add_argument("--most", type=int, default=40, help="number of clean faces to degrade")
+    parser.add_argument("--weights", type=Path, default=SHARED / "weights", help="with LightQNet, NIQE and BRISQUE")
+    parser.add_argument("--measures", help="measures for the labelled faces", default=(
         "quality,serfiq,ifqa,yaw,pitch,roll,size,edge,sharpness,exposure,occlusion,eyes,mouth,expression,gaze,"
         "lightqnet,niqe,brisque"
     ))  # fmt: skip
-    parser.add_argument("--picture-measures", help="for the degraded faces", default=(
+    parser.add_argument("--picture-measures", help="measures for the degraded faces", default=(
         "ifqa,serfiq,sharpness,lightqnet,niqe,brisque"
     ))  # fmt: skip
     return parser.parse_args()

@@ -1,11 +1,12 @@
-"""Does the cascade pick what scoring every face would have picked, and what does it cost? (docs/design.md 4.5)
+"""Does the cascade pick the faces that exhaustive mode would pick, and what does it cost? (docs/design.md 4.5)
 
     python benchmarks/bestshot.py [VIDEOS] [--clips NAME...] [--config NAME key=value...] [--work DIR]
 
-The reference is exhaustive mode: every face of every frame scored. The preset comes first, then the configurations
-of --config, and exhaustive mode itself last. Results per clip are kept in the --work folder by clip, weights and
-configuration, and reused while the package's code is unchanged (--keep: even if it has changed). Writes its section
-of benchmarks/RESULTS.md. Missing parts (a clip, the weights) are named, and the rest runs.
+The reference is exhaustive mode, which scores every face of every frame. It is compared with the unchanged preset,
+with the configurations of --config, and with the picks of exhaustive mode itself. Results per clip are stored in the
+--work folder by clip, weights and configuration; they are reused while the code of the package is unchanged (with
+--keep, even if it has changed). The script writes its section of benchmarks/RESULTS.md. If a clip or the weights are
+missing, the section says so and contains the other results.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from streamgate.errors import StreamgateError
 MEAN_REGRET, CLIP_REGRET = 1.0, 4.0
 MEDIAN_PERCENTILE, LEAST_PERCENTILE = 95.0, 80.0
 RECALL = 98.0
-"""Targets: mean regret at most, of any clip at most; percentile in the median, of any track; track recall."""
+"""Targets: upper limits of the mean regret and of the regret of each clip; lower limits of the others."""
 WORST = 12
 KINDS = ("detector", "detector_mpx", "refine", "pose", "recognizer", "expression", "ifqa")
 EXHAUSTIVE = ("exhaustive", ("exhaustive=true",))
@@ -39,7 +40,7 @@ EXHAUSTIVE = ("exhaustive", ("exhaustive=true",))
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One clip under one configuration, with the reference; `strays` are picks that are on none of its tracks."""
+    """The results of one configuration on one clip; `strays` are picks that belong to no track of the reference."""
 
     found: Collected
     results: list[TrackResult]
@@ -48,7 +49,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A configuration with its results by clip."""
+    """A configuration and its results for each clip."""
 
     name: str
     settings: tuple[str, ...]
@@ -64,18 +65,18 @@ class Tried:
 
     @property
     def clip_regrets(self) -> dict[str, float]:
-        """Mean regret of each clip in which something was picked."""
+        """Mean regret of each clip that has a pick."""
         found = {one.found.clip: [r.regret for r in one.results if r.regret is not None] for one in self.clips}
         return {name: statistics.fmean(values) for name, values in found.items() if values}
 
     @property
     def recall(self) -> tuple[int, int]:
-        """Tracks that count and have a pick, tracks that count."""
+        """Of the tracks that count for recall: the number of those with a pick, and the number of all."""
         counted = [one for one in self.tracks if one.counts_for_recall]
         return sum(one.pick is not None for one in counted), len(counted)
 
     def per_second(self, what: Callable[[Collected], float]) -> float:
-        """A sum over clips per second of video."""
+        """A value summed over the clips, per second of video."""
         return sum(what(one.found) for one in self.clips) / max(sum(one.found.seconds for one in self.clips), 1e-9)
 
 
@@ -83,11 +84,11 @@ def main() -> int:
     parser = arguments(__doc__, clips=True, gate=True)
     parser.add_argument(
         "--config", nargs="+", action="append", default=[], metavar=("NAME", "KEY=VALUE"),
-        help="try this too; may be given several times",
+        help="also measure this configuration; repeatable",
     )  # fmt: skip
-    parser.add_argument("--jobs", type=int, choices=range(1, 65), default=1, metavar="N", help="children at once")
-    parser.add_argument("--work", type=Path, default=REPOSITORY / "benchmarks" / "work", help="where results are kept")
-    parser.add_argument("--keep", action="store_true", help="use kept results though the package's code has changed")
+    parser.add_argument("--jobs", type=int, choices=range(1, 65), default=1, metavar="N", help="clips run at once")
+    parser.add_argument("--work", type=Path, default=REPOSITORY / "benchmarks" / "work", help="folder for the results")
+    parser.add_argument("--keep", action="store_true", help="reuse results even if the package's code has changed")
     given = parser.parse_args()
     machine = Machine.here()
     clips, notes = find_clips(given.videos, given.clips)
@@ -109,7 +110,7 @@ def main() -> int:
             ]
             if judged:
                 tried.append(Tried(*setup, judged))
-        notes += [f"{kept} results were kept from earlier runs"] if kept else []
+        notes += [f"{kept} results were reused from earlier runs"] if kept else []
     lines = heading("Best shots", machine, facts, notes)
     if tried:
         lines += _report(tried, reference)
@@ -124,7 +125,7 @@ def _collect(
     given: argparse.Namespace,
     notes: list[str],
 ) -> tuple[dict[str, Collected], int]:
-    """The results of a configuration by clip name, in the order of the clips; and how many were reused from earlier."""
+    """The results of a configuration by clip name, in the order of the clips, and how many of them were reused."""
     name, settings = setup
     try:
         config = load_config(given.preset, [*settings, *given.settings]).model_dump(mode="json")
@@ -156,23 +157,26 @@ def _report(tried: Sequence[Tried], reference: dict[str, Collected]) -> list[str
     return [
         f"- reference: {faces} faces of {len(reference)} clips ({seconds:.0f} s) scored in exhaustive mode",
         "- values are means over tracks, unless stated otherwise",
-        "- regret: the best passing quality in the reference track minus the quality of our pick, as scored by "
-        "exhaustive mode at the pick's time",
-        "- smoothed: the same with `quality_smoothed`, by which the selection ranks faces",
+        "- regret: the highest quality of the passing faces in the reference track, minus the quality of our pick; "
+        "both qualities are those of exhaustive mode",
+        "- smoothed: the regret in `quality_smoothed`, by which the selection ranks faces",
         "- price of smoothing: the regret of the face with the highest smoothed quality",
-        "- percentile: share of the track's faces that are no better than the pick",
-        f"- recall: share of tracks with a pick, of the tracks that show a passing face for at least {SHOWN_S:g} s",
+        "- percentile: share of the faces of the track that are no better than the pick, in per cent",
+        f"- recall: of the tracks that show a passing face for at least {SHOWN_S:g} s, the share that has a pick",
+        "- stray picks: picks that belong to no reference track with a passing face",
         "", "### Targets (default)", "", *_targets(tried[0]),
         "", "### Clip by clip (default)", "", _clips(tried[0], reference),
         "", "### Worst picks (default)", "", *_worst(tried[0]),
-        "", "### Configurations", "", "Network runs are per second of video.", "", _configurations(tried),
+        "", "### Configurations", "",
+        "The columns with the names of networks contain the number of their runs per second of video.", "",
+        _configurations(tried),
     ]  # fmt: skip
 
 
 def _targets(one: Tried) -> list[str]:
     regrets, percentiles = one.clip_regrets, one.of_picked(lambda track: track.percentile)
     if not regrets:
-        return ["- nothing was picked, so there is nothing to judge"]
+        return ["- no face was picked, so no target can be checked"]
     over_tracks = statistics.fmean(one.of_picked(lambda track: track.regret))
     over_clips = statistics.fmean(regrets.values())
     worst = max(regrets, key=lambda name: regrets[name])
@@ -180,13 +184,13 @@ def _targets(one: Tried) -> list[str]:
     found, counted = one.recall
     share = 100 * found / max(1, counted)
     return [
-        target("mean regret over tracks; over clips", f"{over_tracks:.2f}; {over_clips:.2f}",
+        target("mean regret", f"{over_tracks:.2f} over tracks, {over_clips:.2f} over clips",
                f"at most {MEAN_REGRET:g}", max(over_tracks, over_clips) <= MEAN_REGRET),
         target("regret of the worst clip", f"{regrets[worst]:.2f} ({worst})", f"at most {CLIP_REGRET:g}",
                regrets[worst] <= CLIP_REGRET),
         target("percentile of the pick, median over tracks", f"{middle:.1f}", f"at least {MEDIAN_PERCENTILE:g}",
                middle >= MEDIAN_PERCENTILE),
-        target("lowest percentile of a pick", f"{least:.1f}", f"none under {LEAST_PERCENTILE:g}",
+        target("lowest percentile of a pick", f"{least:.1f}", f"at least {LEAST_PERCENTILE:g}",
                least >= LEAST_PERCENTILE),
         target("track recall", f"{share:.1f} % ({found} of {counted})", f"at least {RECALL:g} %", share >= RECALL),
     ][: 5 if counted else 4]  # fmt: skip
@@ -194,8 +198,9 @@ def _targets(one: Tried) -> list[str]:
 
 def _clips(one: Tried, reference: dict[str, Collected]) -> str:
     head = [
-        "clip", "tracks, passing", "for recall", "with a pick", "regret", "worst", "smoothed", "price of smoothing",
-        "percentile, least", "among passing, least", "picks elsewhere", "core-ms/s", "beyond decoding", "exhaustive",
+        "clip", "tracks, with a passing face", "recall", "tracks with a pick", "mean regret", "worst regret",
+        "smoothed", "price of smoothing", "lowest percentile", "lowest percentile among passing faces", "stray picks",
+        "core-ms/s", "core-ms/s beyond decoding", "core-ms/s of exhaustive mode",
     ]  # fmt: skip
     rows = []
     for clip in one.clips:
@@ -218,7 +223,7 @@ def _clips(one: Tried, reference: dict[str, Collected]) -> str:
 
 
 def _worst(one: Tried) -> list[str]:
-    """The tracks with the highest regret, and those that were missed."""
+    """The tracks with the highest regret, and the tracks that were missed."""
     pairs = [(clip.found.clip, track) for clip in one.clips for track in clip.results]
     lost = sorted((pair for pair in pairs if pair[1].regret), key=lambda pair: -(pair[1].regret or 0.0))
     rows = [
@@ -227,20 +232,22 @@ def _worst(one: Tried) -> list[str]:
         for clip, track in lost[:WORST] if track.at is not None
     ]  # fmt: skip
     missed = [
-        f"- missed: {clip}/{track.track_id}, {track.shown_s:.2f} s of passing faces, best {value(track.best):.1f} at "
-        f"{track.best.pts:.2f} s"
+        f"- missed: {clip}/{track.track_id}, {track.shown_s:.2f} s of passing faces, best quality "
+        f"{value(track.best):.1f} at {track.best.pts:.2f} s"
         for clip, track in pairs
         if track.counts_for_recall and track.pick is None
     ]
-    head = ["clip/track", "our pick", "quality", "best face", "quality", "regret", "price of smoothing"]
-    return [table(head, rows), "", *missed] if rows else (missed or ["No pick lost anything."])
+    head = [
+        "clip/track", "time of our pick", "quality", "time of the best face", "quality", "regret", "price of smoothing",
+    ]  # fmt: skip
+    return [table(head, rows), "", *missed] if rows else (missed or ["Every pick is the best face of its track."])
 
 
 def _configurations(tried: Sequence[Tried]) -> str:
     head = [
-        "configuration", "core-ms/s", "beyond decoding", *(kind.replace("_mpx", ", Mpx") for kind in KINDS),
-        "regret (95 %)", "median", "over clips", "worst clip", "smoothed", "percentile, median", "least", "recall",
-        "picks",
+        "configuration", "core-ms/s", "core-ms/s beyond decoding", *(kind.replace("_mpx", ", Mpx") for kind in KINDS),
+        "mean regret (95 % interval)", "median regret", "mean regret over clips", "worst clip", "smoothed",
+        "median percentile", "lowest percentile", "recall", "picks",
     ]  # fmt: skip
     rows = []
     for one in tried:
@@ -263,12 +270,12 @@ def _configurations(tried: Sequence[Tried]) -> str:
 
 
 def _with_interval(values: Sequence[float]) -> str:
-    """The mean, with its 95 % interval by bootstrap over tracks: they are few."""
+    """The mean and its 95 % interval, by bootstrap over tracks, because there are only a few tracks."""
     if not values:
         return "-"
     drawn = np.random.default_rng(0).choice(values, (2000, len(values))).mean(axis=1)
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return f"{statistics.fmean(values):.2f} ({low:.2f}-{high:.2f})"
+    return f"{statistics.fmean(values):.2f} ({low:.2f} to {high:.2f})"
 
 
 def _of(what: Callable[[list[float]], float], values: Any, digits: int = 2) -> str:

@@ -1,13 +1,13 @@
-"""Makes clips out of real ones. Each is a child process, so that its memory does not count for the caller.
+"""Makes clips out of real ones, in a separate process, so that the memory does not count for the caller.
 
-    python benchmarks/clips.py loop CLIP SECONDS FOLDER                      the same packets again and again
-    python benchmarks/clips.py tile PATH COUNT SECONDS WIDTH HEIGHT CLIP...  COUNT clips in a square grid
-    python benchmarks/clips.py join PATH SECONDS KEY_S WIDTH HEIGHT CLIP...  the clips in turn, a key frame every KEY_S
+    python benchmarks/clips.py loop CLIP SECONDS FOLDER                      repeat the packets of a clip
+    python benchmarks/clips.py tile PATH COUNT SECONDS WIDTH HEIGHT CLIP...  show COUNT clips in a square grid
+    python benchmarks/clips.py join PATH SECONDS KEY_S WIDTH HEIGHT CLIP...  one after another, a key frame every KEY_S
 
-Prints {"path", "how"} or {"frames"} as JSON. `loop` copies packets, so that decoding costs what it did. `tile` fills
-the grid with the clips in turn, each starting a little later in its clip and looped, cut to the tile's shape; one tile
-is the clip at another size. `join` plays the clips in turn until SECONDS are full, without key frames at the cuts.
-H.264, 25 frames per second.
+Prints {"path", "how"} or {"frames"} as JSON. `loop` copies packets, so that decoding costs as much as for the original.
+`tile` fills the grid with the clips in turn, looped and cropped to the shape of a tile; if a clip is used again, it
+starts later. With one tile, the result is the clip in another size. `join` shows the clips one after another until the
+result lasts SECONDS, without key frames at the cuts. `tile` and `join` write H.264 with 25 frames per second.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from processes import answer
 
 RATE = 25
 LATER = 10
-"""Frames that a clip's next tile starts later."""
+"""If a clip fills several tiles, each of them starts this many frames later than the previous one."""
 
 
 def loop(clip: Path, seconds: float, folder: Path) -> dict[str, str]:
-    """Write `clip` over and over into `folder` until it lasts `seconds`: in its container, else in Matroska.
+    """Write `clip` repeatedly to a file in `folder` until it lasts `seconds`: in its own container, or in Matroska.
 
-    The first way whose result decodes whole is taken. Raises ValueError when none does.
+    The first of these whose result can be decoded completely is used. Raises ValueError if neither can.
     """
     pts, dts, length, base = _times_of(clip)
     passes = max(1, math.ceil(seconds / float(length * base)))
@@ -76,7 +76,7 @@ def _copy(
 
 
 def _times_of(clip: Path) -> tuple[list[int], list[int], int, Fraction]:
-    """Times (pts, dts) of the packets, made complete; the length after which the next pass begins; the time base."""
+    """Times (pts, dts) of all packets, with missing ones filled in; the length of one pass; the time base."""
     pts: list[int] = []
     dts: list[int] = []
     end = 0
@@ -85,7 +85,7 @@ def _times_of(clip: Path) -> tuple[list[int], list[int], int, Fraction]:
         base = stream.time_base or Fraction(1, 1000)
         step = round(1 / (stream.average_rate or RATE) / base) or 1
         for packet in _packets(source):
-            # MPEG program streams leave times out, AVI has no pts.
+            # MPEG program streams omit some times; AVI has no pts.
             decoded = packet.dts if packet.dts is not None else (dts[-1] + step if dts else packet.pts or 0)
             shown = packet.pts if packet.pts is not None else decoded
             dts.append(max(decoded, dts[-1] + 1) if dts else decoded)
@@ -101,14 +101,14 @@ def _packets(source: Any) -> Iterator[Any]:
 
 
 def count_frames(clip: Path) -> int:
-    """Frames that decode."""
+    """Number of frames that can be decoded."""
     with av.open(str(clip)) as source:
         source.streams.video[0].thread_type = "AUTO"
         return sum(1 for _ in source.decode(video=0))
 
 
 def tile(path: Path, count: int, seconds: float, size: tuple[int, int], clips: Sequence[Path]) -> dict[str, int]:
-    """Write the clip of tiles. Raises ValueError for a clip without frames."""
+    """Write the clip of tiles. Raises ValueError if a clip has no frames."""
     width, height = size
     grid = math.ceil(math.sqrt(count))
     cell = (width // grid, height // grid)
@@ -128,7 +128,7 @@ def tile(path: Path, count: int, seconds: float, size: tuple[int, int], clips: S
 
 
 def join(path: Path, seconds: float, key_s: float, size: tuple[int, int], clips: Sequence[Path]) -> dict[str, int]:
-    """Write the clips one after another, again from the first one until the length is reached."""
+    """Write the clips one after another, repeatedly, until the duration is reached."""
     wanted, count = max(1, round(seconds * RATE)), 0
     group = str(round(key_s * RATE))
     options = {"crf": "20", "preset": "veryfast", "g": group, "keyint_min": group, "sc_threshold": "0"}
@@ -149,7 +149,7 @@ def join(path: Path, seconds: float, key_s: float, size: tuple[int, int], clips:
 
 
 def _endless(clip: Path, size: tuple[int, int], skip: int) -> Iterator[np.ndarray]:
-    """The clip's frames as RGB of `size`, over and over, the first `skip` left out the first time."""
+    """The frames of the clip as RGB of `size`, repeated endlessly. The first time, the first `skip` are left out."""
     while True:
         given = 0
         with av.open(str(clip)) as source:
@@ -163,7 +163,7 @@ def _endless(clip: Path, size: tuple[int, int], skip: int) -> Iterator[np.ndarra
 
 
 def _covering(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The picture scaled to cover `size`, and cut from its middle."""
+    """The picture, scaled to cover `size` and cropped around its centre."""
     scale = max(size[0] / picture.shape[1], size[1] / picture.shape[0])
     wanted = (max(size[0], round(picture.shape[1] * scale)), max(size[1], round(picture.shape[0] * scale)))
     scaled = cv2.resize(picture, wanted, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)

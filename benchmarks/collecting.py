@@ -1,9 +1,9 @@
-"""The results of one configuration on a clip: scored faces, kept faces, and the cost. A child of `bestshot.py`.
+"""Collects the scored faces, the kept faces and the cost of one configuration on a clip, for `bestshot.py`.
 
     python benchmarks/collecting.py CLIP FILE [--preset studio] [--models embedded] [--set key=value]
 
-Writes a `Collected` into FILE (JSON, gzip). CPU seconds are without start-up. Network runs are counted by kind when
-they are requested; unlike CPU time they do not depend on the load of the machine.
+Writes a `Collected` to FILE (JSON, gzip). CPU times exclude start-up. Network runs are counted by kind when they are
+requested; unlike CPU times, these counts do not depend on the load of the machine.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from regret import Pick, Scored
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """One clip under one configuration.
+    """The results of one configuration on one clip.
 
-    `decode_cpu` are the CPU seconds of decoding alone, in the same process; `runs` counts network runs by kind
-    (detector, refine, pose, ...), with `detector_mpx` the megapixels of `detector`; `code` is a digest of the package.
+    `decode_cpu` is the CPU time of decoding alone, in seconds, measured in the same process. `runs` counts network runs
+    by kind (detector, refine, pose, ...); `detector_mpx` is the total of megapixels for `detector`. `code` is a digest
+    of the code of the package.
     """
 
     clip: str
@@ -46,7 +47,7 @@ class Collected:
 
 
 class Collector(Counter):
-    """A sink that holds the scored faces by track and the picks, without their pixels."""
+    """A sink that collects the scored faces by track, and the picks, without their pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +70,7 @@ def _box(face: Any) -> tuple[float, ...]:
 
 
 def collect(clip: Path, preset: str, models: str, settings: Sequence[str]) -> Collected:
-    """Run a configuration over a clip."""
+    """Run a configuration on a clip."""
     from streamgate.config import load_config
     from streamgate.engine import Engine
 
@@ -89,7 +90,7 @@ def collect(clip: Path, preset: str, models: str, settings: Sequence[str]) -> Co
 
 @contextmanager
 def counted_runs() -> Iterator[Counts[str]]:
-    """Counts the requests to the networks while it is open."""
+    """Count the requests to the networks while the block runs."""
     from streamgate.networks.batcher import Batcher, InferenceRequest
     from streamgate.scoring.faces import REFINE_SIDE
 
@@ -115,7 +116,7 @@ def counted_runs() -> Iterator[Counts[str]]:
 
 
 def digest() -> str:
-    """Of the package's code."""
+    """A digest of the code of the package."""
     found = hashlib.sha256()
     for file in sorted((REPOSITORY / "streamgate").rglob("*.py")):
         found.update(file.read_bytes())
@@ -123,7 +124,7 @@ def digest() -> str:
 
 
 def kept_file(work: Path, clip: Path, config: Mapping[str, Any], weights: Sequence[Mapping[str, Any]]) -> Path:
-    """Where a clip's result is kept: named by clip, configuration and weights."""
+    """The file for the result of a clip; its name depends on clip, configuration and weights."""
     made_of = [
         hashlib.sha256(clip.read_bytes()).hexdigest(), config, {one["role"]: one["sha256"] for one in weights}
     ]  # fmt: skip
@@ -132,7 +133,7 @@ def kept_file(work: Path, clip: Path, config: Mapping[str, Any], weights: Sequen
 
 
 def save(path: Path, found: Collected) -> None:
-    """In one step or not at all."""
+    """Write a result atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with gzip.open(temporary, "wt", encoding="utf-8") as file:
@@ -141,7 +142,7 @@ def save(path: Path, found: Collected) -> None:
 
 
 def load(path: Path) -> Collected:
-    """What `save` wrote."""
+    """Read a result that `save` wrote."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         record = json.load(file)
     tracks = {

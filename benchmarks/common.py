@@ -1,4 +1,4 @@
-"""What the benchmarks share: arguments, clips, facts about the machine, sections of RESULTS.md."""
+"""Code that the benchmarks share: arguments, clips, facts about the machine, sections of RESULTS.md."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from streamgate.parallel import usable_cores
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "RESULTS.md"
 SHARED = Path(os.environ.get("STREAMGATE_SHARED") or REPOSITORY.parent / "shared")
 
 SUFFIXES = frozenset({".mp4", ".gif", ".mpg", ".avi", ".webm", ".mkv", ".mov"})
 BUSY = 0.5
-"""Load average per core from which results are called noisy."""
+"""Load average per core above which a section is marked as noisy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The conditions that results depend on besides the code. `load` is the 1-minute load average at construction."""
+    """The conditions, besides the code, on which results depend. `load` is the 1-minute load average."""
 
     cpu: str
     cores: int
@@ -54,22 +56,17 @@ class Machine:
         ]
 
 
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def arguments(
     doc: str, *, videos: bool = True, clips: bool = False, gate: bool = False, results: Path | None = RESULTS
 ) -> argparse.ArgumentParser:
-    """A parser with the arguments that scripts share.
+    """A parser with the arguments that several scripts have.
 
     Args:
         doc: the script's docstring, which becomes its help.
-        videos: with the folder of footage.
-        clips: with `--clips`, names of clips in it.
-        gate: with `--preset`, `--models` and `--set` as `streamgate run` takes them.
-        results: the default of `--results`, the file whose section is written; None leaves the option out.
+        videos: add the argument for the folder of footage.
+        clips: add `--clips`, the names of clips in that folder.
+        gate: add `--preset`, `--models` and `--set`, with the same values as for `streamgate run`.
+        results: the default of `--results`, the file to which the section is written; None: no such option.
     """
     from streamgate.defaults import DEFAULT_MODELS
 
@@ -77,20 +74,20 @@ def arguments(
     if videos:
         parser.add_argument("videos", type=Path, nargs="?", default=SHARED / "videos", help="folder of clips")
     if clips:
-        parser.add_argument("--clips", nargs="+", metavar="NAME", help="only these (file names, suffix optional)")
+        parser.add_argument("--clips", nargs="+", metavar="NAME", help="only these clips, with or without suffix")
     if gate:
-        parser.add_argument("--preset", default="studio", help="as of `streamgate run`")
-        parser.add_argument("--models", default=DEFAULT_MODELS, help="as of `streamgate run`")
+        parser.add_argument("--preset", default="studio", help="as for `streamgate run`")
+        parser.add_argument("--models", default=DEFAULT_MODELS, help="as for `streamgate run`")
         parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
     if results is not None:
-        parser.add_argument("--results", type=Path, default=results, help="file whose section is written")
+        parser.add_argument("--results", type=Path, default=results, help="file to which the section is written")
     return parser
 
 
 def find_clips(videos: Path, wanted: Sequence[str] | None) -> tuple[list[Path], list[str]]:
-    """The clips of a folder, or those of them that are wanted by name (the suffix is optional), sorted.
+    """The clips in a folder, sorted, and a note for each missing clip.
 
-    With them a note for each that is missing.
+    With `wanted`, only the clips with these names (the suffix is optional).
     """
     files = sorted(videos.iterdir()) if videos.is_dir() else []
     clips = [path for path in files if path.suffix.lower() in SUFFIXES]
@@ -109,7 +106,7 @@ def kept_faces(out: Path) -> list[dict[str, Any]]:
 
 
 def heading(title: str, machine: Machine, facts: dict[str, Any] | None = None, notes: Sequence[str] = ()) -> list[str]:
-    """The first lines of a section: title, command, machine, versions and weights, what is left out."""
+    """The first lines of a section: title, command, machine, versions and weights, and what was left out."""
     return [
         f"## {title}", "", f"`{command_line(Path(sys.argv[0]).name, sys.argv[1:])}`", "", *machine.lines(),
         *(weights_facts(facts) if facts else []), *[f"- left out: {note}" for note in notes],
@@ -125,24 +122,24 @@ def publish(path: Path, name: str, lines: Sequence[str]) -> None:
 
 
 def weights_facts(facts: dict[str, Any]) -> list[str]:
-    """Versions and weights, as `describe` gives them, as items of a Markdown list."""
+    """Versions and weights, as returned by `describe`, as items of a Markdown list."""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     weights = ", ".join(f"{one['role']} {one['name']} {one['sha256'][:8]}" for one in facts["weights"])
     return [f"- versions: {versions}", f"- weights: {weights}"]
 
 
 def target(what: str, figure: str, limit: str, met: bool) -> str:
-    """One target as an item of a Markdown list, with whether it is met."""
+    """A value, its target and whether the target is met, as an item of a Markdown list."""
     return f"- {what}: {figure}; target {limit}: **{'met' if met else 'not met'}**"
 
 
 def say(line: str) -> None:
-    """A line of progress."""
+    """Print a line of progress."""
     print(line, file=sys.stderr, flush=True)
 
 
 def write_section(path: Path, name: str, body: str) -> None:
-    """Replace the section `name` of a results file, or append it; in one step or not at all."""
+    """Replace the section `name` of a results file, or append it. The file is written atomically."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     section = f"{begin}\n{body.strip()}\n{end}\n"
     text = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
@@ -158,21 +155,21 @@ def write_section(path: Path, name: str, body: str) -> None:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table; the first `left` columns are text, the others are set right."""
+    """A Markdown table. The first `left` columns are aligned to the left, the others to the right."""
     lines = [head, [*["---"] * left, *["---:"] * (len(head) - left)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Median, with the range when there are several: `1.52 (1.49-1.60)`."""
+    """The median and, for several values, their range: `1.52 (1.49 to 1.60)`."""
     middle = f"{statistics.median(values):.{digits}f}"
     if len(values) == 1:
         return middle
-    return f"{middle} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+    return f"{middle} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def command_line(script: str, arguments: Sequence[str]) -> str:
-    """The command as it may be published: absolute paths are reduced to their last part."""
+    """The command in a form that can be published: absolute paths are reduced to their last part."""
     shown = [Path(one).name if Path(one).is_absolute() else one for one in arguments]
     return shlex.join(["python", f"benchmarks/{script}", *shown])
 

@@ -1,14 +1,15 @@
-"""What `throughput.py` compares. Each contestant runs in a separate process, which is this file:
+"""The contestants that `throughput.py` compares. Each of them runs in a separate process, which runs this file:
 
     python benchmarks/contestants.py NAME CLIP [--models embedded] [--limit SECONDS]
 
-It prints one JSON object, a `Measured`; NAME `describe` prints versions and weights. A contestant is a function
-(models, limit) -> (clip -> Outcome) in `CONTESTANTS`; everything it imports and loads before it returns counts as
-start-up.
+The process prints a `Measured` as one JSON object; with the NAME `describe`, it prints versions and weights. A
+contestant is a function (models, limit) -> (clip -> Outcome) in `CONTESTANTS`; everything that it imports and loads
+before it returns counts as start-up.
 
-`plain` and `plain_official` are the loop that a user would write without this project: every frame becomes RGB and goes
-through the detector; each face found is aligned, embedded, its SER-FIQ sampled with T = 100, and scored by IFQA: by our
-own network, or by one of the official architecture with random weights, which take as long as trained ones.
+`plain` and `plain_official` are the loop that a user would write without this project. Every frame is converted to RGB
+and goes through the detector. Each detected face is aligned and embedded, its SER-FIQ is sampled with T = 100, and IFQA
+scores it: `plain` uses our own IFQA network, `plain_official` the official architecture with random weights, which are
+as fast as trained ones.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import arguments, usable_cores
+from common import arguments
 from processes import STARTED, answer, cpu_seconds, peak_mib
 
+from streamgate.parallel import usable_cores
+
 DETECTOR_SIDE = 640
-"""Longer side of what the plain loop's detector sees, in pixels; RetinaFace's examples use 640."""
+"""Longer side of the detector's input in the plain loop, in pixels; RetinaFace's examples use 640."""
 MIN_SCORE = 0.6
 SAMPLES = 100
 IFQA_SIDE, ARCFACE_SIDE = 256, 112
@@ -35,10 +38,10 @@ IFQA_SIDE, ARCFACE_SIDE = 256, 112
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one pass over a clip gave. `video_seconds` is 0 where the contestant does not look at time.
+    """The result of one pass over a clip. `video_seconds` is 0 if the contestant does not determine it.
 
-    `faces` counts scored faces, where a contestant scores each that it finds; `networks` are seconds spent in network
-    runs (one thread each) by role.
+    `faces` counts the scored faces of a contestant that scores every detected face. `networks` has the seconds spent in
+    network runs (one thread each), by role.
     """
 
     frames: int = 0
@@ -53,7 +56,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One pass with its cost: seconds of wall and of CPU (user + system, all threads), peak memory in MiB."""
+    """One pass and its cost: wall time and CPU time (user + system, all threads) in seconds, peak memory in MiB."""
 
     outcome: Outcome
     startup_wall: float
@@ -85,7 +88,7 @@ def open_decoder(models: str, limit: float = 0.0) -> Run:
 
 
 def open_gate(models: str, limit: float, preset: str = "studio") -> Run:
-    """This pipeline, into a sink that writes nothing."""
+    """This pipeline, with a sink that writes nothing."""
     import passing
 
     from streamgate.config import load_config
@@ -110,20 +113,21 @@ def open_gate(models: str, limit: float, preset: str = "studio") -> Run:
 
 
 def open_plain(models: str, limit: float, official: bool = False) -> Run:
-    """The plain loop over the first `limit` seconds (0: all), its networks on all cores."""
+    """The plain loop over the first `limit` seconds (0: the whole clip), with the networks on all cores."""
     import av
     import cv2
 
     from streamgate.measures.serfiq import sample_embeddings, sampled_spread
     from streamgate.networks import Networks
     from streamgate.networks.alignment import arcface_matrix, ffhq_matrix
+    from streamgate.networks.ifqa import ifqa_scores
     from streamgate.weights import SerfiqCalibration
 
     networks = Networks.open(models, "cpu", usable_cores())
     weight, bias = networks.recognizer.last_affine()
     card = networks.calibration("recognizer")
     rate = card.drop_rate if isinstance(card, SerfiqCalibration) else 0.5
-    ifqa = _official_ifqa() if official else lambda face: float(networks.ifqa.run(face[None]).score[0])
+    ifqa = _official_ifqa() if official else lambda face: ifqa_scores(networks.ifqa, [face])[0].value
 
     def score(rgb: Any, landmarks: Any) -> tuple[float, float]:
         aligned = cv2.warpAffine(rgb, arcface_matrix(landmarks), (ARCFACE_SIDE, ARCFACE_SIDE))
@@ -157,7 +161,7 @@ def open_plain(models: str, limit: float, official: bool = False) -> Run:
 
 
 def _official_ifqa() -> Callable[[Any], float]:
-    """Takes an FFHQ crop, RGB uint8 (256, 256, 3)."""
+    """The official IFQA network. The function scores an FFHQ crop, RGB uint8 (256, 256, 3)."""
     import torch
 
     from streamgate.convert.ifqa import OFFICIAL, Ifqa, IfqaScorer
@@ -184,7 +188,7 @@ CONTESTANTS: dict[str, Callable[[str, float], Run]] = {
 
 
 def describe(models: str) -> dict[str, object]:
-    """Versions and weights that a gate here runs with."""
+    """The versions and weights with which the pipeline runs on this machine."""
     from streamgate.config import load_config
     from streamgate.engine import Engine
 
@@ -194,7 +198,7 @@ def describe(models: str) -> dict[str, object]:
 
 
 def measure(name: str, clip: Path, models: str, limit: float = 0.0) -> Measured:
-    """Open a contestant, run it once over the clip and return what each part cost."""
+    """Load a contestant, run it once over the clip and return the cost of each part."""
     began = float(os.environ.get(STARTED) or time.monotonic())
     run = CONTESTANTS[name](models, limit)
     ready, ready_cpu = time.monotonic(), cpu_seconds()
@@ -207,7 +211,7 @@ def main() -> object:
     parser = arguments(__doc__, videos=False, gate=True, results=None)
     parser.add_argument("name", choices=[*CONTESTANTS, "describe"])
     parser.add_argument("clip", type=Path, nargs="?")
-    parser.add_argument("--limit", type=float, default=0.0, help="seconds of video for the plain loops, 0: all")
+    parser.add_argument("--limit", type=float, default=0.0, help="seconds of video that the plain loops read; 0: all")
     given = parser.parse_args()
     if given.name == "describe":
         return describe(given.models)

@@ -1,17 +1,18 @@
-"""Does a GPU work here, how fast, and does it compute what the CPU computes? At most eight minutes, no network.
+"""Does a GPU work on this machine, how fast is it, and does it compute the same values as the CPU?
 
     python benchmarks/gpu.py [CLIP] [--device cuda] [--seconds 460] [--faces FOLDER] [--count 200] [--large]
 
-Each network in batches of 1 to 64, in fp32 and fp16: faces per second, share of the GPU's peak, largest deviation
-from the CPU on real faces. Then the whole pipeline with 1, 4 and 16 files at once, decoded by the CPU and by the GPU,
-with the embedded and the large networks, and in exhaustive mode: seconds of video per second, the bottleneck, memory.
-With `--large` (the default if there is a GPU and torch) official IFQA and ArcFace R100 run at full size with random
-weights.
+The script takes at most eight minutes and needs no network access. First it runs each network in batches of 1 to 64,
+in fp32 and fp16, and measures faces per second, the share of the GPU's peak, and the largest deviation from the CPU on
+real faces. Then it runs the whole pipeline with 1, 4 and 16 files at once, decoded by the CPU and by the GPU, with the
+embedded and the large networks, and in exhaustive mode; it measures seconds of video per second, the bottleneck and
+memory. The large networks are official IFQA and ArcFace R100 with random weights; they are used with `--large` (the
+default if there is a GPU and torch).
 
-Every part runs in a separate process with a time limit and reports results as it goes; parts that crash or hang are
-left out and reported. Without a GPU the script names what is missing and exits with code 6. `--device cpu` takes the
-same path with the CPU provider, to test the script, and only prints the section: only results from a GPU are written
-to benchmarks/RESULTS.md, updated after every part.
+Every part runs in a separate process with a time limit and reports results while it runs. Parts that crash or hang are
+left out, and the section says so. Without a GPU, the script names what is missing and exits with code 6. `--device cpu`
+runs the same code with the CPU provider, to test the script; it only prints the section. Results from a GPU are written
+to benchmarks/RESULTS.md after every part.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from streamgate.networks.device import Device, choose_device, load_onnxruntime
 from streamgate.weights.store import models_folder, resolve
 
 SECONDS = 460.0
-"""For all; with more of them each part may take the longer."""
+"""Time limit of all parts together; with a larger limit, each part may take longer in proportion."""
 CROPS_S, PICKS_S, LARGE_S = 60.0, 60.0, 150.0
 NETWORK_S, LARGE_NETWORK_S = 40.0, 60.0
 RUNS_S, EXHAUSTIVE_S = 100.0, 50.0
@@ -52,16 +53,16 @@ CALIBRATIONS = {
     "iresnet": {"id": "random", "drop_rate": 0.5, "alpha": 130.0, "r": 0.88},
     "ifqa": {"id": "random", "x0": 0.5, "w": 0.1},
 }
-"""Of the large networks, whose weights are random. Any will do: what has none is left out of a run."""
+"""Calibrations of the large networks, whose weights are random. The values do not matter, but a run needs some."""
 HALF = ("precision.ifqa=fp16", "precision.recognizer=fp16")
 EXHAUSTIVE = ("exhaustive=true",)
 TOLERANCE = 1e-3
-"""Largest deviation of a raw value from the CPU's in fp32, of its own size where that is above 1 (docs/design.md 3)."""
+"""Largest deviation from the CPU in fp32 (docs/design.md 3): relative for values above 1, absolute below."""
 
 
 @dataclass(slots=True)
 class Found:
-    """What is known so far."""
+    """The results so far."""
 
     device: Device
     card: Card
@@ -104,17 +105,17 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", nargs="?", type=Path, default=SHARED / "videos" / "fsgan_conan.mp4")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long all may take")
-    parser.add_argument("--faces", type=Path, default=SHARED / "faces" / "hq_val", help="pictures with a face each")
-    parser.add_argument("--count", type=int, default=200, help="how many of them")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit of all parts together")
+    parser.add_argument("--faces", type=Path, default=SHARED / "faces" / "hq_val", help="pictures of one face each")
+    parser.add_argument("--count", type=int, default=200, help="number of faces")
     parser.add_argument("--models", default=DEFAULT_MODELS)
-    parser.add_argument("--large", action=argparse.BooleanOptionalAction, help="official IFQA and R100, random weights")
+    parser.add_argument("--large", action=argparse.BooleanOptionalAction, help="also official IFQA and ArcFace R100")
     parser.add_argument("--results", type=Path, default=RESULTS)
     return parser.parse_args()
 
 
 def _parts(given: argparse.Namespace, found: Found, folder: Path) -> Iterator[None]:
-    """Run everything that there is time for, the most telling first; yields whenever something new is known."""
+    """Run as many parts as there is time for, the most important first; yields after every new result."""
     device, card, clock = found.device, found.card, found.clock
     models, clip = given.models, given.clip
     networks = resolve(models)
@@ -126,7 +127,7 @@ def _parts(given: argparse.Namespace, found: Found, folder: Path) -> Iterator[No
             yield from _measuring(found, name, part, NETWORK_S)
         what = "kept faces compared with the CPU's"
         for found.same in results_of(what, partial(picks, clip, models, device), PICKS_S, clock):
-            say(f"{what}: {'the same' if found.same else 'others'}")
+            say(f"{what}: {'the same' if found.same else 'different'}")
             yield
         yield from _running(found, "embedded" if models == "embedded" else models, models, (), JOBS, clip, RUNS_S)
         if (wide := large()) is not None:
@@ -188,7 +189,7 @@ def _large(
 ) -> Iterator[Callable[[], str | None]]:
     """Make the large networks in another process while the block runs.
 
-    The function waits for them and returns what `--models` takes for them; None where they are not made.
+    Yields a function that waits for them and returns their value for `--models`, or None if they could not be made.
     """
     wanted = given.large if given.large is not None else device.index is not None
     if not wanted or importlib.util.find_spec("torch") is None:
@@ -232,16 +233,17 @@ def _body(found: Found) -> str:
         *found.machine.lines(),
         f"- GPU: {card.words}",
         f"- ONNX Runtime {ort.__version__}, CUDA {ort.cuda_version or 'none'}; device: {device}",
-        *([] if device.index is not None else ["- **not run on a GPU: this is the CPU, used like a GPU**"]),
+        *([] if device.index is not None else ["- **not run on a GPU: the CPU took its place, to test the script**"]),
         "",
-        "Faces per second by batch size, transfers included; share of the GPU's dense peak at the best batch size; "
-        f"largest deviation from the CPU on {found.faces} real faces ({FACES_LARGE} for networks of more than "
-        f"{LARGE_BYTES >> 20} MiB, whose weights are random), relative to values above 1 and absolute below.",
+        "The table shows the faces per second by batch size, including transfers, the share of the GPU's dense peak "
+        f"at the best batch size, and the largest deviation from the CPU on {found.faces} real faces ({FACES_LARGE} "
+        f"faces for networks of more than {LARGE_BYTES >> 20} MiB, whose weights are random). The deviation is "
+        "relative for values above 1 and absolute below.",
         "",
         table(["network", "precision", *(str(batch) for batch in BATCHES), "of peak", "deviation"], networks),
         "",
-        "The whole pipeline, without opening the networks: seconds of video per second of wall time, frames per "
-        "second, and the bottleneck.",
+        "The next table is about the whole pipeline, without the time for opening the networks: seconds of video per "
+        "second of wall time, frames per second, the bottleneck, utilisation and memory.",
         "",
         table(
             ["networks", "files at once", "decoding", "video s/s", "frames/s", "bottleneck", "CPU", "GPU", "decoder",
@@ -252,7 +254,7 @@ def _body(found: Found) -> str:
     ]  # fmt: skip
     if full := [one.deviation for one in found.measured if one.precision == "fp32"]:
         within = max(full) <= TOLERANCE
-        lines.append(target("largest deviation in fp32", f"{max(full):.1e}", f"{TOLERANCE:.0e}", within))
+        lines.append(target("largest deviation in fp32", f"{max(full):.1e}", f"at most {TOLERANCE:.0e}", within))
     if found.same is not None:
         said = "the same" if found.same else "different"
         lines.append(target("kept faces compared with the CPU's", said, "the same", found.same))

@@ -14,20 +14,20 @@ PEAKS = {
     "T4": (8.1, 65), "A10G": (35, 70), "A10": (31, 125), "A100": (19.5, 312), "A30": (10.3, 165), "L4": (30.3, 121),
     "L40S": (91.6, 362), "L40": (90.5, 181), "H100": (67, 989), "H200": (67, 989),
 }  # fmt: skip
-"""Dense TFLOP/s in fp32 (without TF32) and fp16 (on tensor cores), by the vendor's data sheets; of the SXM form where
-there are several."""
+"""Dense TFLOP/s in fp32 (without TF32) and fp16 (on tensor cores), from the vendor's data sheets; for cards of several
+forms, the values of the SXM form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """`words`: name, memory and driver, as nvidia-smi tells them; `address`: on the bus, None without a card."""
+    """`words`: name, memory and driver, as reported by nvidia-smi. `address`: PCI bus address, None without a card."""
 
     address: str | None
     words: str
 
     @classmethod
     def here(cls, index: int | None) -> Card:
-        """The GPU of that number; None if there is none."""
+        """The GPU with this CUDA index; without an index, a card with the address None."""
         if index is None:
             return cls(None, "none")
         address = _address(index)
@@ -35,14 +35,14 @@ class Card:
         return cls(address, told[0] if told else "unknown to nvidia-smi")
 
     def peak(self, precision: str) -> float | None:
-        """TFLOP/s; None where it is not known."""
+        """Peak TFLOP/s; None if unknown."""
         parts = re.split(r"[\s,-]+", self.words)
         return next((float(peak[precision == "fp16"]) for name, peak in PEAKS.items() if name in parts), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Of a card over some time: shares of it that it and its decoder were busy, and the most memory in use, GiB."""
+    """Mean utilisation (0..1) of a card and of its decoder over some time, and the peak memory in use in GiB."""
 
     gpu: float
     decoder: float
@@ -59,7 +59,7 @@ class Load:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def busy(self) -> Busy | None:
-        """Means, and the most memory; None without a card, or one that does not say."""
+        """Mean utilisation and peak memory; None without a card or if nvidia-smi does not report them."""
         seen = self._seen
         if not seen:
             return None
@@ -89,7 +89,7 @@ class Load:
 
 
 def _address(index: int) -> str:
-    """Of the card that CUDA numbers so: nvidia-smi numbers all cards, in another order."""
+    """The PCI bus address of a CUDA index. nvidia-smi numbers all cards, in another order."""
     address, card = ctypes.create_string_buffer(32), ctypes.c_int(0)
     try:
         driver = ctypes.CDLL("libcuda.so.1")

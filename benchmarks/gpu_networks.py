@@ -1,4 +1,4 @@
-"""Each network by itself on crops of real faces: faces per second by batch size, and its deviation from the CPU."""
+"""Measures each network on crops of real faces: faces per second by batch size, and the deviation from the CPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from common import say, usable_cores
+from common import say
 from gpu_card import Card
 from gpu_parts import Clock
 
@@ -24,27 +24,28 @@ from streamgate.networks.detector import Detector
 from streamgate.networks.device import Device, choose_device
 from streamgate.networks.graphs import PRECISIONS
 from streamgate.networks.sessions import Session
+from streamgate.parallel import usable_cores
 from streamgate.weights.store import Weights
 
 BATCHES = (1, 4, 16, 32, 64)
 BATCHES_LARGE = (1, 16, 64)
-"""Of networks that take long to open."""
+"""For networks that take long to open."""
 BATCHES_CPU = (1, 4)
-"""Where there is no card: this tries the script."""
+"""Without a card, to test the script."""
 FACES_LARGE = 16
-"""Of networks that take the CPU long."""
+"""Number of faces for networks that are slow on the CPU."""
 LARGE_BYTES = 50 << 20
 TRIAL_S = 0.4
-"""For which each network, precision and batch size is run."""
+"""Duration of the measurement for each network, precision and batch size."""
 SCENE = (384, 640)
 """Size of the detector's pictures (H, W)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One network in one precision: faces a second by batch size, deviation from the CPU and the output it is of.
+    """One network in one precision: faces per second by batch size, and the largest deviation from the CPU.
 
-    `share` is of the card's peak, at the best batch size.
+    `where` is the output with this deviation. `share` is the share of the card's peak at the best batch size.
     """
 
     name: str
@@ -56,18 +57,18 @@ class Measured:
 
 
 def ready(device: Device) -> None:
-    """Make a process ready for the device, as `choose_device` did in another one."""
+    """Prepare this process for the device, as `choose_device` did in the parent process."""
     if device.index is not None:
         choose_device(device.name)
     else:
-        # What is cheap on a GPU would take long on the CPU.
+        # Large batches are fast on a GPU, but slow on the CPU.
         io_binding.BATCH, io_binding._BATCHES = 2, {}
 
 
 def crops_of(
     folders: Sequence[Path], networks: Mapping[str, Weights], most: int, clock: Clock | None = None
 ) -> dict[str, Array]:
-    """Up to `most` rows RGB uint8 for each role, cut from the pictures of `folders` in half of the time there is."""
+    """Up to `most` crops for each role, RGB uint8, from the pictures in `folders`; uses half of the remaining time."""
     until = -1.0 if clock is None else clock.left / 2
     detector = Detector(Session(networks["detector"], "cpu"))
     rows: dict[str, list[Array]] = {role: [] for role in networks}
@@ -94,12 +95,12 @@ def crops_of(
             matrix, size = views[role]
             rows[role].append(cv2.warpAffine(picture, matrix, size))
     if not rows["detector"]:
-        raise StreamgateError(f"no faces in {', '.join(map(str, folders))}; name folders of pictures")
+        raise StreamgateError(f"no faces in {', '.join(map(str, folders))}; give folders with pictures of faces")
     return {role: np.stack(pictures) for role, pictures in rows.items()}
 
 
 def crops(folder: Path, count: int, networks: Mapping[str, Weights], into: Path, clock: Clock) -> Iterator[int]:
-    """Cut faces for each role into files of `into`; yields how many."""
+    """Write the crops for each role to a file in `into`; yields the number of faces."""
     rows = crops_of([folder], networks, count, clock)
     for role, pictures in rows.items():
         np.save(into / f"{role}.npy", pictures)
@@ -107,9 +108,9 @@ def crops(folder: Path, count: int, networks: Mapping[str, Weights], into: Path,
 
 
 def measure(weights: Weights, rows_file: Path, device: Device, card: Card, clock: Clock) -> Iterator[Measured]:
-    """One network in each precision."""
+    """Measure one network in each precision."""
     ready(device)
-    # A large network takes many seconds to convert, and each size of a batch opens it again.
+    # Converting a large network takes many seconds, and the network is opened again for each batch size.
     sessions.prepare = lru_cache(1)(sessions.prepare)
     large = weights.path.stat().st_size > LARGE_BYTES
     rows = np.load(rows_file)
@@ -163,7 +164,7 @@ def _deviation(got: Array, expected: Array) -> float:
 
 
 def _rate(session: Session, rows: Array, batch: int) -> float:
-    """Faces a second in batches of `batch`, transfers included."""
+    """Faces per second in batches of `batch`, including transfers."""
     chunk = np.resize(rows, (batch, *rows.shape[1:]))
     session.run_pictures(chunk)
     began, count = perf_counter(), 0
@@ -176,14 +177,14 @@ def _rate(session: Session, rows: Array, batch: int) -> float:
 def parts_of(
     networks: Mapping[str, Weights], folder: Path, device: Device, card: Card
 ) -> Iterator[tuple[str, partial[Iterator[Measured]]]]:
-    """Each network once, with what measures it."""
+    """The name of each network, once, and the function that measures it."""
     once = {weights.path: (weights, role) for role, weights in reversed(list(networks.items()))}
     for weights, role in once.values():
         yield weights.name, partial(measure, weights, folder / f"{role}.npy", device, card)
 
 
 def multiplications(content: bytes, size: tuple[int, ...]) -> int:
-    """Multiplications of convolutions and matrix products for one picture of `size` (H, W, 3)."""
+    """Number of multiplications in convolutions and matrix products for one picture of `size` (H, W, 3)."""
     import onnx
 
     model = onnx.load_model_from_string(content)
@@ -207,5 +208,5 @@ def multiplications(content: bytes, size: tuple[int, ...]) -> int:
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    # The batch is the only axis that may be left open here.
+    # Only the batch axis may have no fixed size here.
     return tuple(dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim)

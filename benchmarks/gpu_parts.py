@@ -15,14 +15,14 @@ from common import say
 from streamgate.errors import one_line
 
 _DYING_S = 10.0
-"""For a process that was killed: one that hangs in a driver may not end at all."""
+"""How long to wait for the end of a killed process. A process that hangs in a driver may never end."""
 
 
 @dataclass(slots=True)
 class Clock:
-    """What is left of the time until `until` (`time.monotonic()`), and what there was no time for, or failed.
+    """The time limit `until` (as `time.monotonic()`), and the parts that failed or for which there was no time.
 
-    `slower`: so many times the usual time a part may take.
+    `slower`: factor on the time limit of each part.
     """
 
     until: float
@@ -38,7 +38,7 @@ class Clock:
         return self.until - time.monotonic()
 
     def allows(self, what: str, seconds: float) -> bool:
-        """Whether there are that many; else it is left out."""
+        """Whether that many seconds remain; otherwise `what` is recorded as left out."""
         if self.left >= seconds:
             return True
         self.left_out.append(f"{what} (no time)")
@@ -52,11 +52,11 @@ class Clock:
 
 
 Part = Callable[[Clock], Iterator[Any]]
-"""Yields what it finds out, while its clock says so; anything that can be pickled, and so can it."""
+"""Yields results until its clock has run out. The function and its results must be picklable."""
 
 
 class Running:
-    """A part that runs in its process for at most `most_s`, and not longer than there is time by `clock`."""
+    """A part that runs in a separate process for at most `most_s` seconds and until the time of `clock` is over."""
 
     def __init__(self, name: str, part: Part, most_s: float, clock: Clock) -> None:
         self._name, self._clock = name, clock
@@ -69,10 +69,10 @@ class Running:
         theirs.close()
 
     def results(self) -> Iterator[Any]:
-        """What it yields, as it comes; what it left out and why it ended early go to the clock."""
+        """The results of the part, as they arrive. What it left out, and why it failed, is recorded in the clock."""
         try:
             while True:
-                # It stops by itself once its current step is finished.
+                # The part stops by itself when its current step is finished.
                 if not self._results.poll(max(0.0, self._until - time.monotonic())):
                     raise RuntimeError(f"no end within {self._seconds:.0f} s")
                 kind, value = self._results.recv()
@@ -98,13 +98,13 @@ class Running:
 
 
 def results_of(name: str, part: Part, most_s: float, clock: Clock) -> Iterator[Any]:
-    """The results of a part that is run now; nothing if there is no time for it."""
+    """Run a part and yield its results; nothing if there is no time for it."""
     if clock.allows(name, 5.0):
         yield from Running(name, part, most_s, clock).results()
 
 
 def _work(part: Part, seconds: float, results: Connection) -> None:
-    # Standard output is for the whole benchmark's result.
+    # Standard output is reserved for the result of the whole benchmark.
     os.dup2(2, 1)
     clock = Clock.of(seconds)
     try:

@@ -1,4 +1,4 @@
-"""Whole runs on a GPU: many files at once through one set of networks, for a few seconds each."""
+"""Runs of the whole pipeline on a GPU: several files at once with one set of networks, for a few seconds each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from common import say, usable_cores
+from common import say
 from gpu_card import Busy, Card, Load
 from gpu_networks import ready
 from gpu_parts import Clock
@@ -23,6 +23,7 @@ from streamgate.engine import Engine
 from streamgate.errors import StreamgateError
 from streamgate.gate import Gate
 from streamgate.networks.device import Device
+from streamgate.parallel import usable_cores
 from streamgate.runtime.pipeline import Progress
 from streamgate.sources.base import Source
 from streamgate.sources.file import VideoFile
@@ -32,19 +33,21 @@ from streamgate.tracks import Candidate, TrackEnd
 
 JOBS = (1, 4, 16)
 RUN_S, RUN_CPU_S = 8.0, 4.0
-"""Of each run on a card; without one, where this tries the script."""
+"""Duration of each run on a card, and without a card, to test the script."""
 PATIENCE = 4
-"""Factor by which a run is extended while no frame has arrived."""
+"""A run in which no frame has arrived may take this many times its duration."""
 BUSY = 0.85
 """Utilisation above which something counts as the bottleneck."""
 _COPIES = 200
-"""Of the clip for each file at once: more than are read within `RUN_S`."""
+"""Copies of the clip for each of the files that are read at once; more than can be read within `RUN_S`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """One run: seconds of video and frames a second of wall; share of the CPU; memory in GiB; `error`: what failed, or
-    was not as it was to be."""
+    """One run: seconds of video and frames per second of wall time, utilisation of the CPU (0..1), memory in GiB.
+
+    `error` describes a failure, or a fallback such as decoding on the CPU.
+    """
 
     networks: str
     jobs: int
@@ -58,15 +61,15 @@ class Ran:
 
     @property
     def limit(self) -> str:
-        """The bottleneck; waiting for one another if nothing was at its limit."""
+        """The bottleneck: the busiest resource, or none if no resource was at its limit."""
         shares = {"CPU": self.cpu}
         if self.busy is not None:
             shares |= {"GPU": self.busy.gpu, "GPU decoder": self.busy.decoder}
         busiest = max(shares, key=lambda name: shares[name])
-        return busiest if shares[busiest] >= BUSY else "none: they wait for one another"
+        return busiest if shares[busiest] >= BUSY else "none (each waits for the others)"
 
     def row(self) -> list[str]:
-        """Its cells in the table."""
+        """The cells of the run's row in the table."""
         named = [self.networks, str(self.jobs), self.decode]
         if not self.frames:
             return [*named, "", "", self.error, *[""] * 5]
@@ -84,7 +87,7 @@ def runs(
     name: str, models: str, settings: Sequence[str], jobs: Sequence[int], clip: Path, device: Device, card: Card,
     clock: Clock,
 ) -> Iterator[Ran]:  # fmt: skip
-    """Every run with these networks that there is time for, those with the most files first."""
+    """All runs with these networks for which there is time, those with the most files first."""
     ready(device)
     seconds = RUN_CPU_S if device.index is None else RUN_S
     decoders = [CPU] if device.index is None else [decoder_name(device.index), CPU]
@@ -100,7 +103,7 @@ def runs(
                     except Exception as error:
                         clock.failed(what, error)
                         continue
-                    say(f"{what}: {ran.error or f'{ran.video:.1f} s of video a second, limit {ran.limit}'}")
+                    say(f"{what}: {ran.error or f'{ran.video:.1f} s of video per second, bottleneck: {ran.limit}'}")
                     yield ran
         for note in engine.notes:
             say(f"{name}: {note}")
@@ -132,7 +135,7 @@ def _run(engine: Engine, name: str, clip: Path, jobs: int, decode: str, seconds:
 
 
 class _Stop(Progress):
-    """Sets `event` after so many seconds, later when no frame has come by then: a run that ends before says nothing."""
+    """Sets `event` after the given time, or later if no frame has arrived: such a run would have no result."""
 
     def __init__(self, seconds: float) -> None:
         self.event = threading.Event()
@@ -165,7 +168,7 @@ class _Stop(Progress):
 
 
 def picks(clip: Path, models: str, device: Device, clock: Clock) -> Iterator[bool]:
-    """Whether the GPU keeps the faces that the CPU keeps."""
+    """Whether the GPU keeps the same faces as the CPU."""
     ready(device)
     kept = []
     for where in (device, "cpu"):
@@ -175,7 +178,7 @@ def picks(clip: Path, models: str, device: Device, clock: Clock) -> Iterator[boo
 
 
 class _Nowhere:
-    """A sink and its writers that keep nothing."""
+    """A sink that keeps nothing; it is also its own writer."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,9 +1,10 @@
-"""What does half precision change? Compares each embedded network in fp16 with fp32 and writes the result to its card.
+"""How much do the outputs differ in half precision? Compares fp16 with fp32 for each embedded network.
 
     python benchmarks/half.py FOLDER... [--count 500] [--role ifqa]
 
-The graph is the one that a GPU runs; here the CPU provider runs it, which rounds every tensor between two operators
-to fp16, as a GPU does, and accumulates in fp32, as tensor cores do. `benchmarks/gpu.py` measures it on a GPU.
+The result is written to the card of the network. The CPU provider runs the same graph as a GPU would: it rounds every
+tensor between two operators to fp16, like a GPU, and accumulates in fp32, like tensor cores. `benchmarks/gpu.py` makes
+the comparison on a GPU.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ LIKE_A_GPU = Device("cpu", "used like a GPU", bound=True)
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folders of pictures with one face")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folders of pictures, one face each")
     parser.add_argument("--count", type=int, default=500, help="number of faces")
     parser.add_argument("--pages", type=Path, default=REPOSITORY / "models", help="folder of the cards")
     parser.add_argument("--role", action="append", help="only the network of this role; repeatable")
@@ -46,12 +47,13 @@ def main() -> int:
         for row in rows:
             say(f"{weights.name}: {', '.join(row)}")
         page = given.pages / weights.path.parent.name / "card.md"
-        write_section(page, "precision", _body(len(crops[role]), rows))
+        roles = [one for one, other in found.items() if other.path == weights.path]
+        write_section(page, "precision", _body(roles, len(crops[role]), rows))
     return 0
 
 
 def _rows(weights: Weights, pictures: Array) -> list[list[str]]:
-    """For each output its name, its largest value, and the 50th, 99th and 100th percentile of the deviation of fp16."""
+    """For each output: name, largest value, and the 50th, 99th and 100th percentile of the deviation of fp16."""
     half, full = (Session(weights, LIKE_A_GPU, 2, which, 4).run_pictures(pictures) for which in ("fp16", "fp32"))
     rows = []
     for name, values in full.items():
@@ -65,13 +67,14 @@ def _rows(weights: Weights, pictures: Array) -> list[list[str]]:
     return rows
 
 
-def _body(count: int, rows: list[list[str]]) -> str:
+def _body(roles: list[str], count: int, rows: list[list[str]]) -> str:
+    settings = " and ".join(f"`precision.{role}`" for role in roles)
     return "\n".join(
         [
             "## Half precision",
             "",
-            "On a GPU, this network runs in fp16 if the setting `precision` of its role is `fp16`. The fp16 graph "
-            f"has **not yet been run on a GPU**; `benchmarks/half.py` ran it on the CPU, with {count} faces. The "
+            f"On a GPU, this network runs in fp16 if {settings} {'is' if len(roles) == 1 else 'are'} `fp16`. The fp16 "
+            f"graph has **not yet been run on a GPU**; `benchmarks/half.py` ran it on the CPU, with {count} faces. The "
             "table shows for each output the largest value, and the largest absolute difference between fp16 and "
             "fp32 in a face: for the median face, for 99 % of the faces and for the worst face.",
             "",

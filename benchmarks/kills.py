@@ -1,4 +1,4 @@
-"""Runs on real clips that are killed and resumed; the section "Crashes and resuming" of docs/reliability.md.
+"""Runs on real clips that are killed and resumed, for the section "Crashes and resuming" of docs/reliability.md.
 
 Started by `benchmarks/reliability.py --only crashes`.
 """
@@ -26,12 +26,15 @@ CLIPS = (
 KILLS = 10
 
 Happened = tuple[str, str, int]
-"""What was done, what happened, the last exit code."""
+"""The fault, what happened, and the last exit code."""
 Mounted = Callable[[Path, str], AbstractContextManager[Callable[[str], object]]]
 
 
 def crashes(folder: Path, mounted: Mounted) -> tuple[str, list[Row], list[Row]]:
-    """An introduction, the ten kills, and what else ends a run; `mounted` makes a small file system."""
+    """The introduction, the rows of the ten kills, and the rows of other interruptions.
+
+    `mounted` mounts a small file system.
+    """
     clips = [SHARED / "videos" / name for name in CLIPS]
     bench = _Bench(folder, clips)
     kills = [bench.timed(bench.kill, number) for number in range(KILLS)]
@@ -42,9 +45,9 @@ def crashes(folder: Path, mounted: Mounted) -> tuple[str, list[Row], list[Row]]:
     with mounted(folder / "small", "size=100m") as remount:
         others.append(bench.timed(bench.full_disk, folder / "small", remount))
     text = (
-        f"{len(clips)} real clips. A run is killed with signal 9 at a random (seeded) moment, then resumed with "
-        "`--resume`, and every byte below OUT except `timing` is compared with that of an uninterrupted run. Seconds "
-        "are the total of all runs of a row."
+        f"A run of {len(clips)} real clips is killed with signal 9 at a random (seeded) moment and resumed with "
+        "`--resume`. Then every byte below OUT, except `timing`, is compared with the results of an uninterrupted run. "
+        "The seconds are those of all runs of a row together."
     )
     return text, kills, others
 
@@ -68,15 +71,15 @@ class _Bench:
         return Running([*self._clips, "-o", out, *options], code=code)
 
     def _same(self, out: Path) -> str:
-        return "all bytes the same" if tree(out) == self._expected else "**not the same**"
+        return "all bytes are the same" if tree(out) == self._expected else "**the bytes differ**"
 
     def _resumed(self, out: Path, *options: object) -> tuple[str, int]:
         code, _, err = self._run(out, "--resume", *options).end()
         done = [line.split(";")[0] for line in err.splitlines() if "are already done" in line]
-        return f"resumed: {done[0] if done else 'none was done yet'}; {self._same(out)}", code
+        return f"resumed: {done[0] if done else 'no source was done yet'}; {self._same(out)}", code
 
     def timed(self, scenario: Callable[..., Happened], *what: Any) -> Row:
-        """The row of a scenario; its seconds are of all its runs together."""
+        """The row of a scenario, with the seconds of all its runs together."""
         began = time.monotonic()
         did, happened, code = scenario(*what)
         say(f"{did}: {code}; {happened}")
@@ -99,7 +102,7 @@ class _Bench:
         committed = len(list(out.glob("*/source.json")))
         happened = f"{committed} of {len(self._clips)} sources committed; "
         if code == 0:
-            again = "started again, ran to the end" if "a new worker takes over" in err else "was at its end"
+            again = "a new worker finished the run" if "a new worker takes over" in err else "the run had already ended"
             happened += f"{again}; {self._same(out)}"
         else:
             resumed, code = self._resumed(out, "--jobs", jobs)
@@ -121,7 +124,8 @@ class _Bench:
         done = sum(source["status"] == "done" for source in sources)
         resumed, _ = self._resumed(out)
         what = f"the worker gets {number.name} whenever it reads vretalk_1.mp4, --jobs {jobs}"
-        return what, f"{kills} deaths; crashed: {', '.join(crashed)}; {done} others done; {resumed}", code
+        happened = f"the worker died {kills} times; crashed: {', '.join(crashed)}; other sources done: {done}"
+        return what, f"{happened}; {resumed}", code
 
     def in_commit(self, after: bool, both: bool) -> Happened:
         from test_crashes import DIE_AT_COMMIT
@@ -132,9 +136,10 @@ class _Bench:
         if both:
             happened, code = self._resumed(out)
         else:
-            happened = f"{'started again; ' if 'a new worker takes over' in err else ''}{self._same(out)}"
+            replaced = "a new worker takes over" in err
+            happened = f"{'a new worker finished the run; ' if replaced else ''}{self._same(out)}"
         who = "parent and worker die" if both else "the worker dies"
-        return f"{who} in a commit, {'after' if after else 'before'} its rename", happened, code
+        return f"{who} during a commit, {'after' if after else 'before'} the rename", happened, code
 
     def torn_line(self) -> Happened:
         from test_crashes import DIE_AT_COMMIT
@@ -145,7 +150,7 @@ class _Bench:
         commits = out / ".streamgate" / "commits.jsonl"
         commits.write_bytes(commits.read_bytes()[:-10])
         happened, code = self._resumed(out)
-        return "the journal's last line is torn", happened, code
+        return "the last line of commits.jsonl is incomplete", happened, code
 
     def orphan(self) -> Happened:
         out = self._out()
@@ -160,7 +165,7 @@ class _Bench:
             time.sleep(0.001)
         gone = 1000 * (time.monotonic() - killed)
         running.end()
-        return "the parent is killed", f"its worker is gone after {gone:.0f} ms", -9
+        return "the parent is killed", f"its worker ended {gone:.0f} ms later", -9
 
     def two_runs(self) -> Happened:
         out = self._out()
@@ -181,7 +186,7 @@ class _Bench:
         sources = json.loads((out / "summary.json").read_text())["totals"]["sources"]
         said = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in sources.items())
         resumed, code = self._resumed(out)
-        return "Ctrl-C, then resumed", f"exit code {first}: {said}; {resumed}", code
+        return "Ctrl-C", f"exit code {first}: {said}; {resumed}", code
 
     def cut_overwriting(self) -> Happened:
         from test_resume import DIE_WHILE_REMOVING
@@ -191,7 +196,7 @@ class _Bench:
         flag = self._folder / f"flag{self._count}"
         self._run(out, "--overwrite", code=DIE_WHILE_REMOVING.format(both=True, flag=str(flag))).end()
         happened, code = self._resumed(out)
-        return "killed while --overwrite removes earlier results", happened, code
+        return "parent and worker die while --overwrite removes earlier results", happened, code
 
     def full_disk(self, disk: Path, remount: Callable[[str], object]) -> Happened:
         out = disk / "out"
@@ -205,5 +210,5 @@ class _Bench:
         told = err.strip().splitlines()[-1].replace(str(disk), "")
         remount("size=100m")
         happened, code = self._resumed(out)
-        happened = f"exit code {full}: {told}; with room, {happened}"
-        return "the disk is full at resuming", happened, code
+        happened = f"exit code {full}: {told}; with enough space, {happened}"
+        return "the disk is full when the run is resumed", happened, code

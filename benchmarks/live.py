@@ -2,10 +2,11 @@
 
     python benchmarks/live.py [VIDEOS] [--seconds 600] [--streams 8] [--clips NAME...] [--set KEY=VALUE...]
 
-Real clips, encoded like the stream of a 720p camera (1280x720, 25 fps, H.264 without B frames, about 3 Mbit/s), are
-served over RTSP by a separate process, looped and staggered; a real redis-server takes the events. If the machine has
-more than two cores, `serve` is pinned to two and the rest runs on the others; with two cores all share them, and the
-CPU time of cameras and Redis is reported separately. Writes its section of benchmarks/RESULTS.md.
+Real clips are encoded like the stream of a 720p camera (1280x720, 25 fps, H.264 without B frames, about 3 Mbit/s). A
+separate process serves them over RTSP, looped and with different starting times, and a real redis-server receives the
+events. If the machine has more than two cores, `serve` is limited to two of them and the other processes run on the
+others. With two cores, all processes share them, and the CPU time of the cameras and of Redis is reported separately.
+The script writes its section of benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -32,14 +33,15 @@ from typing import Any
 
 import av
 import redis
-from common import REPOSITORY, Machine, arguments, find_clips, heading, publish, say, table, target, usable_cores
+from common import REPOSITORY, Machine, arguments, find_clips, heading, publish, say, table, target
 from processes import cpu_seconds, describe, gate_options, resident_mib
 
+from streamgate.parallel import usable_cores
 from streamgate.service.state import LATEST_FACES
 
 CAMERA = REPOSITORY / "tests" / "support" / "rtsp_server.py"
 CLIPS = ("liveportrait_s18", "ghost_nggyup", "fsgan_conan", "mmaction2_demo_skeleton")
-"""Each is seen by two cameras: two talking heads near the camera, one with cuts, two people who walk up."""
+"""Each clip is sent by two cameras. It shows a talking head, or cuts, or two people who come closer."""
 SIZE, FPS, BITRATE = (1280, 720), 25, 3_000_000
 CORES = 2
 WARM_S = 10.0
@@ -47,13 +49,13 @@ DROP_LIMIT = 1.0
 LATENCY_LIMIT = 1.0
 MEMORY_LIMIT = 20.0
 EARLY, MIDDLE, LATE = (0.1, 0.2), (0.45, 0.55), (0.9, 1.0)
-"""Parts of the time whose memory is compared."""
+"""The parts of the measurement of which the memory is compared, as shares of its duration."""
 STREAM = "streamgate:faces"
 
 
 @dataclass(slots=True)
 class Sample:
-    """The service at one moment: CPU seconds by process, memory of `serve`, the streams as it lists them."""
+    """The service at one moment: CPU seconds by process, memory of `serve`, and its list of streams."""
 
     seconds: float
     cpu: dict[str, float]
@@ -103,7 +105,7 @@ def as_camera(clip: Path, folder: Path) -> Path:
         out.width, out.height, out.pix_fmt, out.bit_rate = *SIZE, "yuv420p", BITRATE
         given = 0
         for frame in source.decode(stream):
-            # As many copies as it takes to be at 25 fps; frames beyond it are left out.
+            # Frames are repeated or left out to get 25 fps.
             while given <= (frame.time or 0.0) * FPS:
                 picture = frame.reformat(*SIZE, format="yuv420p")
                 picture.pts, picture.time_base = given, Fraction(1, FPS)
@@ -144,14 +146,14 @@ def run(clips: Sequence[Path], options: argparse.Namespace, folder: Path) -> Out
 
 
 def watch(pids: dict[str, int], port: int, streams: int, seconds: float) -> Outcome:
-    """Sample the service once a second, from 10 s after all streams run."""
+    """Sample the service once per second, starting 10 s after all streams are running."""
     outcome = Outcome()
     deadline = time.monotonic() + 120
     while sum(one["state"] == "running" for one in listed(port)) < streams:
         if time.monotonic() > deadline:
-            raise SystemExit("the streams did not come up")
+            raise SystemExit("the streams did not start within 120 s")
         time.sleep(0.5)
-    say(f"{streams} streams run; warming up for {WARM_S:.0f} s")
+    say(f"{streams} streams are running; warming up for {WARM_S:.0f} s")
     time.sleep(WARM_S)
     began = time.monotonic()
     passed = 0.0
@@ -167,7 +169,7 @@ def watch(pids: dict[str, int], port: int, streams: int, seconds: float) -> Outc
 
 
 def read_events(port: int, outcome: Outcome) -> None:
-    """Latencies: Redis's own time of an entry minus the `ended_at` inside."""
+    """Read the events and compute latencies: Redis's time stamp of an entry minus the `ended_at` in it."""
     with redis.Redis(port=port) as client:
         for number, fields in client.xrange(STREAM):
             if fields[b"kind"] != b"final":
@@ -189,7 +191,7 @@ def report(outcome: Outcome, clips: Sequence[Path], options: argparse.Namespace)
     memory = [one.rss_mib for one in outcome.samples]
     parts = [(int(start * len(memory)), int(end * len(memory))) for start, end in (EARLY, MIDDLE, LATE)]
     early, middle, late = (statistics.median(memory[start : max(start + 1, end)]) for start, end in parts)
-    held = "is limited to two cores" if usable_cores() > CORES else "shares all cores with the cameras and Redis"
+    held = "was limited to two cores" if usable_cores() > CORES else "shared all cores with the cameras and Redis"
     rows = []
     for before, after in zip(first.streams, last.streams, strict=True):
         frames = after["frames_in"] - before["frames_in"]
@@ -198,11 +200,14 @@ def report(outcome: Outcome, clips: Sequence[Path], options: argparse.Namespace)
             after["name"], f"{frames / seconds:.1f}", str(dropped), f"{100 * dropped / max(1, frames):.2f} %",
             str(after["frames_in_error"]), str(after["tracks"]), str(after["faces"]), str(after["reconnects"]),
         ])  # fmt: skip
-    head = ["stream", "frames/s in", "dropped", "share", "in error", "tracks", "faces", "reconnects"]
+    head = [
+        "stream", "frames/s received", "frames dropped", "share dropped", "frames with errors", "tracks", "faces",
+        "reconnects",
+    ]  # fmt: skip
     return [
-        f"- cameras: {', '.join(clip.stem for clip in clips)}, in turn, as {SIZE[0]}x{SIZE[1]} at {FPS} fps, "
-        f"{BITRATE / 1e6:g} Mbit/s; {options.streams} streams, measured for {seconds:.0f} s after a warm-up of "
-        f"{WARM_S:.0f} s; `serve` {held}",
+        f"- cameras: {options.streams} streams of {SIZE[0]}x{SIZE[1]} px, {FPS} fps and {BITRATE / 1e6:g} Mbit/s; they "
+        f"show these clips in turn: {', '.join(clip.stem for clip in clips)}",
+        f"- `serve` was measured for {seconds:.0f} s after a warm-up of {WARM_S:.0f} s; it {held}",
         "",
         table(head, rows),
         "",
@@ -214,10 +219,10 @@ def report(outcome: Outcome, clips: Sequence[Path], options: argparse.Namespace)
             p95 <= LATENCY_LIMIT,
         ),
         target(
-            "memory of `serve` in the last tenth of the measurement minus that in the middle tenth",
-            f"{late - middle:+.0f} MiB ({last.rss_mib:.0f} MiB at the end, maximum {max(memory):.0f} MiB; from the "
-            f"second to the last tenth, in which the page's {LATEST_FACES} latest faces accumulate: "
-            f"{late - early:+.0f} MiB)",
+            "growth of the memory of `serve` from the middle tenth to the last tenth of the measurement",
+            f"{late - middle:+.0f} MiB ({last.rss_mib:.0f} MiB at the end, maximum {max(memory):.0f} MiB; "
+            f"{late - early:+.0f} MiB from the second to the last tenth, while the {LATEST_FACES} latest faces of the "
+            "page accumulate)",
             f"at most {MEMORY_LIMIT:g} MiB",
             late - middle <= MEMORY_LIMIT,
         ),
@@ -230,7 +235,7 @@ def report(outcome: Outcome, clips: Sequence[Path], options: argparse.Namespace)
 
 
 def dropped_share(outcome: Outcome) -> float:
-    """Per cent of the frames since the first sample."""
+    """Dropped frames since the first sample, in per cent of the received ones."""
     first, last = outcome.samples[0].streams, outcome.samples[-1].streams
     pairs = list(zip(first, last, strict=True))
     frames, dropped = (sum(b[of] - a[of] for a, b in pairs) for of in ("frames_in", "frames_dropped"))
@@ -238,7 +243,7 @@ def dropped_share(outcome: Outcome) -> float:
 
 
 def stages(metrics: str) -> str:
-    """Mean time by stage, from the service's own histograms."""
+    """Mean time per call of each stage, from the histograms of the service."""
     found: dict[str, dict[str, float]] = {}
     pattern = r'^streamgate_stage_seconds_(sum|count)\{stage="(\w+)"\} (\S+)'
     for kind, stage, value in re.findall(pattern, metrics, re.M):

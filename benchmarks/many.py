@@ -1,12 +1,12 @@
-"""Do listing, shards, merging, resuming and exporting stay linear and light with many sources?
+"""Do the costs of listing, sharding, merging, resuming and exporting grow linearly with the number of sources?
 
     python benchmarks/many.py [--sources 2000 10000] [--shards 10] [--work FOLDER]
 
-The sources are synthetic: copies of one tiny clip, each made unique by a counter appended to it. They are committed
-into shards with made-up faces (one or two tracks, a crop of 64 pixels, a random template per track), as the machines
-of a job array would do; nothing is decoded, so only the cost that grows with the number of sources is measured. Then
-the commands run as users run them: merge, merge again, `run --resume` over everything, export. Each number of sources
-has a separate folder; a value that grows linearly has the ratio of the numbers. Writes its section of RESULTS.md.
+The sources are synthetic: copies of one tiny clip, made unique by a counter that is appended to each copy. They are
+committed to shards with made-up faces (one or two tracks, a crop of 64 pixels, a random template per track), like those
+of a job array. No video is decoded, so that only the cost that grows with the number of sources is measured. Then the
+script runs the commands that users run: merge, merge again, `run --resume` for all sources, and export. It uses a
+separate folder for each number of sources, and writes its section of RESULTS.md.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from pathlib import Path
 from common import Machine, arguments, heading, publish, say, table, target
 
 GROWTH = 1.3
-"""A step may take so many times its share of time more with more sources and still be called linear."""
+"""A step counts as linear if its CPU time grows at most this many times as much as the number of sources."""
 MEMORY = 700.0
-"""MiB: the budget of a run."""
+"""The memory budget of a run, in MiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One command over one number of sources: CPU and wall seconds, peak MiB of its largest process."""
+    """One command with one number of sources: CPU and wall time in seconds, peak of its largest process in MiB."""
 
     name: str
     cpu: float
@@ -44,7 +44,7 @@ def main() -> None:
     parser = arguments(__doc__, videos=False)
     parser.add_argument("--sources", type=int, nargs="+", default=[2000, 10000], metavar="N")
     parser.add_argument("--shards", type=int, default=10, metavar="N")
-    parser.add_argument("--work", type=Path, help="folder on the disk to be measured [default: the system's]")
+    parser.add_argument("--work", type=Path, help="folder for sources and results [default: a temporary folder]")
     options = parser.parse_args()
     machine = Machine.here()
     measured: dict[int, list[Step]] = {}
@@ -64,8 +64,8 @@ def _measure(folder: Path, count: int, shards: int) -> Iterator[Step]:
     _make_clips(footage, count)
     yield _step("listing and committing", [sys.executable, __file__, "--commit", footage, out, shards], count)
     yield _step("merge", ["merge", out], count)
-    yield _step("merge again, nothing new", ["merge", out], count)
-    yield _step("run --resume, nothing new", ["run", footage, "-o", out, "--resume", "--quiet"], count)
+    yield _step("merge again (nothing new)", ["merge", out], count)
+    yield _step("run --resume (nothing new)", ["run", footage, "-o", out, "--resume", "--quiet"], count)
     yield _step("export to Parquet and CSV", ["export", out, "--to", "parquet", "--to", "csv"], count)
     yield _step("export to WebDataset", ["export", out, "--to", "webdataset"], count)
 
@@ -97,12 +97,12 @@ def _make_clips(footage: Path, count: int) -> None:
         container.mux(stream.encode())
     data = first.read_bytes()
     for index in range(count):
-        # A box that readers pass over makes each file another one.
+        # A box that readers skip makes each file unique.
         (footage / f"clip{index:06d}.mp4").write_bytes(data + b"\0\0\0\x10free" + index.to_bytes(8, "big"))
 
 
 def commit(footage: Path, out: Path, shards: int) -> None:
-    """List the clips once a shard, as each machine would, and commit made-up results of each shard's own."""
+    """For each shard, list the clips, as its machine would do, and commit made-up results of the shard's clips."""
     from streamgate.config import load_config
     from streamgate.engine import Engine
     from streamgate.sharding import Shard
@@ -131,7 +131,7 @@ def commit(footage: Path, out: Path, shards: int) -> None:
 
 
 def _made_up(source, writer, calibration_id):  # type: ignore[no-untyped-def]
-    """Put one or two tracks with a kept face each into a writer; returns how the source went."""
+    """Write one or two tracks with one kept face each; returns the result of the source."""
     import numpy as np
 
     from streamgate.faces import Evidence, Face, GateResult, Measure, Pose
@@ -166,23 +166,23 @@ def _made_up(source, writer, calibration_id):  # type: ignore[no-untyped-def]
 
 def _section(machine: Machine, measured: dict[int, list[Step]], shards: int) -> list[str]:
     counts = sorted(measured)
-    head = ["step", *(f"{count:,} sources" for count in counts), "CPU ms a source", "peak MiB"]
+    head = ["step", *(f"{count:,} sources" for count in counts), "CPU ms per source", "peak MiB"]
     rows = []
     for steps in zip(*(measured[count] for count in counts), strict=True):
         rows.append([
-            steps[0].name, *(f"{step.cpu:.1f} s CPU, {step.wall:.1f} s" for step in steps),
+            steps[0].name, *(f"{step.cpu:.1f} s CPU, {step.wall:.1f} s wall" for step in steps),
             f"{1000 * steps[-1].cpu / counts[-1]:.2f}", f"{steps[-1].peak_mib:.0f}",
         ])  # fmt: skip
     lines = [
         *heading("Many sources", machine),
-        f"- the committed sources are synthetic, in {shards} shards; nothing is decoded", "", table(head, rows), "",
+        f"- the sources are synthetic and committed in {shards} shards; no video is decoded", "", table(head, rows), "",
     ]  # fmt: skip
     for small, large in pairwise(counts):
         for before, after in zip(measured[small], measured[large], strict=True):
             limit = GROWTH * large / small
             ratio = after.cpu / before.cpu
             lines.append(target(
-                f"{before.name}, CPU time for {large:,} sources over that for {small:,}", f"{ratio:.1f}",
+                before.name, f"with {large:,} sources, {ratio:.1f} times the CPU time of {small:,} sources",
                 f"at most {limit:g}", ratio <= limit,
             ))  # fmt: skip
     peak = max(step.peak_mib for step in measured[counts[-1]])

@@ -1,8 +1,8 @@
-"""One pass over one or several files at once, with memory as it goes on, for `scale.py`.
+"""Makes one pass over one or several files at once and records the use of memory, for `scale.py`.
 
     python benchmarks/passing.py FILE... [--preset studio] [--models embedded] [--set key=value]
 
-Prints one JSON object. Times are without start-up; decoding alone is measured first, in the same process.
+Prints one JSON object. Times exclude start-up; decoding alone is measured first, in the same process.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from contestants import open_decoder
 from processes import answer, cpu_seconds, peak_mib, resident_mib
 
 SAMPLE_S = 10.0
-"""Memory is read about every so many seconds of video."""
+"""Interval of the measurements of memory, in seconds of video."""
 
 
 class Ignoring:
-    """A base class for listeners to a run's progress that need only part of it."""
+    """A base class for progress listeners and sinks, with methods that do nothing."""
 
     def ignore(self, *what: Any) -> None:
         pass
@@ -32,7 +32,7 @@ class Ignoring:
 
 
 class MemoryLog(Ignoring):
-    """A run's progress that reads resident memory as video time goes by, of the first source that reports."""
+    """A progress listener that records resident memory while the first source that reports is read."""
 
     def __init__(self, every_s: float) -> None:
         self.samples: list[tuple[float, float]] = []
@@ -51,7 +51,7 @@ class MemoryLog(Ignoring):
 
 
 class Counter(Ignoring):
-    """A sink that counts and holds nothing: memory is what is measured. Collecting sinks extend it."""
+    """A sink that only counts tracks and kept faces, so that it uses no memory. `collecting.Collector` extends it."""
 
     def __init__(self) -> None:
         self.tracks = self.kept = 0
@@ -68,7 +68,7 @@ class Counter(Ignoring):
 
 
 def run(engine: Any, files: list[Path], sink: Counter, progress: Any = None) -> list[Any]:
-    """Run the files, all at once, into a sink. Raises ValueError for one that fails."""
+    """Read all files at once, with the given sink. Raises ValueError if a file fails."""
     from streamgate.sources import open_source
 
     opened = [partial(open_source, file) for file in files]

@@ -1,10 +1,10 @@
-"""Are persons found correctly? The shared clips as one batch, compared with hand labels of who is in them.
+"""Are persons found correctly? The persons in the shared clips are compared with labels made by hand.
 
     python benchmarks/people.py [VIDEOS] [--clips NAME...] [--tiers embedded standard]
 
-Runs both tiers of weights and writes its section of benchmarks/RESULTS.md. people.toml says who is in the clips:
-clips that show one person, and for the others points inside a face at a given time. Tracks without such a point are
-not judged, but counted. `streamgate report` shows the persons that were found.
+The script reads all clips in one run per tier of weights, and writes its section of benchmarks/RESULTS.md. The labels
+are in people.toml: it lists the clips that show a single person, and for the other clips points that are inside the
+face of a given person at a given time. Tracks without such a point are counted, but not judged.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from common import (
 from processes import streamgate
 
 NEAR_S = 0.5
-"""A point speaks for a face that was kept so long before or after it."""
+"""A labelled point applies to faces that were kept at most this time before or after it."""
 OPTIONS = ("--top-k", "5", "--min-size", "40", "--jobs", "2", "--quiet")
 TIERS = {
     "embedded": (),
@@ -43,7 +43,7 @@ LENIENT = (
     "--min-size", "32", "--max-yaw", "45", "--set", "measures.pitch.max=40", "--set", "measures.ifqa.min=0",
     "--set", "measures.serfiq.min=15", "--set", "measures.eyes.min=0",
 )  # fmt: skip
-"""The crowd once more through a gate that lets poor faces through: there strangers would be merged first."""
+"""A second run of the crowded clip, in which poor faces pass the gate: different people are merged there first."""
 
 Track = tuple[str, int]
 """Clip and track id."""
@@ -51,9 +51,10 @@ Track = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came out for one tier.
+    """The result for one tier.
 
-    `merged` are persons that contain several people according to the labels, `split` people found as several persons.
+    `merged` are the persons that contain several people according to the labels, `split` the people that were found as
+    several persons.
     """
 
     what: str
@@ -89,7 +90,7 @@ class Verdict:
 
     @property
     def pairs(self) -> tuple[int, int, int]:
-        """Pairs of labelled tracks of one person: those found as one, and all; and pairs of different people."""
+        """Numbers of pairs of labelled tracks: of one person and merged; of one person; of different people."""
         of = self.person_of
         together = same = different = 0
         for (one, who), (other, beside) in combinations(sorted(self.judged.items()), 2):
@@ -112,7 +113,7 @@ def main() -> None:
     verdicts = []
     crowd = [clip for clip in clips if clip.stem == CROWD]
     for tier, (what, some, options) in product(
-        given.tiers, (("all clips", clips, ()), ("the crowd, lenient gate", crowd, LENIENT))
+        given.tiers, (("all clips", clips, ()), (f"{CROWD}, lenient gate", crowd, LENIENT))
     ):
         if not some:
             continue
@@ -165,19 +166,19 @@ def section(verdicts: Sequence[Verdict], machine: Machine) -> list[str]:
         together, same, different = one.pairs
         rows.append([
             one.what, f"{one.threshold:.3f}", str(one.faces), f"{len(one.tracks)} ({len(one.judged)})",
-            str(len(set(one.judged.values()))), str(len(one.persons)), f"{len(one.merged)} (of {different} pairs)",
+            str(len(set(one.judged.values()))), str(len(one.persons)), f"{len(one.merged)} ({different})",
             f"{together} of {same}",
         ])  # fmt: skip
     head = (
-        "weights and clips", "threshold", "faces", "tracks (labelled by hand)", "people by hand", "persons found",
-        "persons of several people", "pairs of tracks of one person found as one",
+        "weights and clips", "threshold", "faces", "tracks (labelled by hand)", "labelled people", "persons found",
+        "persons that contain several people (pairs of different people)", "merged pairs of tracks of one person",
     )  # fmt: skip
     lines = [
         "## Persons",
         "",
-        f"`{command_line('people.py', sys.argv[1:])}` first runs all clips as one batch, with "
-        f"`{' '.join(OPTIONS[:4])}`, and then `{CROWD}` alone, with `{' '.join(LENIENT)}`. People were identified by "
-        "hand on contact sheets (`people.toml`).",
+        f"`{command_line('people.py', sys.argv[1:])}` reads all clips in one run with `{' '.join(OPTIONS[:4])}`, and "
+        f"then only `{CROWD}`, with a lenient gate: `{' '.join(LENIENT)}`. The people in the clips were identified by "
+        "hand on contact sheets; `people.toml` lists them.",
         "",
         *machine.lines()[1:2],
         "",
@@ -185,12 +186,11 @@ def section(verdicts: Sequence[Verdict], machine: Machine) -> list[str]:
         "",
     ]
     for one in verdicts:
-        lines.append(f"- {one.what}, tracks of different people that were merged: {'; '.join(one.merged) or 'none'}")
-        lines.append(f"- {one.what}, people that were split into several persons: {'; '.join(one.split) or 'none'}")
-        across = sorted(
-            {one.tracks[tracks[0]] or "?" for tracks in one.persons.values() if len({clip for clip, _ in tracks}) > 1}
-        )
-        lines.append(f"- {one.what}, people that were found in several clips: {', '.join(across) or 'none'}")
+        lines.append(f"- {one.what}; tracks of different people that were merged: {'; '.join(one.merged) or 'none'}")
+        lines.append(f"- {one.what}; people that were split into several persons: {'; '.join(one.split) or 'none'}")
+        several = [tracks for tracks in one.persons.values() if len({clip for clip, _ in tracks}) > 1]
+        across = sorted({one.tracks[tracks[0]] or "unlabelled people" for tracks in several})
+        lines.append(f"- {one.what}; people that were found in several clips: {', '.join(across) or 'none'}")
     return lines
 
 

@@ -1,16 +1,17 @@
-"""Are the kept faces the ones a person would choose? Judged with faces that were labelled by hand.
+"""Are the kept faces those that a person would choose? They are compared with faces that were labelled by hand.
 
     python benchmarks/picks.py [VIDEOS] [--labels picks.json] [--config NAME key=value...] [--sheets DIR]
     python benchmarks/picks.py --judged NAME=OUT=JUDGED.json...
 
-Labels: {clip: {track: [{pts, box, label, why}]}}; g good, m usable with one flaw, b bad. A kept face is matched to the
-labelled faces of its clip by time and box. One that matches none counts as bad, and so does a second one of a
-labelled track. Compared: the default, every face scored (`exhaustive`), each measure left out. `--sheets` writes a
-contact sheet of each configuration's picks. Writes its section of benchmarks/RESULTS.md.
+The labels are {clip: {track: [{pts, box, label, why}]}}; a label is g (good), m (usable, with one flaw) or b (bad). A
+kept face is matched with the labelled faces of its clip by time and box. A kept face without a match counts as bad, and
+so does a second kept face of a labelled track. The script compares the default with exhaustive mode and with runs that
+leave out one measure each. `--sheets` writes a contact sheet of the picks of each configuration. The script writes its
+section of benchmarks/RESULTS.md.
 
-`--judged` is for new clips whose kept faces a person judged one by one, without knowing which version kept a picture;
-it writes the section "judged". OUT is a folder that `streamgate run` wrote, JUDGED.json {image: [label, why]} with the
-`image` of faces.jsonl.
+`--judged` is for clips without labels: a person has judged each kept face without knowing which version kept it. Then
+the script writes the section "judged". OUT is a folder that `streamgate run` wrote; JUDGED.json is
+{image: [label, why]}, with `image` as in faces.jsonl.
 """
 
 from __future__ import annotations
@@ -34,21 +35,21 @@ from streamgate.config import load_config
 from streamgate.tracking.overlap import iou
 
 SAME_FACE = 0.3
-"""Overlap (IoU) from which a kept face is a labelled one."""
+"""Minimum overlap (IoU) of a kept face with a labelled face that it matches."""
 CLOSEST_S = 0.12
-"""A label applies to kept faces within this time, or within three quarters of the usual distance between labels."""
+"""A label applies to kept faces within this time, or within 3/4 of the median time between labels if that is longer."""
 FLAWS = {
     "e": "eyes", "z": "gaze", "m": "mouth", "t": "turned", "q": "quality", "o": "covered", "c": "cut off",
-    "u": "no label near", "d": "second of its track",
+    "u": "no label", "d": "second pick",
 }  # fmt: skip
 GOALS = {"good": 15, "bad": 1, "picks": 19}
-"""Of the tracks that have a good face: picks that are good, at most so many bad, tracks with a pick."""
+"""Targets for tracks with a good face: good picks (at least), bad picks (at most), tracks with a pick (at least)."""
 SHEET_SIDE = 160
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A face that a person judged; `why` are letters of FLAWS."""
+    """A face that a person labelled; `why` contains letters of FLAWS."""
 
     pts: float
     box: np.ndarray
@@ -58,7 +59,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """A tracked face of a clip with its labels in order of time; `gap` is how far a label reaches, seconds."""
+    """A track with its labels in order of time. A label applies for `gap` seconds before and after its face."""
 
     clip: str
     name: str
@@ -72,7 +73,7 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """A kept face: the labelled track it belongs to (None: no label near), g, m or b, and its flaws."""
+    """A kept face: its labelled track (None: no match), its label g, m or b, and its flaws."""
 
     record: Mapping[str, Any]
     track: Track | None
@@ -82,14 +83,14 @@ class Pick:
 
 @dataclass(slots=True)
 class Score:
-    """Counts of picks by label, over all and over tracks that have a good face."""
+    """Counts of picks by label: of all picks, and of those of tracks that have a good face."""
 
     every: Counter[str] = field(default_factory=Counter)
     with_good: Counter[str] = field(default_factory=Counter)
     flaws: Counter[str] = field(default_factory=Counter)
 
     def row(self, tracks: int) -> list[str]:
-        """Cells of the table."""
+        """The cells of a row in the table."""
         picks, found = sum(self.every.values()), sum(self.with_good.values())
         shares = [f"{self.every[key]} ({100 * self.every[key] / max(picks, 1):.0f} %)" for key in "gmb"]
         flaws = ", ".join(f"{FLAWS[key]} {count}" for key, count in self.flaws.most_common())
@@ -102,9 +103,9 @@ def main() -> int:
     parser.add_argument("--labels", type=Path, default=SHARED / "labels" / "picks.json")
     parser.add_argument("--config", action="append", nargs="+", default=[], metavar=("NAME", "KEY=VALUE"))
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these configurations")
-    parser.add_argument("--models", default="embedded", help="as of `streamgate run`")
+    parser.add_argument("--models", default="embedded", help="as for `streamgate run`")
     parser.add_argument("--sheets", type=Path, help="folder for contact sheets")
-    parser.add_argument("--judged", nargs="+", metavar="NAME=OUT=JUDGED.json", help="faces judged one by one instead")
+    parser.add_argument("--judged", nargs="+", metavar="NAME=OUT=JUDGED.json", help="only evaluate judged faces")
     given = parser.parse_args()
     if given.judged:
         publish(given.results, "judged", _judged_one_by_one(given.judged))
@@ -136,12 +137,14 @@ def main() -> int:
             if given.sheets is not None:
                 write_sheet(given.sheets / f"{out.name}.png", out, picks)
     rows = [[name, *score.row(goods)] for name, score in scores.items()]
-    head = ["picks of", "picks", "good", "usable", "bad", "tracks with a good face that have a pick",
-            "good there", "usable there", "bad there", "flaws of the picks"]  # fmt: skip
+    head = ["configuration", "picks", "good", "usable", "bad", "picks of tracks with a good face",
+            "of these good", "of these usable", "of these bad", "flaws of all picks"]  # fmt: skip
     publish(given.results, "picks", [
         *heading("Picks", machine, facts, notes),
         f"- {sum(len(track.faces) for track in tracks)} faces of {len(tracks)} tracks are labelled by hand; {goods} of "
         "these tracks have a good face",
+        '- two kinds of picks count as bad: "no label" (the pick matches no labelled face) and "second pick" (a better '
+        "face of its track was also kept)",
         "", table(head, rows), "",
         *(_targets(scores["default"], goods) if "default" in scores else []),
     ])  # fmt: skip
@@ -163,7 +166,7 @@ def read_labels(path: Path) -> list[Track]:
 
 
 def judged(tracks: Sequence[Track], records: Iterable[Mapping[str, Any]]) -> list[Pick]:
-    """Every kept face of the labelled clips, the best of a labelled track first."""
+    """Every kept face of the labelled clips, in order of falling quality."""
     picks, seen = [], set()
     clips = {track.clip for track in tracks}
     for record in sorted(records, key=lambda one: -(one["quality_smoothed"] or 0.0)):
@@ -195,7 +198,7 @@ def _nearest(tracks: Sequence[Track], record: Mapping[str, Any]) -> tuple[Track,
 
 
 def score_of(picks: Iterable[Pick]) -> Score:
-    """The counts."""
+    """The counts of picks by label."""
     score = Score()
     for pick in picks:
         score.every[pick.label] += 1
@@ -206,7 +209,7 @@ def score_of(picks: Iterable[Pick]) -> Score:
 
 
 def write_sheet(path: Path, out: Path, picks: Sequence[Pick]) -> None:
-    """A contact sheet: the bad ones first, each with its clip, label and flaws."""
+    """Write a contact sheet: bad picks first, each with its clip, label and flaws."""
     tiles = []
     for pick in sorted(picks, key=lambda one: ("bmg".index(one.label), one.record["source"])):
         tile = np.full((SHEET_SIDE + 32, SHEET_SIDE, 3), 255, np.uint8)
@@ -227,13 +230,13 @@ def _targets(score: Score, goods: int) -> list[str]:
     share = 100 * every["b"] / max(1, sum(every.values()))
     picks = sum(there.values())
     return [
-        target("good picks in tracks that have a good face", f"{there['g']} of {goods}", f">= {GOALS['good']}",
+        target("good picks in tracks that have a good face", f"{there['g']} of {goods}", f"at least {GOALS['good']}",
                there["g"] >= GOALS["good"]),
-        target("bad picks in tracks that have a good face", str(there["b"]), f"<= {GOALS['bad']}",
+        target("bad picks in tracks that have a good face", str(there["b"]), f"at most {GOALS['bad']}",
                there["b"] <= GOALS["bad"]),
-        target("tracks with a good face from which a face is picked", str(picks), f">= {GOALS['picks']}",
+        target("tracks with a good face that have a pick", str(picks), f"at least {GOALS['picks']}",
                picks >= GOALS["picks"]),
-        target("share of bad picks among all picks", f"{share:.0f} %", "<= 10 %", share <= 10),
+        target("share of bad picks among all picks", f"{share:.0f} %", "at most 10 %", share <= 10),
     ]  # fmt: skip
 
 
@@ -252,12 +255,11 @@ def _judged_one_by_one(given: Sequence[str]) -> list[str]:
             score.flaws.update(why)
         picks, *shares = score.row(0)[:4]
         rows.append([name, str(len({face["source_id"] for face in kept})), picks, *shares, score.row(0)[-1]])
-    head = ["version", "clips", "kept", "accepted", "usable", "rejected", "flaws"]
+    head = ["version", "clips with kept faces", "kept faces", "accepted", "usable", "rejected", "flaws"]
     return [
         "## New clips, judged by a person", "",
-        "The pictures of all versions were mixed and judged by a person who knew neither the version nor the scores. "
-        "The person answered the same question as for the labels: would I take this picture as a portrait of this "
-        "person?", "",
+        "The kept faces of all versions were mixed and judged by a person who knew neither the version nor the scores. "
+        'The question was the same as for the labels: "Would I accept this picture as a portrait of this person?"', "",
         table(head, rows),
     ]  # fmt: skip
 

@@ -16,12 +16,12 @@ from typing import Any
 from common import REPOSITORY
 
 STARTED = "STREAMGATE_BENCHMARK_STARTED"
-"""Environment variable with the monotonic time at which the parent started a child."""
+"""Environment variable that contains the monotonic time at which the parent process started the child process."""
 CHILD_LIMIT_S = 3600.0
 
 
 def child(script: str, *arguments: str, limit_s: float = CHILD_LIMIT_S) -> tuple[Any, str]:
-    """What a script of this folder prints as JSON on its last line, or None and the reason."""
+    """Run a script of this folder. Returns the JSON value on the last line of its output, or None and the reason."""
     environment = {**os.environ, STARTED: repr(time.monotonic())}
     command = [sys.executable, str(REPOSITORY / "benchmarks" / script), *arguments]
     try:
@@ -35,13 +35,13 @@ def child(script: str, *arguments: str, limit_s: float = CHILD_LIMIT_S) -> tuple
 
 
 def gate_options(given: argparse.Namespace, *settings: str) -> list[str]:
-    """The words that hand `--preset`, `--models` and `--set` on to a child; `settings` come first."""
+    """The arguments that pass `--preset`, `--models` and `--set` to a child process; `settings` come first."""
     words = [part for one in (*settings, *given.settings) for part in ("--set", one)]
     return ["--preset", given.preset, "--models", given.models, *words]
 
 
 def answer(function: Callable[[], object]) -> None:
-    """The end of a child: print what the function returns as JSON, or why there is nothing, and leave."""
+    """Print the result of the function as JSON, or the reason for its failure, and end the child process."""
     try:
         print(json.dumps(function()), flush=True)
     except Exception as error:
@@ -53,7 +53,7 @@ def answer(function: Callable[[], object]) -> None:
 def streamgate(
     *words: object, check: bool = True, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command. With `check`, a failure ends the script with the command's last words."""
+    """Run the command. With `check`, a failure ends the script and shows the end of the command's stderr."""
     command = [sys.executable, "-m", "streamgate", *map(str, words)]
     ran = subprocess.run(command, capture_output=True, text=True, env=environment)
     if check and ran.returncode:
@@ -62,7 +62,7 @@ def streamgate(
 
 
 def cpu_seconds(pid: int | None = None) -> float:
-    """User and system time of a process so far, all threads: this one, or another by its id (Linux)."""
+    """User and system time of all threads of this process, or of the process `pid` (Linux), in seconds."""
     if pid is None:
         used = resource.getrusage(resource.RUSAGE_SELF)
         return used.ru_utime + used.ru_stime
@@ -71,18 +71,18 @@ def cpu_seconds(pid: int | None = None) -> float:
 
 
 def resident_mib(pid: int | None = None) -> float:
-    """Resident memory of a process now (Linux)."""
+    """Current resident memory of a process (Linux)."""
     pages = int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def peak_mib() -> float:
-    """The most memory this process has held (Linux)."""
-    # ru_maxrss starts at what the parent held when it forked; VmHWM is this program's own.
+    """Peak resident memory of this process (Linux)."""
+    # ru_maxrss includes the memory of the parent process at the fork; VmHWM does not.
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
 def describe(models: str) -> tuple[dict[str, Any] | None, str]:
-    """Versions and weights of a gate here, or None and why it does not open."""
+    """The versions and weights of the pipeline on this machine, or None and the reason why it cannot be opened."""
     facts, problem = child("contestants.py", "describe", "--models", models)
-    return facts, problem and f"nothing was measured, the gate does not open here: {problem}"
+    return facts, problem and f"nothing was measured, because the pipeline cannot be opened: {problem}"

@@ -1,7 +1,7 @@
-"""Regret, percentile and track recall of docs/design.md 4.5: arithmetic, no networks.
+"""Computes the regret, percentile and track recall of docs/design.md 4.5 from given qualities.
 
-The reference is what exhaustive mode found in a clip: every face of every frame, scored, by track. Picks are the
-first-ranked faces that a run kept. A pick belongs to the reference track that shows a face at its time and place.
+The reference is the result of exhaustive mode on a clip: the scored faces of every frame, by track. Picks are the kept
+faces of rank 1. A pick belongs to the reference track that has a face at the pick's time and place.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from streamgate.selection.smoothing import QualityHistory
 from streamgate.tracking.overlap import iou
 
 SAME_FACE_IOU = 0.4
-"""Overlap from which two boxes of one moment are the same face."""
+"""Minimum overlap (IoU) of two boxes of the same moment that show the same face."""
 NEAR_S = 0.1
-"""A pick without a reference face at its exact time may take the nearest one this far away."""
+"""If there is no reference face at a pick's exact time, the nearest one within this time is used."""
 SHOWN_S = 0.5
-"""docs/design.md 4.5: a track counts for recall when faces that pass are seen for so long."""
+"""docs/design.md 4.5: a track counts for recall if it shows passing faces for at least this time."""
 LONGEST_FRAME_S = 0.25
-"""A face counts as seen for no longer than this, however late the next one comes."""
+"""The longest time for which a single face counts as shown, even if the next face is later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One face as the reference scored it."""
+    """One face, as scored in the reference."""
 
     pts: float
     box: tuple[float, ...]
@@ -50,15 +50,15 @@ class TrackResult:
     """The result for a reference track with a passing face.
 
     Attributes:
-        best: its face of highest quality among those that pass.
-        own: the face that exhaustive mode itself keeps: highest smoothed quality.
-        shown_s: seconds for which faces that pass were seen.
-        pick, at: our pick, and the reference face at the pick's time and place; None when nothing was kept.
+        best: the passing face of the track with the highest quality.
+        own: the passing face with the highest smoothed quality.
+        shown_s: time for which the track shows passing faces, in seconds.
+        pick, at: our pick, and the reference face at the pick's time and place; None if no face was kept.
         regret: quality of `best` minus that of `at`, at least 0; None without a pick.
-        smoothed_regret: the same with smoothed qualities, which is what the selection ranks by.
+        smoothed_regret: the same for smoothed qualities, by which the selection ranks faces.
         own_regret: the price of smoothing: quality of `best` minus that of `own`.
         percentile: share of the track's faces that are no better than the pick, 0..100.
-        percentile_passing: the same among those that pass.
+        percentile_passing: the same among the passing faces.
     """
 
     track_id: int
@@ -81,7 +81,7 @@ class TrackResult:
 def evaluate(
     tracks: Mapping[int, Sequence[Scored]], picks: Sequence[Pick], short_s: float, long_s: float
 ) -> tuple[list[TrackResult], list[Pick]]:
-    """Results of the reference tracks that have a passing face, and the picks that are on no track."""
+    """The results of the reference tracks with a passing face, and the picks that belong to none of these tracks."""
     by_track: dict[int, list[tuple[Pick, Scored]]] = {}
     strays = []
     for pick in picks:
@@ -99,7 +99,7 @@ def evaluate(
 
 
 def locate(tracks: Mapping[int, Sequence[Scored]], pick: Pick) -> tuple[int, Scored] | None:
-    """The track and face at a pick's time and place; preferably at its exact time, else shortly before or after."""
+    """The track and the face at a pick's place and exact time or, if there is none, shortly before or after."""
     found: list[tuple[float, float, int, Scored]] = []
     for track_id, faces in tracks.items():
         for face in faces:
@@ -132,7 +132,7 @@ def _judge_track(
     own_regret = value(best) - value(own)
     if not pairs:
         return TrackResult(track_id, best, own, shown, None, None, None, None, own_regret, None, None)
-    # A track that was split keeps several faces; the best of them is what the user has of it.
+    # If the run split this track, there are several picks; the best of them counts.
     pick, at = max(pairs, key=lambda pair: (value(pair[1]), -pair[0].pts))
     return TrackResult(
         track_id, best, own, shown, pick, at,
@@ -145,18 +145,18 @@ def _judge_track(
 
 
 def value(face: Scored) -> float:
-    """Its quality, which must exist."""
+    """The quality of the face, which must not be None."""
     assert face.quality is not None
     return face.quality
 
 
 def percentile(value: float, values: Sequence[float]) -> float:
-    """Share of `values` that are no higher, 0..100; the best has 100."""
+    """Share of `values` that are not higher than `value`, 0..100; 100 for the highest."""
     return 100.0 * sum(one <= value + 1e-9 for one in values) / len(values)
 
 
 def shown_seconds(faces: Sequence[Scored]) -> float:
-    """Seconds for which faces that pass are seen: each until the track's next face."""
+    """Time for which passing faces are shown, in seconds: each of them until the next face of the track."""
     total = 0.0
     ordered = sorted(faces, key=lambda face: face.pts)
     steps = [after.pts - before.pts for before, after in itertools.pairwise(ordered)]

@@ -1,11 +1,10 @@
-"""Hostile inputs, outputs and downloads through the real command; writes its tables into docs/reliability.md.
+"""Runs the real command with hostile inputs, outputs and downloads, and writes the tables of docs/reliability.md.
 
-python benchmarks/reliability.py                    # everything, some ten minutes
-python benchmarks/reliability.py --only inputs      # one section: inputs, flips, outputs, folders, crashes,
-                                                    # weights
+python benchmarks/reliability.py                    # everything, about ten minutes
+python benchmarks/reliability.py --only inputs      # one section: inputs, flips, outputs, folders, crashes or weights
 
-Needs the weights (STREAMGATE_MODELS or ../shared/weights), for `flips` and `weights` the files of ../shared as well;
-`crashes` too; `outputs` and a row of `weights` and of `crashes` need root, to mount small file systems.
+All sections need the standard weights (in STREAMGATE_MODELS or ../shared/weights); `flips`, `crashes` and `weights`
+also need the files in ../shared. `outputs`, `crashes` and `weights` need root, because they mount small file systems.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ COPIES = 200
 
 
 def outcome(ran: Ran, out: Path, folder: Path) -> str:
-    """The result of the only source of a run, from its summary."""
+    """The result of a run's only source, according to its summary."""
     left = leftovers(out)
     if left:
         return f"**left behind: {', '.join(left)}**"
@@ -50,9 +49,9 @@ def outcome(ran: Ran, out: Path, folder: Path) -> str:
         return f"refused: {told(ran, folder)}"
     if source["status"] == "failed":
         return f"refused: {told(ran, folder)}"
-    words = f"read: {source['frames']} frames, {source['kept']} kept"
+    words = f"read; frames: {source['frames']}, kept faces: {source['kept']}"
     if source["decode_errors"]:
-        words += f", {source['decode_errors']} decode errors counted"
+        words += f", decode errors: {source['decode_errors']}"
     return words + (f"; {told(ran, folder)}" if told(ran, folder) else "")
 
 
@@ -67,11 +66,11 @@ def alone(one: Hostile, folder: Path, **environment: str) -> Row:
 
 
 def inputs(folder: Path) -> str:
-    """Every hostile and odd input alone, files that point elsewhere under watch."""
+    """Every hostile and odd input in a separate run; files that refer to other files or addresses are watched."""
     groups = {
         "Damaged": hostile_videos.DAMAGED + hostile_pictures.BROKEN,
-        "Out of the ordinary": hostile_videos.UNUSUAL + hostile_pictures.UNUSUAL,
-        "False sizes": hostile_videos.LIES + hostile_giants.GIANTS + hostile_pictures.LIES,
+        "Unusual but valid": hostile_videos.UNUSUAL + hostile_pictures.UNUSUAL,
+        "Very large or false sizes": hostile_videos.LIES + hostile_giants.GIANTS + hostile_pictures.LIES,
     }
     tables = {title: [alone(one, folder, STREAMGATE_STALL_S="10") for one in group] for title, group in groups.items()}
     elsewhere = folder / "elsewhere"
@@ -81,10 +80,10 @@ def inputs(folder: Path) -> str:
         rows = []
         for one in references(elsewhere, server.port):
             row = alone(one, folder)
-            words = f"{row.happened}; {len(server.asked)} requests, {len(watched.touched())} foreign files opened"
+            words = f"{row.happened}; requests: {len(server.asked)}, other files opened: {len(watched.touched())}"
             server.asked.clear()
             rows.append(replace(row, happened=words))
-    tables["Files that point at other files or addresses"] = rows
+    tables["Files that refer to other files or addresses"] = rows
     tables["Special files and odd names"] = [*_special(folder / "special"), _names(folder / "names")]
     text = "Each input was read in a separate run; exit code 3 means that nothing could be read."
     return sections("Hostile and odd inputs", text, tables)
@@ -103,7 +102,7 @@ def _special(folder: Path) -> list[Row]:
         ("endless.mp4", "a link to /dev/zero", lambda path: path.symlink_to("/dev/zero")),
         ("endless.png", "a link to /dev/zero, named like a picture", lambda path: path.symlink_to("/dev/zero")),
         ("socket.mp4", "a socket", socket_at),
-        ("dangling.mp4", "a link to nothing", lambda path: path.symlink_to("nowhere")),
+        ("dangling.mp4", "a link to a missing file", lambda path: path.symlink_to("nowhere")),
         ("circle.mp4", "a link to itself", lambda path: path.symlink_to("circle.mp4")),
         ("folder.mp4", "an empty folder named like a video", Path.mkdir),
     ]
@@ -122,8 +121,11 @@ def _names(folder: Path) -> Row:
             file.write(clip_bytes() + b"\0\0\0\x09free" + bytes([number]))
     ran = run(["run", source, "-o", folder / "out"])
     totals = json.loads((folder / "out" / "summary.json").read_text())["totals"]
-    words = f"read: {totals['sources'].get('done', 0)} of {len(ODD_NAMES)} files, {totals['kept']} kept"
-    what = "names with spaces, quotes, dots, a line break, emoji, 255 bytes, no UTF-8, markup, escapes, other cases"
+    words = f"read; files: {totals['sources'].get('done', 0)}, kept faces: {totals['kept']}"
+    what = (
+        f"{len(ODD_NAMES)} names: with spaces, quotes, dots, a line break, emoji, 255 bytes, invalid UTF-8, markup, "
+        "escape sequences, mixed case"
+    )
     return Row.of(what, words, ran)
 
 
@@ -145,17 +147,18 @@ def flips(folder: Path) -> str:
         counts = (len(mine), len(done), sum(one["decode_errors"] > 0 for one in done), len(mine) - len(done))
         rows.append([clip.name, *map(str, counts), f"{share:.1%}"])
     lost = COPIES - len(summary["sources"])
-    head = ["clip", "copies", "read", "with decode errors counted", "refused", "frames read, of all"]
+    head = ["clip", "copies", "read", "with decode errors", "refused", "share of frames read"]
     return "\n".join([
         "## Random bytes changed in real clips", "",
-        f"{COPIES} seeded copies, 2 in 100,000 bytes (at least 10) changed in each, in one run: exit code {ran.code}, "
-        f"{ran.seconds:.0f} s, at most {ran.peak_mib:.0f} MiB, {lost} copies without a result.", "", table(head, rows),
+        f"One run read {COPIES} copies of real clips. In each copy, 2 of 100,000 bytes (at least 10 bytes) were "
+        f"changed at random (seeded) positions. The run ended with exit code {ran.code} after {ran.seconds:.0f} s and "
+        f"used at most {ran.peak_mib:.0f} MiB. Copies without a result: {lost}.", "", table(head, rows),
     ])  # fmt: skip
 
 
 @contextmanager
 def mounted(folder: Path, options: str) -> Iterator[Callable[[str], object]]:
-    """A tmpfs on `folder`; gives a function that changes its options."""
+    """Mount a tmpfs on `folder`; yields a function that changes the mount options."""
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
     try:
@@ -165,7 +168,7 @@ def mounted(folder: Path, options: str) -> Iterator[Callable[[str], object]]:
 
 
 def outputs(folder: Path) -> str:
-    """Output that cannot be written."""
+    """Outputs that cannot be written."""
     clip = folder / "clip.mp4"
     clip.write_bytes(clip_bytes())
     rows = []
@@ -173,7 +176,7 @@ def outputs(folder: Path) -> str:
     def one(what: str, out: Path) -> None:
         ran = run(["run", clip, "-o", out])
         finals = list(out.glob("*/source.json")) if os.path.isdir(out) else []
-        words = f"{told(ran, folder)}; {len(finals)} sources under a final name"
+        words = f"{told(ran, folder)}; committed sources: {len(finals)}"
         rows.append(Row.of(what, words, ran))
 
     for size in ("40k", "300k"):
@@ -188,15 +191,15 @@ def outputs(folder: Path) -> str:
     one("a name of 300 bytes", folder / ("x" * 300))
     return sections(
         "Outputs that cannot be written",
-        "Sources under a final name are counted; each of them is complete.",
+        "A source is committed when its finished results have been moved to their final place.",
         {"": rows},
     )
 
 
 def killed(folder: Path) -> str:
-    """Runs that are killed, and resumed."""
+    """Runs that are killed and resumed."""
     text, kills, others = crashes(folder, mounted)
-    return sections("Crashes and resuming", text, {"Ten kills": kills, "What else ends a run": others})
+    return sections("Crashes and resuming", text, {"Ten kills": kills, "Other interruptions": others})
 
 
 def weights(folder: Path) -> str:
@@ -218,25 +221,25 @@ def weights(folder: Path) -> str:
         words = "; ".join(line.removeprefix("streamgate: ") for line in lines if "retinaface" in line)
         words = re.sub(r"http://127\.0\.0\.1:\d+", "http://mirror", words.replace(str(folder), ""))
         half = "" if (target / "downloads" / name).exists() == (ran.code == 0) else "; **half a file is left**"
-        rows.append(Row.of(what, f"{words}; {len(server.requests)} requests{half}", ran))
+        rows.append(Row.of(what, f"{words}; requests: {len(server.requests)}{half}", ran))
 
     pull("connection cut after 1 byte, then a good answer", [Answer(cut=1), Answer()])
     pull("connection cut five times", [*[Answer(cut=size // 6)] * 5, Answer()])
     pull("connection cut, server without ranges", [Answer(cut=size // 2), Answer(ranges=False)])
     kept = folder / "kept"
-    pull("connection cut for good", [Answer(cut=size // 2), Answer(cut=0)], kept)
+    pull("connection cut, and no data on any retry", [Answer(cut=size // 2), Answer(cut=0)], kept)
     for other in (SHARED / "weights").glob("*.[po][tn]*"):
         if other.name != name:
             shutil.copy(other, kept / "downloads")
-    pull("... and the next pull", [Answer()], kept)
+    pull("the next pull after that", [Answer()], kept)
     pull("wrong hash", [Answer(body=bytes(size))])
     pull("one byte too many", [Answer(body=content + b"x")])
     pull("one byte missing", [Answer(body=content[:-1])])
-    pull("10 GB according to the header", [Answer(says="10000000000")])
+    pull("a header that claims 10 GB", [Answer(says="10000000000")])
     pull("an endless body without a length", [Answer(body=content * 3, says="")])
     pull("404", [Answer(status=404)])
     pull("503 twice, then a good answer", [Answer(status=503), Answer(status=503), Answer()])
-    pull("a server that drips a byte every 0.1 s", [Answer(drip=0.1)])
+    pull("a server that sends one byte every 0.1 s", [Answer(drip=0.1)])
     pull("a server that stops answering", [Answer(drip=500.0)])
     with faulty(content, [Answer()]) as there:
         pull("redirect to another host", [Answer(redirect=f"{there.url}/x")])
@@ -247,7 +250,7 @@ def weights(folder: Path) -> str:
         (folder / "locked" / "downloads").mkdir()
         change("ro")
         pull("a read-only folder", [Answer()], folder / "locked")
-    text = "`models pull` from servers that fail, `models import` of hostile files."
+    text = "The table shows `models pull` from servers that fail, and `models import` of hostile files."
     return sections("Weights", text, {"": [*rows, *_imports(folder)]})
 
 

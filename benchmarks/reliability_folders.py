@@ -1,4 +1,4 @@
-"""Rows on output folders from others, names, and how commands end; see `reliability.py`."""
+"""Rows on output folders from other people, on names, and on full outputs and signals; see `reliability.py`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ START = [sys.executable, "-m", "streamgate"]
 
 
 def folder_faults(folder: Path) -> str:
-    """Spoiled output folders, names and addresses given as paths, full outputs and signals."""
+    """Damaged output folders, odd names, addresses given as paths, full outputs and signals."""
     frames = astronaut_frames(150, (640, 480), step=0.3, zoom=1.6)
     clips = [write_clip(folder / f"{name}.mp4", frames[number:]) for number, name in enumerate("ab")]
     results = folder / "results"
@@ -37,14 +37,16 @@ def folder_faults(folder: Path) -> str:
     links += [_linked_day(what, part, folder / f"live-{what}") for what, part in LINKED_DAYS.items()]
     stored = [_spoiled(one, results, folder / "spoiled", clips[0], watched=False) for one in STORED]
     text = (
-        "With every command, exit code 3 means that the results in a folder cannot be read, and 5 that it cannot be "
-        "written."
+        "Exit code 3 means that the results in a folder cannot be read, and 5 that the folder cannot be written. "
+        "`tune` ends with 1 if it tuned the other sources, but not the damaged one."
     )
     return sections("Output folders from other people", text, {
-        "Links inside": links,
+        "Links in the folder": links,
         "Stored files": stored,
-        "Names, and addresses given as paths": [*_names(folder / "names", results), *_paths(folder / "paths")],
-        "Ends": [*_full(results, clips[0]), *_signals(folder / "signals", results)],
+        "Names, addresses and special files as arguments": [
+            *_names(folder / "names", results), *_paths(folder / "paths"),
+        ],
+        "Full standard output and signals": [*_full(results, clips[0]), *_signals(folder / "signals", results)],
     })  # fmt: skip
 
 
@@ -55,12 +57,12 @@ def _spoiled(one: Spoiled, results: Path, folder: Path, clip: Path, *, watched: 
     ran = run(command)
     words = told(ran, folder) or "done"
     if watched:
-        words += "; nothing elsewhere changed" if contents(elsewhere) == before else "; **files elsewhere changed**"
+        words += "; nothing outside changed" if contents(elsewhere) == before else "; **files outside changed**"
     return Row.of(f"{one.what}: `{one.command.split(' ')[0]}`", words, ran)
 
 
 def _linked_day(what: str, part: str, folder: Path) -> Row:
-    """`serve` with a folder in which one part is a link."""
+    """`serve` with a folder of which one part is a link."""
     began = time.monotonic()
     old = live_folder(folder / "out", folder / "elsewhere", part)
     before = contents(folder / "elsewhere")
@@ -70,7 +72,8 @@ def _linked_day(what: str, part: str, folder: Path) -> Row:
         mib = high_water(service.process.pid)
         code = service.end()
     changed = contents(folder / "elsewhere") != before
-    words = f"the old face next to it is removed; {'**files elsewhere changed**' if changed else 'nothing elsewhere'}"
+    outside = "**files outside changed**" if changed else "nothing outside changed"
+    words = f"the old face next to the link was removed; {outside}"
     say(f"{what} is a link: {code}")
     return Row(f"{what} of a live face is a link: `serve --max-days`", words, time.monotonic() - began, mib, code)
 
@@ -99,12 +102,12 @@ def _names(folder: Path, results: Path) -> list[Row]:
         _row("`-o s3://bucket/faces`", ["run", "x.mp4", "-o", "s3://bucket/faces"], folder),
         _row("`-o file:///tmp/faces`", ["export", results, "--to", "csv", "-o", "file:///tmp/faces"], folder),
         _row("a name with escapes and a line break", ["report", "a\x1b[31mred\x07\nb"], folder),
-        _row("a person named like a formula, as CSV",
+        _row("a person named like a formula, exported to CSV",
              ["export", copy, "--to", "csv", "-o", folder / "faces.csv"], folder, cell),
         _row("a clip with U+2028 and U+0085 in its name", ["run", odd, "-o", folder / "odd", "--quiet"], folder,
              lambda: f"{(folder / 'odd' / 'faces.jsonl').read_bytes().count(b'}' + bytes([10]))} face"),
-        _row("LC_ALL=C, a person named Zoë", ["people", results, "name", "p0001", "Zoë"], folder, **plain),
-        _row("... and listed", ["people", results], folder, **plain),
+        _row("with LC_ALL=C, a person is named Zoë", ["people", results, "name", "p0001", "Zoë"], folder, **plain),
+        _row("with LC_ALL=C, this person is listed", ["people", results], folder, **plain),
     ]  # fmt: skip
 
 
@@ -154,7 +157,7 @@ def _signals(folder: Path, results: Path) -> list[Row]:
     environment = {**os.environ, "TMPDIR": str(folder / "tmp"), "STREAMGATE_MODELS": str(folder / "models")}
     cases: list[tuple[str, list[object], Callable[[], bool], Callable[[], bool]]] = [
         ("`clips`", ["clips", results, "--seconds", 1], half.is_dir, half.parent.exists),
-        ("`models import` of 400 MB in a zip", ["models", "import", folder / "a.zip"],
+        ("`models import` of a zip with 400 MB", ["models", "import", folder / "a.zip"],
          lambda: any((folder / "tmp").glob("*/*.pth")), lambda: any((folder / "tmp").iterdir())),
     ]  # fmt: skip
     rows = []
@@ -171,7 +174,7 @@ def _signals(folder: Path, results: Path) -> list[Row]:
             process.send_signal(number)
             _, err = process.communicate()
             last = err.strip().splitlines()[-1].removeprefix("streamgate: ")
-            behind = "**files stay behind**" if left() else "nothing stays behind"
+            behind = "**files are left behind**" if left() else "no files are left behind"
             name = f"{signal.Signals(number).name} during {what}"
             rows.append(Row(name, f"{last}; {behind}", time.monotonic() - began, code=process.returncode))
     return rows

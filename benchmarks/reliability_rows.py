@@ -1,4 +1,4 @@
-"""Rows of the tables in docs/reliability.md, and the command as it is run for them."""
+"""Rows of the tables in docs/reliability.md, and how the command is run for them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMIT_S = 600.0
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table; `code` is the exit code where a command ended, `mib` its largest memory."""
+    """One row of a table; `code` is the exit code of a command that ended, `mib` its peak memory in MiB."""
 
     what: str
     happened: str
@@ -31,15 +31,15 @@ class Row:
 
     @classmethod
     def of(cls, what: str, happened: str, ran: Ran) -> Row:
-        """The row of a command that was run, which is also reported as progress."""
+        """The row of a finished command. Also prints a line of progress."""
         say(f"{what}: {ran.code}, {ran.seconds:.1f} s")
         return cls(what, happened, ran.seconds, ran.peak_mib, ran.code)
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A Markdown table, with a column of exit codes where there are any."""
+    """A Markdown table, with a column of exit codes if there are any."""
     coded = any(row.code is not None for row in rows)
-    head = ["what was done", "what happened", *(["exit code"] if coded else []), "seconds", "peak MiB"]
+    head = ["fault or input", "what happened", *(["exit code"] if coded else []), "seconds", "peak MiB"]
     cells = [
         [_cell(row.what), _cell(row.happened), *([str(row.code)] if coded else []), f"{row.seconds:.1f}",
          "" if row.mib is None else f"{row.mib:.0f}"]
@@ -49,7 +49,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def sections(title: str, text: str, tables: Mapping[str, Sequence[Row]]) -> str:
-    """A section of tables, each under its title ("": right below the text)."""
+    """A section with several tables, each under its title; a table with the title "" follows the text directly."""
     parts = [f"## {title}", "", text]
     for name, rows in tables.items():
         parts += ["", *([f"### {name}", ""] if name else []), table(rows)]
@@ -65,7 +65,7 @@ def run(arguments: Sequence[object], **environment: str) -> Ran:
 
 
 def told(ran: Ran, folder: Path) -> str:
-    """The command's own lines, without the folder of this script."""
+    """The command's messages, without the path of this script's temporary folder."""
     lines = [line for line in ran.err.splitlines() if line.startswith("streamgate:")]
     text = "; ".join(line.removeprefix("streamgate: ") for line in lines)
     return re.sub(rf"{re.escape(str(folder))}[^\s:]*/", "", text)

@@ -1,14 +1,14 @@
-"""How do cost and memory grow: with length, faces in the picture, size of the picture, files at once?
+"""How do cost and memory grow with the length of the video, faces per frame, frame size and files at once?
 
     python benchmarks/scale.py [VIDEOS] [--quick] [--only length faces size files]
 
-- length: one clip looped to 60 minutes; memory at every minute, minute 60 against minute 5.
-- faces: 1 to 16 tiles of real clips in one 1080p picture.
+- length: one clip, looped to at most 60 minutes; memory is measured over time, and minute 60 is compared with minute 5.
+- faces: 1 to 16 real clips as tiles of one 1080p video.
 - size: one clip at 360 to 2160 lines.
 - files: 1 to 8 files at once (`--jobs`).
-Reports CPU seconds per second of video, those of decoding alone, and peak memory. --quick runs everything with
-seconds instead of minutes: a test of the script, not a measurement. Writes its section of benchmarks/RESULTS.md.
-Whatever cannot be made or run is named, and the rest runs.
+For each value, the script reports the CPU time per second of video, that of decoding alone, and peak memory. --quick
+uses seconds instead of minutes, to test the script. The script writes its section of benchmarks/RESULTS.md. If a clip
+cannot be made or run, the section says so and contains the other results.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ TILE_CLIPS = (
     "liveportrait_s18", "vretalk_1", "fsgan_conan", "liveportrait_d6", "liveportrait_d3", "lipnet_grid_bbaf2n",
     "liveportrait_d20", "ghost_nggyup",
 )  # fmt: skip
-"""Clips of one large face; tiles take them in turn, each time a little later, so that no two are alike."""
+"""Clips with one large face each. Tiles show them in turn, each time starting later, so that no two are identical."""
 MEMORY_LIMIT, GROWTH_LIMIT = 700.0, 20.0
-"""docs/design.md 9: MiB at most; minute 60 minus minute 5."""
+"""docs/design.md 9: upper limits of peak memory, and of its growth from minute 5 to minute 60, in MiB."""
 QUESTIONS = {
     "length": ("length", "minutes"),
     "faces": ("faces per frame", "faces"),
-    "size": ("size of the picture", "lines"),
+    "size": ("frame size", "lines"),
     "files": ("files at once", "files"),
 }
 """Title and unit of each question."""
 SMALL_FACES = ("measures.size.min=0.025", "advanced.max_long_side=1280")
-"""A quarter of the gate's usual size lets the small faces of many tiles pass."""
+"""A quarter of the default minimum size, so that the small faces of many tiles can pass the gate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """How much of everything is tried; `seconds` is the length of the clips for all but the first question."""
+    """The values that are measured. `seconds` is the length of the clips for all questions except "length"."""
 
     values: dict[str, tuple[float, ...]]
     early_s: float
@@ -60,7 +60,7 @@ QUICK = Amount({"length": (0.05, 0.1), "faces": (1, 4), "size": (180, 360), "fil
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One pass: CPU and wall seconds; `memory` are (video seconds, MiB) pairs as it went on."""
+    """One pass: CPU and wall time in seconds; `memory` has pairs of video time (s) and resident memory (MiB)."""
 
     seconds: float
     cpu: float
@@ -80,12 +80,12 @@ class Run:
 
 
 Runs = list[tuple[float, Run]]
-"""What was varied, and the pass."""
+"""The varied value, and the pass with it."""
 
 
 def main() -> int:
     parser = arguments(__doc__, gate=True)
-    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes: a test of the script")
+    parser.add_argument("--quick", action="store_true", help="test the script with seconds instead of minutes")
     parser.add_argument("--only", nargs="+", choices=QUESTIONS, default=list(QUESTIONS), help="only these questions")
     given = parser.parse_args()
     machine = Machine.here()
@@ -106,15 +106,15 @@ def main() -> int:
     answers = {name: runs for name, runs in answers.items() if runs}
     lines = heading("Scale", machine, facts, notes)
     if given.quick:
-        lines.insert(1, "\n**A quick pass, to see that the script works: seconds instead of minutes, no measurement.**")
+        lines.insert(1, "\n**This is no measurement: --quick only tests the script, with seconds instead of minutes.**")
     if answers:
         lines.append(
-            "- core-ms per second of video (of all files together), without start-up; all files are processed in one "
-            "process"
+            "- core-ms/s is the CPU time per second of video of all files together, without start-up; one process "
+            "reads all files"
         )
     for name, runs in answers.items():
         title, unit = QUESTIONS[name]
-        head = [unit, "video s", "core-ms/s", "of that decoding", "beyond decoding", "x real time", "peak MiB",
+        head = [unit, "video s", "core-ms/s", "decoding alone", "beyond decoding", "x real time", "peak MiB",
                 "tracks", "kept"]  # fmt: skip
         lines += ["", f"### {title.capitalize()}", "", table(head, [run.row(value) for value, run in runs])]
     publish(given.results, "scale", [*lines, "", *_targets(answers, amount)])
@@ -124,7 +124,7 @@ def main() -> int:
 def _passes(
     name: str, clips: list[Path], amount: Amount, given: argparse.Namespace, notes: list[str]
 ) -> Iterator[tuple[float, Run]]:
-    """For each value of a question, make its clip and run it."""
+    """Make the clip for each value of a question, and run it."""
     for value in amount.values[name]:
         what = f"{value:g} {QUESTIONS[name][1]}"
         with tempfile.TemporaryDirectory(prefix="streamgate-scale-") as folder:
@@ -156,8 +156,8 @@ def _targets(answers: dict[str, Runs], amount: Amount) -> list[str]:
         early = [mib for at, mib in memory if at <= amount.early_s]
         if name == "length" and early and memory[-1][0] > amount.early_s:
             growth = memory[-1][1] - early[-1]
-            late = f"{memory[-1][0] / 60:.1f} minutes of video"
-            what = f"memory after {late} minus memory after {amount.early_s / 60:.1f} minutes"
+            minutes = f"from minute {amount.early_s / 60:.1f} to minute {memory[-1][0] / 60:.1f} of the video"
+            what = f"growth of memory {minutes}"
             lines.append(target(what, f"{growth:.1f} MiB", f"at most {GROWTH_LIMIT:g} MiB", growth <= GROWTH_LIMIT))
         peak = max(run.peak_mib for _, run in runs)
         what = f'peak memory in the test "{QUESTIONS[name][0]}"'

@@ -1,11 +1,11 @@
-"""How fast is a run, against decoding alone? Clips looped to a minute, contestants paired and alternated.
+"""How fast is a run compared with decoding alone? Clips are looped to a minute, and the contestants alternate.
 
     python benchmarks/throughput.py [VIDEOS] [--seconds 60] [--rounds 3] [--clips NAME...] [--all]
 
-Every pass is a new process; start-up is measured separately. --archive and --plain add contestants (`contestants.py`),
---all adds both. The plain loops make one pass over the first seconds of a clip. For the cost of exhaustive mode see
-`bestshot.py`. Writes its section of benchmarks/RESULTS.md. Missing parts (a clip, the weights, torch) are named, and
-the rest runs.
+Every pass runs in a new process, and start-up is measured separately. --archive and --plain add contestants (see
+`contestants.py`); --all adds both. The plain loops make one pass over the first seconds of a clip. `bestshot.py`
+measures the cost of exhaustive mode. The script writes its section of benchmarks/RESULTS.md. If a clip, the weights or
+torch are missing, the section says so and contains the other results.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from contestants import Measured, Outcome
 from processes import child, describe
 
 FACELESS = frozenset({"intel_bottle", "moviepy_bbb"})
-"""Clips without a human face, according to the footage's index."""
+"""Clips without a human face, according to the index of the footage."""
 HD_LINES = 720
 RATIO_GOAL, RATIO_LIMIT = 1.0, 2.5
-"""docs/design.md 9: wall over decoding alone, 720p/1080p clips with faces: the median, and each clip."""
+"""docs/design.md 9: wall time divided by that of decoding alone, 720p and 1080p clips with faces: median, each clip."""
 BEYOND_GOAL, BEYOND_LIMIT = 40.0, 90.0
-"""docs/design.md 9: core-ms per second of video beyond decoding, other clips: the median, and each clip."""
+"""docs/design.md 9: CPU time beyond decoding in core-ms per second of video, other clips: median, each clip."""
 ARCHIVE_LIMIT = 0.5
-"""docs/design.md 9: wall of the preset `archive` over decoding everything, on clips with long faceless stretches."""
+"""docs/design.md 9: wall time with the preset `archive` divided by that of decoding alone, clips without faces."""
 STARTUP_LIMIT, MEMORY_LIMIT = 1.0, 700.0
 PLAIN_LIMIT = 20.0
-"""Times faster than the plain loop with our own networks."""
+"""How many times faster a run should be than the plain loop with our own networks."""
 PLAIN = {"plain": "own networks", "plain_official": "official IFQA"}
 
 
@@ -42,7 +42,7 @@ PLAIN = {"plain": "own networks", "plain_official": "official IFQA"}
 class Clip:
     """One clip with its results.
 
-    `passes` has a list entry per round under each contestant's name, `plain` the plain loops' only pass.
+    `passes` contains one entry per round for each contestant, `plain` the single pass of each plain loop.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Clip:
 
     @property
     def outcome(self) -> Outcome:
-        """Properties of the clip as found by decoding."""
+        """Properties of the clip, as determined by decoding it."""
         return self.passes["decode"][0].outcome
 
     @property
@@ -66,11 +66,11 @@ class Clip:
         return min(self.outcome.width, self.outcome.height) >= HD_LINES and self.name not in FACELESS
 
     def ratios(self, name: str) -> list[float]:
-        """Wall over that of decoding alone, round by round."""
+        """Wall time divided by that of decoding alone, for each round."""
         return [a.wall / b.wall for a, b in zip(self.passes[name], self.passes["decode"], strict=True)]
 
     def beyond(self, name: str) -> list[float]:
-        """Core-ms per second of video beyond decoding alone, round by round."""
+        """CPU time beyond decoding alone, in core-ms per second of video, for each round."""
         pairs = zip(self.passes[name], self.passes["decode"], strict=True)
         return [1000 * (a.cpu - b.cpu) / self.seconds for a, b in pairs]
 
@@ -99,8 +99,9 @@ def main() -> int:
     publish(given.results, "throughput", [
         *heading("Throughput", machine, facts, notes),
         f"- clips were looped to at least {given.seconds:g} s; values are the median of {given.rounds} rounds, with "
-        'the range in parentheses; times exclude start-up; "beyond" is the CPU time in excess of decoding alone, in '
-        "core-ms per second of video",
+        "the range in parentheses; times exclude start-up",
+        '- "x real time" is the duration of the video divided by the wall time, "x decode" the wall time divided by '
+        'that of decoding alone, and "beyond" the CPU time beyond decoding alone, in core-ms per second of video',
         *(_report(measured, names, given) if measured else []),
     ])  # fmt: skip
     return 0 if measured else 1
@@ -108,14 +109,14 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = arguments(__doc__, clips=True, gate=True)
-    parser.add_argument("--seconds", type=float, default=60.0, help="clips are looped to at least this long")
-    parser.add_argument("--rounds", type=int, default=3, help="passes of every contestant over every clip")
-    parser.add_argument("--archive", action="store_true", help="also the preset that leaves frames undecoded")
-    parser.add_argument("--plain", action="store_true", help="also the loop a user would write, in two forms")
-    parser.add_argument("--all", action="store_true", help="all of these")
+    parser.add_argument("--seconds", type=float, default=60.0, help="minimum duration to which clips are looped")
+    parser.add_argument("--rounds", type=int, default=3, help="number of passes of each contestant over each clip")
+    parser.add_argument("--archive", action="store_true", help="also measure the preset `archive`, which skips frames")
+    parser.add_argument("--plain", action="store_true", help="also measure the loop that a user would write")
+    parser.add_argument("--all", action="store_true", help="--archive and --plain")
     parser.add_argument(
         "--plain-seconds", type=float, nargs=2, default=(10.0, 2.0), metavar=("OWN", "OFFICIAL"),
-        help="seconds of video that the plain loops see, with our own networks and with IFQA's official architecture",
+        help="seconds of video that the plain loops read, with our own networks and with IFQA's official architecture",
     )  # fmt: skip
     given = parser.parse_args()
     if given.seconds <= 0 or given.rounds < 1 or min(given.plain_seconds) <= 0:
@@ -126,14 +127,14 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measure_clip(clip: Clip, names: Sequence[str], given: argparse.Namespace, folder: Path, notes: list[str]) -> None:
-    """Loop the clip, then give each contestant its passes, in an order that alternates from round to round."""
+    """Loop the clip and run the contestants on it, in an order that alternates from round to round."""
     looped, clip.problem = child("clips.py", "loop", str(clip.path), str(given.seconds), str(folder))
     if looped is None:
         return
     path, clip.how = Path(looped["path"]), looped["how"]
     passes: dict[str, list[Measured]] = {name: [] for name in names}
     try:
-        path.read_bytes()  # into the page cache: the first pass must not pay for the disk
+        path.read_bytes()  # fill the page cache, so that the first pass does not wait for the disk
         for turn in range(given.rounds):
             for name in names if turn % 2 == 0 else reversed(names):
                 one, problem = _pass(clip, name, path, given)
@@ -201,36 +202,36 @@ def _row(clip: Clip, names: Sequence[str]) -> list[str]:
 
 
 def _budgets(clips: Sequence[Clip], name: str) -> list[str]:
-    """The values that have budgets in docs/design.md 9, and whether the budgets are met."""
+    """The values that have budgets in docs/design.md 9, and whether they are within these budgets."""
     others = [clip for clip in clips if not clip.large_with_faces]
     large = [statistics.median(clip.ratios(name)) for clip in clips if clip.large_with_faces]
     beyond = {clip.name: statistics.median(clip.beyond(name)) for clip in others}
     passes = [one for clip in clips for one in clip.passes[name]]
-    what = "720p/1080p clips with faces, wall time over that of decoding alone"
-    more = "other clips, core-ms per second of video beyond decoding"
+    what = "720p and 1080p clips with faces, wall time divided by that of decoding alone"
+    more = "clips that are smaller or show no faces, CPU time beyond decoding, core-ms per second of video"
     lines = [
-        _verdict(f"{what}, median", large, statistics.median, RATIO_GOAL),
-        _verdict(f"{what}, each", large, max, RATIO_LIMIT),
-        _verdict(f"{more}, median", list(beyond.values()), statistics.median, BEYOND_GOAL),
-        _verdict(f"{more}, each", list(beyond.values()), max, BEYOND_LIMIT),
+        _verdict(what, large, statistics.median, RATIO_GOAL),
+        _verdict(what, large, max, RATIO_LIMIT),
+        _verdict(more, list(beyond.values()), statistics.median, BEYOND_GOAL),
+        _verdict(more, list(beyond.values()), max, BEYOND_LIMIT),
     ]
     if over := [clip for clip, value in beyond.items() if value > BEYOND_LIMIT]:
-        lines.append(f"  - above {BEYOND_LIMIT:g} ({len(over)} of {len(others)}): {', '.join(over)}")
+        lines.append(f"  - {len(over)} of {len(others)} clips are above {BEYOND_LIMIT:g}: {', '.join(over)}")
     if name == "archive":
         faceless = [statistics.median(clip.ratios(name)) for clip in clips if clip.name in FACELESS]
-        what = "faceless clips, wall time over that of decoding alone, each"
+        what = "clips without faces, wall time divided by that of decoding alone"
         lines.append(_verdict(what, faceless, max, ARCHIVE_LIMIT))
     startup = [one.startup_wall for one in passes]
-    start = "time from the start of the process until the gate is open, s, median"
+    start = "start-up, from the start of the process until the networks are loaded, s"
     return [
         *lines,
         _verdict(start, startup, statistics.median, STARTUP_LIMIT),
-        _verdict("peak memory, MiB, each", [one.peak_mib for one in passes], max, MEMORY_LIMIT),
+        _verdict("peak memory, MiB", [one.peak_mib for one in passes], max, MEMORY_LIMIT),
     ]
 
 
 def _stages(clips: Sequence[Clip]) -> list[str]:
-    """Decoding, each network, and everything else, of the first pass."""
+    """Time in the first pass for decoding, for each network and for everything else."""
     first = [(clip, clip.passes["decode"][0].cpu, clip.passes["streamgate"][0]) for clip in clips]
     roles = sorted({role for _, _, one in first for role in one.outcome.networks})
     rows = []
@@ -239,16 +240,17 @@ def _stages(clips: Sequence[Clip]) -> list[str]:
         values = [*parts, one.cpu - sum(parts), one.cpu]
         rows.append([clip.name, *(f"{1000 * value / clip.seconds:.1f}" for value in values)])
     return [
-        "Core-ms per second of video: decoding alone, time inside the runs of each network, everything else (tracking, "
-        "cropping, measures, writing). Network time is wall time: too long on a busy machine, and the rest too short.",
-        "", table(["clip", "decoding", *roles, "everything else", "together"], rows),
+        "Core-ms per second of video, for decoding alone, for the runs of each network and for everything else "
+        "(tracking, cropping, measures, writing). For networks, wall time is measured. On a busy machine, it is longer "
+        'than their CPU time, and the difference is missing in "everything else".',
+        "", table(["clip", "decoding", *roles, "everything else", "total"], rows),
     ]  # fmt: skip
 
 
 def _plain(clips: Sequence[Clip], given: argparse.Namespace) -> list[str]:
-    """The time of a loop without this project per second of video, and how many times faster a run is."""
+    """The time that the plain loops take per second of video, and how many times faster a run is."""
     columns = ("video s", "faces per frame", "wall s", "CPU s", "x real time", "times faster")
-    head = ["clip", "a run: wall s", *(f"{what}: {column}" for what in PLAIN.values() for column in columns)]
+    head = ["clip", "streamgate: wall s", *(f"{what}: {column}" for what in PLAIN.values() for column in columns)]
     rows: list[list[str]] = []
     times: dict[str, list[float]] = {name: [] for name in PLAIN}
     for clip in clips:
@@ -267,27 +269,30 @@ def _plain(clips: Sequence[Clip], given: argparse.Namespace) -> list[str]:
         rows.append(row)
     own, official = given.plain_seconds
     lines = [
-        "The plain loop converts every frame to RGB and detects its faces at 640 pixels on the longer side. It "
-        "aligns and embeds each face, samples the face's SER-FIQ with T = 100, and scores the face with IFQA. The "
-        f"networks use all cores. The loop ran once over the first {own:g} s of each clip with our own networks, and "
-        f"once over the first {official:g} s with IFQA's official architecture (with random weights, which do not "
-        "change the speed). Wall and CPU times are in seconds per second of video, without start-up.",
+        "The plain loop is a simple program without tracking. It converts every frame to RGB, scales it down to 640 "
+        "pixels on the longer side and detects the faces. It aligns and embeds each face, samples its SER-FIQ with "
+        "T = 100, and scores it with IFQA. The networks use all cores. The loop read the first "
+        f"{own:g} s of each clip with our own networks, and the first {official:g} s with IFQA's official architecture "
+        "(with random weights, which do not change the speed). Wall and CPU times are in seconds per second of video, "
+        'without start-up. "Times faster" is the wall time of the loop divided by that of a run.',
         "", table(head, rows), "",
     ]  # fmt: skip
     if values := times["plain"]:
         middle = statistics.median(values)
-        what = "clips with faces: how many times faster a run is than the plain loop with our own networks, median"
-        lines.append(target(what, spread(values), f"at least {PLAIN_LIMIT:g}", middle >= PLAIN_LIMIT))
+        what = "clips with faces, wall time of the plain loop with our own networks divided by that of a run"
+        limit = f"at least {PLAIN_LIMIT:g} for the median"
+        lines.append(target(what, f"median {spread(values)}", limit, middle >= PLAIN_LIMIT))
     if times["plain_official"]:
         faster_text = spread(times["plain_official"], 1)
-        lines.append(f"- the same for the plain loop with official IFQA (no budget): {faster_text}")
+        lines.append(f"- the same for the plain loop with official IFQA: median {faster_text}; no target")
     return lines
 
 
 def _verdict(what: str, values: Sequence[float], of: Callable[[Sequence[float]], float], limit: float) -> str:
     if not values:
-        return f"- {what}: no such clip here"
-    return target(what, spread(values), f"at most {limit:g}", of(values) <= limit)
+        return f"- {what}: no such clip was measured"
+    scope = "each" if of is max else "the median"
+    return target(what, f"median {spread(values)}", f"at most {limit:g} for {scope}", of(values) <= limit)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""What does a face from the main stream cost, and is it the right one?
+"""What does a face from the main stream cost, and is it from the right moment?
 
     python benchmarks/twostreams.py [FOLDER] [--seconds 60] [--cameras 8] [--clips NAME...] [--set KEY=VALUE...]
         [--results FILE]
 
-Real clips, encoded like the streams of a camera (main: 1920x1080, 4 Mbit/s; sub: 640x360, 0.5 Mbit/s; both H.264 at 25
-fps without B frames), are served by separate processes as cameras with two streams of one scene each: the main streams
-arrive 0 to 3 s later than the substreams, their clocks run 200 ppm faster or slower, their groups are 1 to 4 s long,
-and the cameras see the scene at different moments. `serve` watches first the eight substreams alone, then both
-streams. Only the CPU time of the process of `serve` counts.
+Real clips are encoded like the two streams of a camera (main: 1920x1080, 4 Mbit/s; sub: 640x360, 0.5 Mbit/s; both H.264
+at 25 fps without B frames). Separate processes serve them as cameras, whose two streams show the same scene. The main
+streams arrive 0 to 3 s later than the substreams, their clocks run 200 ppm faster or slower, their key frames are 1 to
+4 s apart, and each camera starts at a different time of its clip. `serve` first watches only the substreams, and then
+both streams of each camera. Only the CPU time of the process of `serve` is counted.
 
-Whether a face is from the right moment is judged by its pixels: the crop is cut out of the clip's pictures near it,
-and the one that it equals shows which picture was decoded. The picture that the substream showed at its time 0 is
-found in the same way, with an `improved` face of the substream.
+The pixels of a face show whether it is from the right moment: the same crop is cut out of the neighbouring frames of
+the clip, and the frame with the most similar crop is the one that was decoded. The frame that the substream showed at
+its time 0 is determined in the same way, from `improved` faces of the substream.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from support.two_streams import encode, scenes, which_picture
 
 CLIPS = ("generated_10", "liveportrait_s18", "liveportrait_d3", "drive_d10")
-"""9 to 15 s long, one talking head each."""
+"""Clips of 9 to 15 s, each with one talking head."""
 FPS = 25
 GROUPS = (50, 25, 100, 50)
-"""Pictures from key frame to key frame of the clips' main streams."""
+"""Number of frames from one key frame to the next in the main streams of the clips."""
 DELAYS = (0.0, 0.15, 0.3, 0.5, 0.8, 1.2, 2.0, 3.0)
 DRIFTS = (200.0, -200.0)
 EMPTY_S = 4.0
-"""Between two visits."""
+"""Time without a face between two repetitions of a clip."""
 WARM_S = 25.0
 EXTRA_LIMIT, LATENCY_LIMIT, SHARE_LIMIT = 15.0, 1.5, 98.0
 _REACH = 30
@@ -71,11 +71,11 @@ class Run:
     faces: list[dict[str, Any]] = field(default_factory=list)
     out: Path = Path()
     begins: dict[str, float] = field(default_factory=dict)
-    """By camera, the number of the substream's picture at its time 0."""
+    """For each camera, the number of the clip's frame that the substream showed at its time 0."""
 
     @property
     def cpu(self) -> float:
-        """Share of a core, per cent."""
+        """CPU use of `serve`, in per cent of one core."""
         first, last = self.outcome.samples[0], self.outcome.samples[-1]
         return 100 * (last.cpu["serve"] - first.cpu["serve"]) / (last.seconds - first.seconds)
 
@@ -167,9 +167,9 @@ def watch(outcome: Outcome, pid: int, port: int, options: Any) -> None:
     deadline = time.monotonic() + 120
     while sum(one["state"] == "running" for one in listed(port)) < options.cameras:
         if time.monotonic() > deadline:
-            raise SystemExit("the streams did not come up")
+            raise SystemExit("the streams did not start within 120 s")
         time.sleep(0.5)
-    say(f"streams run; warming up for {WARM_S:.0f} s")
+    say(f"all streams are running; warming up for {WARM_S:.0f} s")
     time.sleep(WARM_S)
     began = time.monotonic()
     while (passed := time.monotonic() - began) < options.seconds or not outcome.samples:
@@ -181,7 +181,7 @@ def watch(outcome: Outcome, pid: int, port: int, options: Any) -> None:
 
 
 def read_finals(port: int, outcome: Outcome, first: float, last: float) -> None:
-    """Latencies of the tracks that ended in between: Redis's own time of an entry minus the `ended_at` inside."""
+    """Latencies of the tracks that ended between `first` and `last`: Redis's time stamp minus `ended_at`."""
     with redis.Redis(port=port) as client:
         for number, fields in client.xrange(STREAM):
             record = json.loads(fields[b"json"])
@@ -194,13 +194,13 @@ def read_finals(port: int, outcome: Outcome, first: float, last: float) -> None:
 
 
 def faces_of(out: Path) -> list[dict[str, Any]]:
-    """Records of kept faces."""
+    """The records of the kept faces."""
     lines = [line for path in sorted(out.glob("cam*/*/faces.jsonl")) for line in path.read_text().splitlines()]
     return [record for record in map(json.loads, lines) if "stream" in record]
 
 
 def beginnings(port: int, pairs: Sequence[tuple[Path, Path, int]]) -> dict[str, float]:
-    """What of the clip each camera's substream showed at its time 0, by `improved` faces of the substream."""
+    """For each camera, the number of the frame that the substream showed at its time 0, from its `improved` faces."""
     found: dict[str, list[float]] = {}
     with redis.Redis(port=port) as client:
         for _, fields in client.xrange(STREAM):
@@ -212,19 +212,19 @@ def beginnings(port: int, pairs: Sequence[tuple[Path, Path, int]]) -> dict[str, 
             index = which_picture(image, record, pairs[int(name.removeprefix("cam")) % len(pairs)][1], None)
             if index is not None:
                 found.setdefault(name, []).append(index - record["pts_seconds"] * FPS)
-    # Neighbours look alike in a substream: one face alone may be taken for the picture beside it.
+    # Neighbouring frames of a substream are similar, so a single face may be matched with a neighbour of its frame.
     return {name: _middle(indexes, pairs, name) for name, indexes in found.items()}
 
 
 def _middle(indexes: Sequence[float], pairs: Sequence[tuple[Path, Path, int]], name: str) -> float:
-    """The median of places in a clip that goes round."""
+    """The median of frame numbers of a looped clip."""
     with av.open(str(pairs[int(name.removeprefix("cam")) % len(pairs)][1])) as container:
         count = container.streams.video[0].frames
     return indexes[0] + float(np.median([(index - indexes[0] + count / 2) % count - count / 2 for index in indexes]))
 
 
 def judge(face: dict[str, Any], run: Run, pairs: Sequence[tuple[Path, Path, int]]) -> int | None:
-    """How many pictures too late the main stream's is; None where it is none of those near it."""
+    """By how many frames the face from the main stream is too late; None if it matches no frame near the right one."""
     clip = pairs[int(face["source_id"].removeprefix("cam")) % len(pairs)][0]
     number = round(run.begins[face["source_id"]] + face["pts_seconds"] * FPS)
     with av.open(str(clip)) as container:
@@ -256,32 +256,34 @@ def report(
             one["name"], f"{DELAYS[index % len(DELAYS)]:g}", f"{DRIFTS[index % len(DRIFTS)]:+g}",
             f"{pairs[index % len(pairs)][2] / FPS:g}", str(one["tracks"]), str(told["faces"]),
             ", ".join(f"{name} {count}" for name, count in told["fallbacks"].items() if count) or "none",
-            "–" if told["drift"] is None else f"{told['drift']:+.0f}", f"{told['confidence']:.2f}",
+            "not measured" if told["drift"] is None else f"{told['drift']:+.0f}", f"{told['confidence']:.2f}",
         ])  # fmt: skip
     main = sum(face["stream"] == "main" for face in both.faces)
     spent = dict(re.findall(r'^streamgate_stage_seconds_(sum|count)\{stage="main"\} (\S+)', both.outcome.metrics, re.M))
     took = f"{1000 * float(spent['sum']) / float(spent['count']):.0f} ms" if spent else "nothing"
     share = 100 * right / max(1, len(judged))
     head = [
-        "camera", "delay, s", "drift, ppm", "group of pictures, s", "tracks", "faces of the main stream", "fallbacks",
-        "measured drift, ppm", "confidence",
+        "camera", "delay, s", "drift, ppm", "time between key frames, s", "tracks", "faces from the main stream",
+        "fallbacks to the substream", "measured drift, ppm", "confidence",
     ]  # fmt: skip
     lines = [
-        "## Two streams a camera",
+        "## Two streams per camera",
         "",
         f"`{command_line('twostreams.py', sys.argv[1:])}`",
         "",
         *machine.lines(),
         f"- {options.cameras} cameras, measured for {options.seconds:.0f} s after a warm-up of {WARM_S:.0f} s: once "
         "with both streams, and once with the substreams alone",
+        "- delay and drift are those of the main stream relative to the substream; [Two streams](../docs/streams.md) "
+        "explains the fallbacks and the confidence",
         *(f"- **missing: {one}**" for one in missing),
         "",
         table(head, rows),
         "",
         target(
-            "faces of the main stream that are at most one picture away from the right instant",
-            f"{right} of {len(judged)} ({share:.1f} %); number of faces by distance in pictures: "
-            + ", ".join(f"{off}: {count}" for off, count in sorted(Counter(map(str, judged)).items())),
+            "checked faces from the main stream that are at most one frame away from the right one",
+            f"{right} of {len(judged)} ({share:.1f} %); faces by distance in frames: "
+            + ", ".join(f"{count} at {off}" for off, count in sorted(Counter(map(str, judged)).items())),
             f"at least {SHARE_LIMIT:g} %", share >= SHARE_LIMIT,
         ),
         f"- of {len(both.faces)} finals, {main} have a face from the main stream "

@@ -185,7 +185,7 @@ def write_examples(gate: Gate) -> None:
     for spec in built_in_measures():
         good, bad, what = found[spec.name]
         line = []
-        for side, picture, words in (("good", good, "at rest"), ("bad", bad, what)):
+        for side, picture, words in (("good", good, "neutral expression"), ("bad", bad, what)):
             file = IMAGES / "measures" / (f"{spec.name}.jpg" if side == "bad" else "good.jpg")
             save(file, shown(picture))
             face = gate.score(picture)[0]

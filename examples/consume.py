@@ -1,17 +1,18 @@
-"""Consume the best faces that `streamgate serve` sends to Redis, each final exactly once.
+"""Consume the best faces that `streamgate serve` sends to Redis, and process each `final` event exactly once.
 
     python examples/consume.py redis://localhost:6379/0 faces/ [--group faces] [--name worker-1] [--improved]
 
-Delivery is at least once: after a broken connection or a restart an event may be sent again, with the same `id`.
-Three things make it exactly once here:
+Delivery is at least once: after a broken connection or a restart, an event may be sent again with the same `id`. Three
+things ensure that this program processes it only once:
 
-* a consumer group, so that several workers share the stream and each entry stays pending until it is
-  acknowledged; entries left pending by a dead worker are claimed by another one after a minute;
-* idempotent work: files are named by track and rank, and put in place by a rename;
+* a consumer group: several workers share the stream, and each entry stays pending until it is acknowledged; after a
+  minute, entries that a dead worker left pending are claimed by another worker;
+* idempotent work: files are named after track and rank, and are put in place by a rename;
 * an id is marked as seen in the same transaction that acknowledges its entry, and seen ids are skipped.
 
 One line per face is printed to stdout (`id`, `quality`, `file`); its picture and record are written to the folder. With
---improved, better faces of tracks that have not ended are consumed too; the final replaces them.
+--improved, the best faces so far of tracks that have not ended are written too; the track's `final` events replace
+them.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--stream", default=STREAM)
     parser.add_argument("--group", default="faces")
     parser.add_argument("--name", default=f"worker-{os.getpid()}")
-    parser.add_argument("--improved", action="store_true", help="take improved faces too")
+    parser.add_argument("--improved", action="store_true", help="also take `improved` events, of tracks not ended yet")
     parser.add_argument("--claim-after-ms", type=int, default=CLAIM_AFTER_MS, help="claim entries pending this long")
     parser.add_argument("--until-idle", type=float, metavar="S", help="end after S seconds without an event")
     arguments = parser.parse_args()
@@ -118,7 +119,7 @@ class Consumer:
             print(json.dumps(line), flush=True)
 
     def _keep(self, event_id: str, record: dict[str, Any], jpeg: bytes | None) -> dict[str, Any]:
-        """Write picture and record; the final of a track replaces improved faces."""
+        """Write the picture and the record; a `final` event replaces the `improved` face of its track and rank."""
         source, epoch, track, kind, rank, _ = event_id.rsplit("/", 5)
         name = "_".join(re.sub(r"[^A-Za-z0-9.-]", "-", part) for part in (source, epoch, track, rank))
         record_file = self._options.folder / f"{name}.json"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from os import PathLike
@@ -33,7 +34,7 @@ from streamgate.errors import UsageError, one_line
 from streamgate.measure_tables import MEASURE_TABLES, Section, defined_table, is_definition, measure_defaults
 from streamgate.measures import MeasureSpec
 from streamgate.measures.size import smallest_px
-from streamgate.toml_text import NotToml, parse_toml, read_toml
+from streamgate.toml_text import parse_toml, read_toml
 
 
 class Config(Section):
@@ -250,7 +251,7 @@ def parse_setting(setting: str) -> tuple[str, Any]:
         raise UsageError(f"--set {one_line(setting, 80)}: write key=value, for example --set measures.yaw.max=20")
     try:
         value = parse_toml(f"value = {text}", f"--set {one_line(setting, 80)}")["value"]
-    except NotToml:
+    except tomllib.TOMLDecodeError:
         value = text.strip()
     return key.strip(), value
 

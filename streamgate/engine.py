@@ -21,7 +21,7 @@ from streamgate.networks import Networks
 from streamgate.networks.batcher import Batcher, Observer
 from streamgate.networks.device import Device
 from streamgate.people.reference import Reference, read_reference
-from streamgate.runtime.pipeline import Pipeline, Progress
+from streamgate.runtime.pipeline import Advanced, Pipeline, Progress
 from streamgate.scoring.calibration import recorded_measures
 from streamgate.scoring.context import ScoringContext
 from streamgate.scoring.full_scorer import FullScorer
@@ -118,9 +118,15 @@ class Engine:
         """Process many sources and write the results to an entered sink; see `Pipeline.run`."""
         return self._pipeline.run(sources, sink, jobs=jobs, stop=stop, progress=progress, labels=labels)
 
-    def tracks(self, source: Source, result: SourceResult, *, progress: Progress | None = None) -> Iterator[TrackEnd]:
+    def tracks(
+        self,
+        source: Source,
+        result: SourceResult,
+        *,
+        advanced: Advanced = lambda source, frames, pts_seconds, kept: None,
+    ) -> Iterator[TrackEnd]:
         """Yield the tracks of an opened source as they end; see `Pipeline.tracks`."""
-        return self._pipeline.tracks(source, result, progress=progress)
+        return self._pipeline.tracks(source, result, advanced=advanced)
 
     def score(self, image: Array, *, aligned: str | None = None, full: bool = True) -> list[ScoredFace]:
         """Score the faces of one picture, RGB uint8 (H, W, 3); see `Gate.score`."""

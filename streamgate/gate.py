@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from streamgate.errors import SourceError, UsageError
 from streamgate.faces import ScoredFace
 from streamgate.frames import Array
 from streamgate.people.in_memory import group_tracks
-from streamgate.runtime.pipeline import Progress
 from streamgate.runtime.watchdog import MARGIN_S, within
 from streamgate.sources import Source, discover
 from streamgate.sources.arrays import ArrayFrames
@@ -30,7 +28,6 @@ from streamgate.store.run import SourceInfo, SourceResult
 from streamgate.tracks import BestShot, TrackEnd
 
 Location = str | PathLike[str]
-_PROGRESS_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +93,8 @@ class Gate:
         Args:
             source: a path, or a list of paths.
             sequence_fps: read the images of a folder as frames at this rate; by default they are unrelated pictures.
-            progress: called a few times per second with how far the source has been read, in the thread that requests
-                the next face.
+            progress: called up to ten times per second with how far the source has been read, in the thread that
+                requests the next face.
 
         Raises:
             UsageError: `source` is not a path.
@@ -120,7 +117,11 @@ class Gate:
         If a source fails after its first frame, the tracks found so far are yielded and a warning is issued.
         """
         inputs = _locations(source)
-        relay = None if progress is None else _ProgressRelay(progress)
+
+        def report(source: Source, frames: int, pts_seconds: float, kept: int) -> None:
+            if progress is not None:
+                progress(ProgressUpdate(source.location, pts_seconds, source.duration_seconds, frames, kept))
+
         found = discover([str(one) for one in inputs], sequence_fps=sequence_fps)
         failed: SourceError | None = None
         decoding = self._config.decoding
@@ -131,7 +132,7 @@ class Gate:
                 # A disk that does not respond must not block the caller forever.
                 with within(stall_seconds() + MARGIN_S, opening, item.location) as opened:
                     result = SourceResult(SourceInfo(opened.location, opened.source_id))
-                    yield from self._engine.tracks(opened, result, progress=relay)
+                    yield from self._engine.tracks(opened, result, advanced=report)
                 if result.error:
                     warnings.warn(result.error, stacklevel=2)
             except SourceError as error:
@@ -210,20 +211,6 @@ class Gate:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class _ProgressRelay(Progress):
-    """Reports a few times per second how far a source has been read."""
-
-    def __init__(self, report: Callable[[ProgressUpdate], object]) -> None:
-        self._report = report
-        self._last = -1.0
-
-    def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None:
-        now = time.monotonic()
-        if now - self._last >= _PROGRESS_S or frames == 1:
-            self._last = now
-            self._report(ProgressUpdate(source.location, pts_seconds, source.duration_seconds, frames, kept))
 
 
 def _locations(source: Any) -> list[Location]:

@@ -1,14 +1,30 @@
-"""Helpers for threads: map a function over many items in order, and compute values once without a shared lock."""
+"""Helpers for threads: count the cores, map a function over many items in order, compute values once without a lock."""
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def usable_cores() -> int:
+    """Number of CPU cores that this process may use, given its CPU affinity and the quota of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, _, period = _CPU_QUOTA.read_text().strip().partition(" ")
+    except OSError:
+        return cores
+    if quota.isdecimal() and period.isdecimal() and int(period):
+        cores = min(cores, -(-int(quota) // int(period)))
+    return max(1, cores)
 
 
 def in_order(

@@ -28,16 +28,12 @@ _LONG_KEY = re.compile(rf"(?<![\\A-Za-z0-9_-]){_PART}(?:\.[ \t]*+{_PART}){{{MAX_
 """A dotted key with more than `MAX_DEPTH` parts, which takes the parser quadratic time and memory."""
 
 
-class NotToml(UsageError):
-    """The text is not valid TOML."""
-
-
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """The content of a TOML file. `what` names the file in messages.
 
     Raises:
         FileNotFoundError: the file does not exist; the caller knows what the user should do.
-        UsageError: the file is not a regular file, is too large or is not UTF-8 text, or as for `parse_toml`.
+        UsageError: the file is not a regular file, is too large, or is not UTF-8 text or TOML, or as for `parse_toml`.
     """
     try:
         # O_NONBLOCK: opening a pipe does not wait for a writer.
@@ -59,7 +55,10 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise UsageError(f"{what} is not UTF-8 text; check the file") from None
-    return parse_toml(text, what)
+    try:
+        return parse_toml(text, what)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{what}: not valid TOML: {one_line(str(error))}") from None
 
 
 def _read(descriptor: int) -> bytes:
@@ -76,7 +75,7 @@ def parse_toml(text: str, what: str) -> dict[str, Any]:
     """Parse TOML text into dicts and lists of str, bool, int below 2**63 and float, at most `MAX_DEPTH` levels deep.
 
     Raises:
-        NotToml: the text is not valid TOML.
+        tomllib.TOMLDecodeError: the text is not valid TOML.
         UsageError: the text is too large or nested too deeply, or has a number or a type of value that no key accepts.
     """
     if len(text) > MAX_BYTES:
@@ -86,8 +85,8 @@ def parse_toml(text: str, what: str) -> dict[str, Any]:
         raise too_deep
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise NotToml(f"{what}: not valid TOML: {one_line(str(error))}") from None
+    except tomllib.TOMLDecodeError:
+        raise
     except RecursionError:
         raise too_deep from None
     except (ValueError, OverflowError):

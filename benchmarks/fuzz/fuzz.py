@@ -1,10 +1,11 @@
-"""Fuzzing with atheris: every target of `targets.py` for its share of the time, from the corpus in `corpus/`.
+"""Fuzzes every target of `targets.py` with atheris for its share of the time, starting from the corpus in `corpus/`.
 
 pip install atheris
 python benchmarks/fuzz/fuzz.py --seconds 600            # all targets
 python benchmarks/fuzz/fuzz.py --target card            # one of them
 
-Findings are in --work as crash-...; add them to the corpus with the fix. The results go to docs/reliability.md.
+Findings are written to --work as crash-...; add them to the corpus together with the fix. The table is written to
+docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ CHILD = "STREAMGATE_FUZZ_TARGET"
 
 
 def fuzz(target: str) -> None:
-    """Run libFuzzer on one target in this process, with its arguments; never returns."""
+    """Run libFuzzer on one target in this process, with this process's arguments; never returns."""
     import atheris
 
     with atheris.instrument_imports(include=["streamgate", "targets", "tomllib", "json"]):
@@ -33,7 +34,7 @@ def fuzz(target: str) -> None:
 
 
 def one(target: str, seconds: int, work: Path) -> tuple[str, list[str]]:
-    """Fuzz a target in a child; a line of a Markdown table, and the files of what was found."""
+    """Fuzz a target in a child process; returns a row of a Markdown table, and the names of the files with findings."""
     found = work / target
     grown = found / "corpus"
     grown.mkdir(parents=True, exist_ok=True)
@@ -47,7 +48,7 @@ def one(target: str, seconds: int, work: Path) -> tuple[str, list[str]]:
     (work / f"{target}.log").write_text(ran.stderr)
     if ran.returncode and not crashes:
         crashes = [f"ended with {ran.returncode}, see {target}.log"]
-    outcome = "nothing" if not crashes else f"**{len(crashes)} finding(s)**"
+    outcome = "none" if not crashes else f"**{len(crashes)}**"
     row = f"| {target} | {int(stats.get('number_of_executed_units', 0)):,} | {seconds} | {outcome} |"
     print(row, flush=True)
     return row, crashes
@@ -57,9 +58,9 @@ def main() -> int:
     from common import write_section
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=600, help="over all targets [600]")
-    parser.add_argument("--target", action="append", help="one target, repeatable [all]")
-    parser.add_argument("--work", type=Path, default=HERE.parent / "work" / "fuzz", help="findings and grown corpora")
+    parser.add_argument("--seconds", type=int, default=600, help="time for all targets together [600]")
+    parser.add_argument("--target", action="append", help="only this target; repeatable [all]")
+    parser.add_argument("--work", type=Path, default=HERE.parent / "work" / "fuzz", help="folder for the findings")
     parser.add_argument("--results", type=Path, default=HERE.parents[1] / "docs" / "reliability.md")
     options = parser.parse_args()
     from targets import TARGETS
@@ -70,11 +71,14 @@ def main() -> int:
     rows = [one(target, share, options.work) for target in chosen]
     if not options.target:
         words = {name: (function.__doc__ or "").splitlines()[0] for name, function in TARGETS.items()}
-        head = ["| target | inputs tried | seconds | found |", "| --- | ---: | ---: | --- |"]
+        head = ["| target | inputs tried | seconds | findings |", "| --- | ---: | ---: | --- |"]
         meaning = [f"- {name}: {text}" for name, text in words.items()]
         body = "\n".join(
             [
                 "## Fuzzing",
+                "",
+                "Each target passes bytes to code that reads untrusted data. A finding is an input with which this "
+                "code crashes, hangs, needs more than 2 GiB of memory or raises an undocumented exception.",
                 "",
                 *head,
                 *(row for row, _ in rows),

@@ -1,6 +1,6 @@
-"""What is fuzzed: each target takes bytes and may raise only its documented errors.
+"""The targets of fuzzing: functions that take bytes and may raise only documented errors.
 
-A target is a function of bytes; `TARGETS` holds them by name. Nothing here needs atheris, so that tests run the corpus.
+`TARGETS` maps names to targets. Nothing here needs atheris, so the tests can run the targets on the corpus.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _file(name: str, data: bytes) -> Iterator[Path]:
 
 
 def image_header(data: bytes) -> None:
-    """Sizes in the headers of picture files: any bytes give a pair of integers or None."""
+    """The size in the header of a picture file. Any bytes must give a pair of integers or None."""
     size = image_size(data)
     assert size is None or all(isinstance(one, int) for one in size)
 
@@ -172,7 +172,7 @@ def records(data: bytes) -> None:
 
 
 def address(data: bytes) -> None:
-    """Redaction of addresses: a password never appears in the result, and no exception is raised."""
+    """Redaction of addresses. A password must never appear in the result, and no exception may be raised."""
     text = data.decode("utf-8", "replace")
     redact_url(text)
     scrub(text, text)
@@ -187,7 +187,7 @@ def address(data: bytes) -> None:
 
 
 def name(data: bytes) -> None:
-    """File names, as displayed and as used for folders."""
+    """File names, as displayed and as used for the names of folders."""
     text = data.decode("utf-8", "surrogateescape").replace("\0", "")
     assert display(text).isprintable()
     safe = slug(text)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Replace the shipped weights by the mean of the final weights of two runs, which combines what each has learned.
+"""Replace the shipped weights by the mean of the final weights of two runs, to combine what both have learned.
 
     python models/detector/average.py EARLIER LATER [--share 0.5] [--target DIR]
 
-EARLIER and LATER are folders that train.py left (detector_warm.pth, card.json); `--share` is LATER's part.
+EARLIER and LATER are folders that train.py wrote (detector_warm.pth, card.json); `--share` is the weight of LATER.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def average(earlier: Path, later: Path, share: float, target: Path) -> str:
     warm = [torch.load(path / WARM_NAME, map_location="cpu", weights_only=True) for path in (earlier, later)]
     states = [one["network"] for one in warm]
     if {k: v.shape for k, v in states[0].items()} != {k: v.shape for k, v in states[1].items()}:
-        raise DataError(f"{earlier} and {later} hold networks of different shapes")
+        raise DataError(f"{earlier} and {later} contain networks of different shapes")
     mean = {name: _mixed(value, states[1][name], share) for name, value in states[0].items()}
     network = new_network()
     network.load_state_dict(mean)

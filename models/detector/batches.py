@@ -13,14 +13,15 @@ from models.detector.scenes import Scenes
 class Batches:
     """Map-style data set: `batches[step]` is a dict of arrays.
 
-    image: uint8 [N, H, W, 3] RGB, N, H, W one of the step's shapes; faces: float32 [N, M, 16] (faces.py), score 1 a
-    face, 0 neither face nor background, -1 padding.
+    image: uint8 [N, H, W, 3] RGB, where (N, H, W) is one of the shapes for this step; faces: float32 [N, M, 16]
+    (faces.py), with a score of 1 for a face, 0 for neither face nor background, and -1 for padding.
     """
 
     def __init__(
         self, scenes: Scenes, early: Sequence[Sequence[int]], late: Sequence[Sequence[int]], join: int, seed: int
     ) -> None:
-        """early, late: (N, H, W) to draw from before step `join` and from it on; H and W multiples of 32."""
+        """early, late: the shapes (N, H, W) to choose from before step `join`, and from that step on; H and W are
+        multiples of 32."""
         self._scenes, self._early, self._late, self._join, self._seed = scenes, early, late, join, seed
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:

@@ -25,7 +25,8 @@ def deploy(
 ) -> str:
     """Write the deliverables into `target`, each by one rename; returns what was written, for the log.
 
-    pictures: how many were trained on; terms: config.toml, [card]; warm_only: only the next run's weights.
+    pictures: number of training pictures; terms: config.toml, [card]; warm_only: write only the weights for the next
+    run.
     """
     target.mkdir(parents=True, exist_ok=True)
     replace(target / WARM_NAME, lambda part: torch.save(trainer.warm_state(), part))
@@ -57,8 +58,8 @@ def deploy(
 
 
 def export_onnx(network: RetinaFace, path: Path) -> None:
-    """Write a MobileNet-0.25 network that takes RGB minus `MEAN_RGB`: batch and size open, checked against torch,
-    weights stored as float16.
+    """Write a MobileNet-0.25 network whose input is RGB minus `MEAN_RGB`, with variable batch and picture size and
+    with weights stored as float16. The graph's output is compared with torch's.
     """
     write_onnx(export_detector(DetectorGraph(network.eval(), MEAN_RGB, (1.0, 1.0, 1.0))), path)
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Compare the detector with the standard one on pictures it was not trained on and write the tables into card.md.
+"""Compare the detector with the standard detector, on pictures not used for training, and write tables into card.md.
 
     python models/detector/evaluate.py [--afw DIR] [--aligned DIR] [--empty VIDEO...] [--model DIR]
 
-Parts without data are named on the card as not measured. --afw: a folder with annotations.json; --aligned: aligned
+The card lists parts without data as not measured. --afw: a folder with annotations.json; --aligned: aligned
 faces of 256 px (landmarks and close-ups); --empty: videos without faces, the first of which must stay without boxes.
 """
 
@@ -53,20 +53,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--model", type=Path, default=HERE, help="folder of detector.onnx, card.json and card.md")
     p.add_argument("--page", type=Path, help="the page to write (default: card.md in --model)")
     p.add_argument("--only", nargs="*", choices=("afw", "landmarks", "close-ups", "empty", "speed"),
-                   help="print these and write nothing")  # fmt: skip
+                   help="run only these parts, print them, and write nothing")  # fmt: skip
     return p.parse_args(arguments)
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Run every section there is data for, write card.md and evaluation.json."""
+    """Run every section for which there is data, and write card.md and evaluation.json."""
     cv2.setNumThreads(1)
     if not (args.model / CARD_NAME).is_file():
-        raise DataError(f"{args.model}: no {CARD_NAME} there; train first (models/detector/train.py)")
+        raise DataError(f"{args.model}: there is no {CARD_NAME}; train the detector first (models/detector/train.py)")
     card = json.loads((args.model / CARD_NAME).read_text())
     own = from_card(args.model, str(args.model))
     standard = next((weights for weights in scan("standard") if weights.name == STANDARD), None)
     if own is None or standard is None:
-        raise DataError("needs this detector's ONNX file, and the standard one (`streamgate models pull`)")
+        raise DataError("the ONNX file of this or of the standard detector (`streamgate models pull`) is missing")
     others = {name: _open(weights) for name, weights in beside(args.model).items()}
     networks = {"this": _open(own), **others, "standard": _open(standard)}
     done, absent = [], []
@@ -89,7 +89,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def questions(args: argparse.Namespace, networks: sections.Networks) -> list[tuple[str, bool, Callable[[], Section]]]:
-    """Name, whether its data was given, and how to answer."""
+    """For each section: its name, whether its data was given, and the function that computes it."""
     return [
         ("afw", bool(args.afw), lambda: sections.afw(args.afw, networks)),
         ("landmarks", bool(args.aligned), lambda: sections.landmarks(args.aligned, networks)),

@@ -1,7 +1,8 @@
-"""Faces in a picture as one array, with labels from people or a detector.
+"""The faces in a picture as one array, labelled by people or by a detector.
 
-A row is [x1, y1, x2, y2, five landmarks x, y, has_landmarks, score]: pixels, edges at integers for boxes, landmarks
-in the order viewer's left eye, right eye, nose, left and right mouth corner. Score is 1 for a label made by people.
+A row is [x1, y1, x2, y2, five landmarks x, y, has_landmarks, score]. Coordinates are in pixels; the edges of a box are
+at integer coordinates. The landmarks are the viewer's left eye, right eye, nose, left and right mouth corner. The score
+is 1 for a label made by people.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ POINTS = slice(4, 14)
 HAS_POINTS, SCORE, COLUMNS = 14, 15, 16
 
 SURE = 0.8
-"""Labels of at least this score are faces; weaker ones are neither faces nor background and are ignored in training."""
+"""Labels with at least this score are faces; weaker labels are neither faces nor background: training ignores them."""
 
 
 def rows(count: int = 0) -> np.ndarray:

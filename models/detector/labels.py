@@ -3,8 +3,9 @@
     # 0--Parade/0_Parade_marchingband_1_849.jpg
     449 330 122 149 488.9 373.6 0 542.1 376.4 0 515.0 412.8 0 485.2 425.9 0 538.4 431.5 0 0.82
 
-A line that starts with # names a picture; each line below it is a face: x y width height of the box, then x y flag of
-five landmarks (-1 -1 -1: not labelled), then anything. Pixels of the upright picture.
+A line that starts with # names a picture. Each line below it is a face: x, y, width and height of the box, then x, y
+and a flag for each of five landmarks (-1 -1 -1: not labelled), then anything. Coordinates are in pixels of the upright
+picture.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from models.common.images import DataError
 from models.detector import faces as rows_of
 
 SLACK = 2.0
-"""Pixels that a box may reach past its picture: annotators' rounding."""
+"""Pixels by which a box may extend beyond its picture, because annotators round."""
 TOLD = 10
-"""Faulty lines that the error names; the others are counted."""
+"""Maximum number of faulty lines that an error lists; the others are counted."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """One picture of a label file: faces are float32 [n, 16] (see faces.py)."""
+    """One picture of a label file; `faces` is float32 [n, 16] (see faces.py)."""
 
     path: Path
     name: str
@@ -34,9 +35,9 @@ class Labelled:
 
 
 def read_labels(file: Path) -> list[Labelled]:
-    """Pictures that a label file names, found in `images/` next to it, or next to the file itself.
+    """The pictures that a label file names; they are in `images/` next to the file, or next to the file itself.
 
-    Raises DataError that names every faulty label by file and line (ten of them, and how many more there are).
+    Raises DataError, which lists up to ten faulty labels by file and line, and the number of the others.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -73,7 +74,7 @@ def read_labels(file: Path) -> list[Labelled]:
 
 
 def _size(path: Path) -> tuple[int, int] | None:
-    """Width and height; None: not readable."""
+    """Width and height of a picture; None if it is not readable."""
     try:
         data = path.read_bytes()
     except OSError:
@@ -83,7 +84,7 @@ def _size(path: Path) -> tuple[int, int] | None:
 
 
 def _face(line: str, size: tuple[int, int]) -> tuple[np.ndarray, str]:
-    """The row of a label line, or what is wrong with it."""
+    """The row for a label line, and what is wrong with the line (empty: nothing)."""
     row = rows_of.rows(1)[0]
     try:
         values = [float(word) for word in line.split()]
@@ -97,7 +98,7 @@ def _face(line: str, size: tuple[int, int]) -> tuple[np.ndarray, str]:
     if width <= 0 or height <= 0:
         return row, f"box {width:g} x {height:g}: sides must be positive (x y width height, not two corners)"
     if x < -SLACK or y < -SLACK or x + width > size[0] + SLACK or y + height > size[1] + SLACK:
-        return row, f"box {x:g} {y:g} {width:g} {height:g} reaches outside its {size[0]}x{size[1]} picture"
+        return row, f"box {x:g} {y:g} {width:g} {height:g} extends beyond its {size[0]}x{size[1]} picture"
     row[rows_of.BOX] = x, y, x + width, y + height
     row[rows_of.SCORE] = 1.0
     points = np.array([values[i : i + 2] for i in range(4, 19, 3)]) if len(values) >= 19 else np.full((5, 2), -1.0)
@@ -114,10 +115,10 @@ def _points_fault(points: np.ndarray, box: np.ndarray, size: tuple[int, int]) ->
     side = float(np.sqrt(np.prod(box[2:] - box[:2])))
     reach = 0.5 * side
     if (points < box[:2] - reach).any() or (points > box[2:] + reach).any():
-        return "a landmark lies more than half a face outside its box"
+        return "a landmark is outside its box by more than half the size of the face"
     if (points < -SLACK).any() or (points > np.array(size) + SLACK).any():
-        return f"a landmark lies outside its {size[0]}x{size[1]} picture"
-    # The mouth lies clockwise of the eyes' axis however the head is rolled; in profile the eyes nearly coincide.
+        return f"a landmark is outside its {size[0]}x{size[1]} picture"
+    # The mouth is clockwise of the axis through the eyes at any roll; in profile, the eyes nearly coincide.
     eyes, drop = points[1] - points[0], points[3:].mean(axis=0) - points[:2].mean(axis=0)
     mouth = points[4] - points[3]
     if eyes[0] * drop[1] - eyes[1] * drop[0] < -0.02 * side**2:

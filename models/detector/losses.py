@@ -1,7 +1,8 @@
 """Prior matching, and the losses on the heads: RetinaFace's multi-task loss on labels, and distillation.
 
-Deng et al., CVPR 2020: a prior with an intersection over union of at least 0.35 with a face is positive, and each face
-has at least its best prior; background priors count where they look most like faces (hard negatives).
+Deng et al., CVPR 2020: a prior is positive if its intersection over union with a face is at least 0.35, and the best
+prior of each face is positive as well. Of the background priors, only those that look most like faces count (hard
+negatives).
 """
 
 from __future__ import annotations
@@ -18,22 +19,23 @@ from streamgate.networks.priors import SHIFT_VARIANCE, SIZE_VARIANCE
 
 POSITIVE_IOU = 0.35
 LEAST_IOU = 0.15
-"""Below this overlap even a face's best prior is not used: the offsets would be too large."""
+"""Below this overlap, even the best prior of a face is not used, because the offsets would be too large."""
 IGNORED_SHARE = 0.3
-"""A prior with at least this share of its area inside an ignored face is ignored too."""
+"""A prior is ignored if at least this share of its area is inside an ignored face."""
 _FACE = 0.5
-"""Teacher's probability from which its boxes and landmarks are followed."""
+"""Minimum probability of the teacher at which its boxes and landmarks are used as targets."""
 _NEAR = 0.1
-"""Distance, in units of a prior's variances, at which the loss to the teacher's places turns from square to absolute:
-landmarks are to agree to a few per cent of a face, which the usual 1 would hardly notice."""
+"""Distance to the teacher's boxes and landmarks, in units of a prior's variances, at which the loss changes from square
+to absolute. Landmarks should agree within a few per cent of a face; with the default of 1, the loss would hardly react
+to such errors."""
 _CERTAIN = 8.0
-"""Logits are compared no further out than this."""
+"""Logits are clipped to this absolute value before they are compared."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """For every prior: `kind` int (N, P) 1 face, 0 background, -1 neither; loc (N, P, 4), points (N, P, 10) relative to
-    the prior; has_points bool (N, P)."""
+    """Targets for every prior: `kind` int (N, P), 1 for face, 0 for background, -1 for neither; `loc` (N, P, 4) and
+    `points` (N, P, 10), relative to the prior; `has_points` bool (N, P)."""
 
     kind: Tensor
     loc: Tensor
@@ -42,7 +44,7 @@ class Targets:
 
 
 def match(faces: Tensor, priors: Tensor) -> Targets:
-    """Targets of faces float32 (N, M, 16) (score 1 face, 0 neither, -1 padding) for priors (P, 3) in pixels."""
+    """Targets for priors (P, 3), in pixels, from faces float32 (N, M, 16) (score 1: face, 0: neither, -1: padding)."""
     centres, sides = priors[:, :2], priors[:, 2:]
     boxes = torch.cat([centres - sides / 2, centres + sides / 2], dim=1)
     score, labels = faces[..., rows_of.SCORE], faces[..., rows_of.BOX]
@@ -50,14 +52,14 @@ def match(faces: Tensor, priors: Tensor) -> Targets:
     iou = shared / (area[..., None] + prior_area - shared).clamp(min=1e-6)
     iou = torch.where((score == 1)[..., None], iou, torch.zeros_like(iou))
     best, chosen = iou.max(dim=1)
-    # Each face's best prior is its own, whatever other face overlaps it more.
+    # The best prior of a face belongs to that face, even if another face overlaps the prior more.
     top, place = iou.max(dim=2)
     for n, m in (top >= LEAST_IOU).nonzero().tolist():
         best[n, place[n, m]] = 2.0
         chosen[n, place[n, m]] = m
     kind = (best >= POSITIVE_IOU).long()
     ignored = ((score == 0)[..., None] & (shared / prior_area >= IGNORED_SHARE)).any(dim=1)
-    # Background begins a little below what counts as a face.
+    # Priors count as background only if their overlap is at least 0.05 below the threshold for a face.
     kind[(kind == 0) & (ignored | (best >= POSITIVE_IOU - 0.05))] = -1
     mine = torch.gather(faces, 1, chosen[..., None].expand(-1, -1, faces.shape[2]))
     extent = (mine[..., 2:4] - mine[..., :2]).clamp(min=1e-3)
@@ -69,7 +71,7 @@ def match(faces: Tensor, priors: Tensor) -> Targets:
 
 
 def _shared(labels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Common area (N, M, P), areas (N, M) and (P)."""
+    """Intersections (N, M, P), areas of the labels (N, M) and of the priors (P)."""
     low = torch.maximum(labels[:, :, None, :2], boxes[None, None, :, :2])
     high = torch.minimum(labels[:, :, None, 2:], boxes[None, None, :, 2:])
     areas = [(b[..., 2:4] - b[..., :2]).clamp(min=0).prod(dim=-1) for b in (labels, boxes)]
@@ -77,14 +79,14 @@ def _shared(labels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def task(heads: Heads, targets: Targets, negatives: int) -> dict[str, Tensor]:
-    """Loss on labels: class with hard negatives, box, landmarks; each a mean over the positive priors."""
+    """Losses on labels: class (with hard negatives), box and landmarks, each as a mean over the positive priors."""
     loc, logits, points = heads
     z = logits[..., 1] - logits[..., 0]
     positive = targets.kind == 1
     loss = F.binary_cross_entropy_with_logits(z, positive.float(), reduction="none")
     background = torch.where(targets.kind == 0, loss, torch.zeros_like(loss))
     ranks = background.detach().argsort(dim=1, descending=True).argsort(dim=1)
-    # Scenes without faces contribute too: at least this many negatives each.
+    # At least 30 negatives per scene, so that scenes without faces contribute, too.
     wanted = (negatives * positive.sum(dim=1, keepdim=True)).clamp(min=30)
     hard = (ranks < wanted) & (targets.kind == 0)
     count = positive.sum().clamp(min=1)
@@ -97,7 +99,7 @@ def task(heads: Heads, targets: Targets, negatives: int) -> dict[str, Tensor]:
 
 
 def distil(heads: Heads, wanted: Heads, targets: Targets | None) -> dict[str, Tensor]:
-    """Distance to the teacher's heads; where labels are given and contradict its class, its class is not followed."""
+    """Distance to the teacher's heads; where the labels contradict the teacher's class, the class is ignored."""
     z, aim = (h[1][..., 1] - h[1][..., 0] for h in (heads, wanted))
     weight = 0.05 + torch.sigmoid(aim) + torch.sigmoid(z.detach())
     if targets is not None:

@@ -1,4 +1,4 @@
-"""Held-out scenes in the training log: faces found, false alarms, landmarks; compared with the teacher."""
+"""Evaluation on held-out scenes for the training log: recall, false alarms and landmarks, compared with the teacher."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streamgate.networks.priors import decode, priors, suppress
 MATCH_IOU = 0.35
 THRESHOLD = 0.5
 SIZES = ((0.0, 24.0), (24.0, 64.0), (64.0, 160.0), (160.0, 1e9))
-"""Sizes of faces in pixels that the log distinguishes."""
+"""Ranges of face sizes that the log distinguishes, in pixels."""
 
 
 class Monitor:
@@ -29,7 +29,7 @@ class Monitor:
         self._teacher: dict[str, float] | None = None
 
     def look(self, trainer: Trainer) -> dict[str, float]:
-        """Recall by size of face, false alarms a scene, landmark error in shares of the face's side; both networks."""
+        """Figures of both networks: recall by face size, false alarms per scene, landmark error / face size."""
         if self._teacher is None:
             self._teacher = self._figures(trainer.look_teacher)
         figures = self._figures(trainer.look)
@@ -64,7 +64,8 @@ def find(loc: np.ndarray, scores: np.ndarray, landm: np.ndarray, grid: np.ndarra
 def compare(
     boxes: np.ndarray, points: np.ndarray, faces: np.ndarray
 ) -> tuple[list[tuple[float, bool]], int, list[float]]:
-    """Side and whether found of each sure face; boxes on no face; mean landmark errors over the face's side."""
+    """Size of each sure face and whether it was found; number of boxes on no face; mean landmark errors divided by the
+    face size."""
     sure = faces[faces[:, SCORE] == 1]
     shared = rows_of.overlap(boxes, faces[:, BOX])
     alarms = int((shared.max(axis=1) < MATCH_IOU).sum()) if len(faces) else len(boxes)
@@ -79,15 +80,16 @@ def compare(
 
 
 def table(figures: dict[str, float]) -> str:
-    """One line for the log: own figure/teacher's."""
+    """One line for the log: each figure of this network, a slash, and the teacher's figure."""
     names = [name for name in figures if not name.startswith("teacher.")]
     return " ".join(f"{n} {figures[n]:.3f}/{figures.get('teacher.' + n, float('nan')):.3f}" for n in names)
 
 
 def held_out(sha256: Sequence[str], backgrounds: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indexes to train on and to look at: `count` pictures with faces and a quarter as many (at least one) without.
+    """Indices of the training pictures and of the held-out pictures.
 
-    Chosen by content, so that they stay the same when data is added.
+    `count` pictures with faces are held out, and a quarter as many (at least one) without faces. They are chosen by
+    content, so that they stay the same when data is added.
     """
     order = np.array(sorted(range(len(sha256)), key=lambda i: sha256[i]), int)
     faces, empty = order[~backgrounds[order]], order[backgrounds[order]]

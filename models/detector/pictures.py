@@ -1,7 +1,7 @@
 """Training pictures with their faces, packed once into one file on disk.
 
-Faces of unlabelled pictures are what the standard detector finds at several scales of the whole, undegraded picture:
-better labels than it could give for the degraded scenes that are made of them.
+In unlabelled pictures, the faces are those that the standard detector finds at several scales of the whole, undegraded
+picture. These labels are better than its detections in the degraded scenes that are made from the pictures.
 """
 
 from __future__ import annotations
@@ -29,22 +29,23 @@ from streamgate.networks.detector import Detector
 from streamgate.networks.priors import suppress
 
 LONGEST = 800
-"""Larger pictures are packed at this long side."""
+"""Larger pictures are scaled down to this long side, in pixels, before they are packed."""
 LABEL_SIDES = (160, 320, 640)
-"""Long sides at which the detector looks; none more than twice a picture's own."""
+"""Long sides of the picture at which faces are detected; sides of more than twice the picture's own are left out."""
 CANDIDATE = 0.15
-"""Score above which a detection excludes a place from the background."""
+"""Minimum score at which a detection is not background."""
 SAME_FACE = 0.4
 ECHO_SHARE = 0.6
 
 Look = Callable[[Source], tuple[Source, str, np.ndarray | None, np.ndarray, str]]
-"""Of a source: itself, its sha256, the picture as packed, its faces, and what becomes of it."""
+"""Maps a source to the source itself, its sha256, the picture to pack, its faces, and what becomes of the picture."""
 USED, UNREADABLE, FACELESS, LEFT_OUT = "used", "unreadable", "without a sure face", "left out"
 
 
 @dataclass(frozen=True)
 class LeaveOut:
-    """Exclusions from training: LFW people, first digits of sha256 of files, pictures that look the same."""
+    """Exclusions from training: LFW people, files by the first digits of their sha256, and pictures that look like
+    evaluation pictures."""
 
     people: frozenset[str] = frozenset()
     digests: frozenset[str] = frozenset()
@@ -63,9 +64,9 @@ class LeaveOut:
 class PictureSet:
     """Pictures of several packs in one order; `picture(i)` decodes one.
 
-    faces: list of float32 [n, 16]; backgrounds: bool [count], a picture without any face or guess of one; widths:
-    pixels in which the labels count; names, sha256: of the files; counts: pictures by what became of them. Pickles as
-    paths and labels, not as pictures.
+    faces: list of float32 [n, 16]; backgrounds: bool [count], whether a picture has no detection, not even an uncertain
+    one; widths: widths of the pictures to whose pixels the labels refer; names, sha256: of the files; counts: number of
+    pictures by what became of them. Pickles contain the paths and labels, but not the pictures.
     """
 
     def __init__(self, bases: Sequence[Path]) -> None:
@@ -119,12 +120,12 @@ def prepare(
     at_most: int,
     minimum: int,
 ) -> PictureSet:
-    """Pack and label every picture, or take the packs from `folder` where nothing has changed.
+    """Pack and label every picture, or reuse the packs in `folder` if nothing has changed.
 
-    paths: folders and tar files of pictures with faces; backgrounds: the same of everyday pictures, kept also where no
-    face is in them; labelled: label files and what they say; at_most: pictures of each path, evenly spaced in its
-    order; minimum: pictures with a sure face needed; detector: None where `paths` and `backgrounds` are empty. Raises
-    DataError with one line.
+    paths: folders and tar files of pictures with faces; backgrounds: folders and tar files of everyday pictures, which
+    are also kept if they show no face; labelled: label files and their contents; at_most: maximum number of pictures
+    from each path, evenly spaced; minimum: required number of pictures with a sure face; detector: None if `paths` and
+    `backgrounds` are empty. Raises DataError with one line.
     """
     folder.mkdir(parents=True, exist_ok=True)
     bases = []
@@ -141,7 +142,7 @@ def prepare(
 
 
 def find_faces(picture: np.ndarray, detector: Detector) -> np.ndarray:
-    """float32 [n, 16]: what the detector finds in RGB uint8 [H, W, 3] at several scales, one row a face."""
+    """The faces that the detector finds in RGB uint8 [H, W, 3] at several scales: float32 [n, 16], one row per face."""
     height, width = picture.shape[:2]
     views = [side for side in LABEL_SIDES if side <= 2 * max(height, width)] or [LABEL_SIDES[0]]
     found = []
@@ -162,7 +163,7 @@ def find_faces(picture: np.ndarray, detector: Detector) -> np.ndarray:
 
 
 def without_echoes(rows: np.ndarray) -> np.ndarray:
-    """Without uncertain detections mostly inside a confident one: they are parts of it, no second face."""
+    """The rows without uncertain detections that are mostly inside a sure one: those are parts of the same face."""
     sure = rows[:, SCORE] >= SURE
     inside = rows_of.share_inside(rows[~sure], rows[sure]).max(axis=1, initial=0.0) >= ECHO_SHARE
     keep = sure.copy()
@@ -262,7 +263,7 @@ def _write(base: Path, name: str, sources: Iterator[Source], look: Look, total: 
 
 
 def _bounded(picture: np.ndarray | None) -> np.ndarray | None:
-    """The picture at a long side of at most LONGEST."""
+    """The picture, scaled down to a long side of LONGEST if it is larger."""
     if picture is None or max(picture.shape[:2]) <= LONGEST:
         return picture
     scale = LONGEST / max(picture.shape[:2])

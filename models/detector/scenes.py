@@ -1,7 +1,7 @@
-"""Training scenes: mosaics, close-ups and empty views, composed of labelled pictures.
+"""Training scenes: mosaics, close-ups and empty views, composed from labelled pictures.
 
-A scene is uint8 [H, W, 3] RGB with faces float32 [n, 16] (faces.py), of which `score` says: 1 a face, 0 neither face
-nor background (too small, too hidden, or a guess).
+A scene is uint8 [H, W, 3] RGB with faces float32 [n, 16] (faces.py). Their score is 1 for a face, and 0 for neither
+face nor background (too small, too much hidden, or an uncertain detection).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from models.detector.faces import BOX, HAS_POINTS, POINTS, SCORE, SURE
 from models.detector.pictures import PictureSet
 
 MIRRORED = (1, 0, 2, 4, 3)
-"""Where each landmark goes in a mirrored picture."""
+"""New order of the landmarks in a mirrored picture."""
 LARGE = 512
-"""Scenes higher than this are mostly close-ups: nowhere else are faces as large as the largest prior and larger."""
+"""Scenes higher than this are mostly close-ups: only they have room for faces of the largest prior's size and more."""
 LEAST_SHARE = 0.5
-"""Less than this of a box inside its part of the scene: neither face nor background."""
+"""If a smaller share of a box than this is inside its cell of the scene, it is neither face nor background."""
 
 
 @dataclass(frozen=True)
 class Composition:
-    """config.toml, [scene]: shares of scenes and of changes, 0..1; sizes in pixels or shares of the scene."""
+    """config.toml, [scene]: shares of the scenes, 0..1; sizes in pixels, or as shares of the scene's height."""
 
     close_up: float
     close_up_large: float
@@ -53,7 +53,7 @@ class Scenes:
     """Draws scenes from the pictures of a set."""
 
     def __init__(self, pictures: PictureSet, indexes: Sequence[int] | np.ndarray, how: Composition) -> None:
-        """indexes: the pictures to use."""
+        """indexes: indices of the pictures to use."""
         self._pictures, self._how = pictures, how
         self._faces: list[tuple[int, int]] = []
         self._large: list[tuple[int, int]] = []
@@ -92,7 +92,7 @@ class Scenes:
         return self._coloured(canvas, rng), faces
 
     def _backdrop(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-        """A view of one or two pictures without faces."""
+        """Parts of one or two pictures without faces; a plain colour if there are no such pictures."""
         if not self._empty:
             return np.full((height, width, 3), rng.integers(0, 256, 3), np.uint8)
         canvas = self._view(rng, height, width)
@@ -108,7 +108,7 @@ class Scenes:
         scale = cover * float(np.exp(rng.uniform(0, np.log(2.5))))
         size = (max(width, round(picture.shape[1] * scale)), max(height, round(picture.shape[0] * scale)))
         x, y = (int(rng.integers(0, free + 1)) for free in (size[0] - width, size[1] - height))
-        # Only what is seen is scaled: a far enlarged whole picture would cost the most of all.
+        # Only the visible part is scaled, because greatly enlarging a whole picture would be the most expensive step.
         sx, sy = picture.shape[1] / size[0], picture.shape[0] / size[1]
         part = picture[int(y * sy) : int(np.ceil((y + height) * sy)), int(x * sx) : int(np.ceil((x + width) * sx))]
         filter_ = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
@@ -123,7 +123,7 @@ class Scenes:
         side: float,
         among: list[tuple[int, int]],
     ) -> np.ndarray:
-        """Put a picture into `cell` (x1, y1, x2, y2) so that one of its faces has `side`; all its faces there."""
+        """Draw a picture into `cell` (x1, y1, x2, y2) so that one of its faces has size `side`; returns the faces."""
         index, number = among[int(rng.integers(len(among)))]
         rows = self._pictures.faces[index]
         own = float(rows_of.sides(rows[number : number + 1])[0])
@@ -131,7 +131,7 @@ class Scenes:
         picture = self._pictures.picture(index, 4 if scale < 0.22 else 2 if scale < 0.45 else 1)
         width = self._pictures.widths[index]
         if scale * width < 0.7 * picture.shape[1]:
-            # warpAffine does not average: what shrinks is brought to its size by area first.
+            # warpAffine does not average, so a picture that shrinks is first scaled down by area.
             size = (max(1, round(width * scale)), max(1, round(picture.shape[0] * width * scale / picture.shape[1])))
             picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
         if rng.random() < 0.5:
@@ -160,7 +160,7 @@ class Scenes:
         return self._seen(move(rows, spin, scale, shift), cell)
 
     def _seen(self, rows: np.ndarray, cell: tuple[int, int, int, int]) -> np.ndarray:
-        """Rows clipped to their cell, with score 1 (a face) or 0 (nothing to learn from); unseen ones are gone."""
+        """The rows clipped to their cell, with score 1 (a face) or 0 (ignored), without those outside the cell."""
         clipped = rows.copy()
         clipped[:, [0, 2]] = np.clip(rows[:, [0, 2]], cell[0], cell[2])
         clipped[:, [1, 3]] = np.clip(rows[:, [1, 3]], cell[1], cell[3])
@@ -171,9 +171,9 @@ class Scenes:
         return clipped[share > 0.02]
 
     def _coloured(self, scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Light, night, blur, noise, small cameras, compression and grey, each for its share of the scenes."""
+        """Apply light, night, blur, low resolution, noise, compression and greyscale, each to a share of scenes."""
         how = self._how
-        unit = scene.shape[1] / 256  # strengths of degrade.py are for 256 px; here a scene is no enlarged face
+        unit = scene.shape[1] / 256  # degrade.py's strengths apply to pictures of 256 px, which show an enlarged face
         if rng.random() < how.toned:
             scene = tone(scene, rng, 1.2)
         if rng.random() < how.night:
@@ -194,7 +194,7 @@ class Scenes:
 
 
 def split(rng: np.random.Generator, width: int, height: int, least: int = 48) -> list[tuple[int, int, int, int]]:
-    """Cells x1, y1, x2, y2 that tile a scene: cut in two at random places, again and again."""
+    """Cells (x1, y1, x2, y2) that tile a scene; the largest cell is repeatedly cut in two at a random place."""
     cells, ready = [(0, 0, width, height)], []
     aim = int(rng.integers(2, 10))
     while cells and len(cells) + len(ready) < aim:
@@ -215,7 +215,7 @@ def split(rng: np.random.Generator, width: int, height: int, least: int = 48) ->
 
 
 def mirror(rows: np.ndarray, width: float) -> np.ndarray:
-    """Faces of a picture `width` wide, mirrored left to right; left and right landmarks change names."""
+    """The faces of a picture of this width after mirroring; left and right landmarks are swapped."""
     turned = rows.copy()
     turned[:, 0], turned[:, 2] = width - rows[:, 2], width - rows[:, 0]
     points = rows[:, POINTS].reshape(-1, 5, 2)[:, MIRRORED].copy()
@@ -225,12 +225,12 @@ def mirror(rows: np.ndarray, width: float) -> np.ndarray:
 
 
 def move(rows: np.ndarray, spin: np.ndarray, scale: float, shift: np.ndarray) -> np.ndarray:
-    """Faces turned by the rotation `spin` [2, 2], scaled and shifted; boxes keep their shape about their centre."""
+    """Faces rotated by `spin` [2, 2], scaled and shifted; boxes stay upright and only their centres are rotated."""
     moved = rows.copy()
     centres = (rows[:, :2] + rows[:, 2:4]) / 2 * scale @ spin.T + shift
     half = (rows[:, 2:4] - rows[:, :2]) / 2 * scale
     moved[:, BOX] = np.concatenate([centres - half, centres + half], axis=1)
-    # Landmarks count from pixel centres, boxes from pixel edges.
+    # Landmark coordinates refer to pixel centres, box coordinates to pixel edges.
     points = (rows[:, POINTS].reshape(-1, 5, 2) + 0.5) * scale @ spin.T + shift - 0.5
     moved[:, POINTS] = points.reshape(-1, 10)
     moved[:, HAS_POINTS] = rows[:, HAS_POINTS]

@@ -1,4 +1,4 @@
-"""The evaluation's questions: AFW, landmarks, close-ups, footage without faces, speed."""
+"""The sections of the evaluation: AFW, landmarks, close-ups, footage without faces, speed."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from streamgate.networks.detector import Detector
 THRESHOLD, MATCH_IOU, LONG_SIDE = 0.5, 0.35, 640
 FRAME = (1280, 720)
 FILLS = (0.3, 0.45, 0.6, 0.75, 0.9)
-"""Heights of close-ups' faces as shares of the frame's."""
+"""Heights of the faces in close-ups, as shares of the frame's height."""
 LEAST_HQ_SCORE = 0.5
 
 Networks = Mapping[str, Detector]
-"""Detectors by name: "this", that of the other set in the package ("open" or "embedded"), "standard"."""
+"""Detectors by name: "this", "open" or "embedded" (the other set in the package), "standard"."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class _Photo:
 
 
 def at_long_side(picture: np.ndarray, side: int) -> tuple[np.ndarray, float]:
-    """The picture with its longer side brought to `side` when it is longer, and the scale."""
+    """The picture, scaled down if its longer side exceeds `side`, and the scale factor."""
     scale = min(1.0, side / max(picture.shape[:2]))
     if scale == 1.0:
         return picture, 1.0
@@ -45,7 +45,10 @@ def at_long_side(picture: np.ndarray, side: int) -> tuple[np.ndarray, float]:
 
 
 def pairs(found: Sequence[Face], boxes: np.ndarray) -> dict[int, int]:
-    """Best detections first, each takes the unclaimed labelled box it overlaps most: {label: detection}."""
+    """Match detections to labelled boxes: {index of the label: index of the detection}.
+
+    In descending order of score, each detection takes the unmatched box that it overlaps most.
+    """
     taken: dict[int, int] = {}
     if len(boxes) and found:
         shared = overlap(np.stack([face.box for face in found]), boxes)
@@ -68,9 +71,9 @@ def afw(folder: Path, networks: Networks) -> Section:
         "AFW",
         ["detector", "recall", "recall, \\|yaw\\| <= 45", "unmatched boxes", "found, by size of face"],
         note=f"{len(photos)} photographs with {len(yaws)} faces, scaled to a long side of {LONG_SIDE} px; score "
-        f"threshold {THRESHOLD}; a box matches a labelled face at an IoU of at least {MATCH_IOU}. Most unmatched "
-        "boxes show people who have no label in AFW. The last column counts faces below 24 px, from 24 to 64 px, and "
-        "above 64 px.",
+        f"threshold {THRESHOLD}; a box matches a labelled face if their IoU is at least {MATCH_IOU}. Most unmatched "
+        "boxes show people who have no label in AFW. The last column counts the faces below 24 px, from 24 to 64 px, "
+        "and above 64 px.",
     )
     counts = {}
     for name, network in networks.items():
@@ -92,12 +95,12 @@ def afw(folder: Path, networks: Networks) -> Section:
     section.goal("recall on AFW, |yaw| <= 45", own[1], 0.98, unit=" %")
     if "standard" in counts:
         ratio = own[2] / max(1, counts["standard"][2])
-        section.goal("unmatched boxes over the standard's", ratio, 1.3, at_most=True)
+        section.goal("unmatched boxes divided by the standard detector's", ratio, 1.3, at_most=True)
     return section
 
 
 def landmarks(folder: Path, networks: Networks) -> Section:
-    """How far landmarks on aligned faces lie from the standard detector's, in shares of the distance of the eyes."""
+    """Distances between this and the standard detector's landmarks on aligned faces, as shares of the eye distance."""
     errors, missed = [], 0
     for source_picture in _pictures(folder):
         faces = {name: _largest(network.detect([source_picture], THRESHOLD)[0]) for name, network in networks.items()}
@@ -112,8 +115,9 @@ def landmarks(folder: Path, networks: Networks) -> Section:
     if not errors:
         raise DataError(f"{folder}: no face that both detectors find")
     table = np.stack(errors)
+    distance = "mean distance to the standard detector's landmark, relative to the eye distance"
     section = Section(
-        "Landmarks", ["landmark", "distance to the standard's, relative to the eye distance", "95 % of faces below"],
+        "Landmarks", ["landmark", distance, "95th percentile"],
         note=f"{len(table)} aligned faces of {folder.name} at 256 px; this detector missed {missed} of them.",
     )  # fmt: skip
     names = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
@@ -122,14 +126,16 @@ def landmarks(folder: Path, networks: Networks) -> Section:
         section.rows.append([name, mean_estimate(column).text(1, True), f"{100 * np.quantile(column, 0.95):.1f} %"])
     whole = table.mean(axis=1)
     section.rows.append(["all five", mean_estimate(whole).text(1, True), f"{100 * np.quantile(whole, 0.95):.1f} %"])
-    section.goal("landmarks off the standard's, mean", float(whole.mean()), 0.06, at_most=True, unit=" %")
+    name = "distance of landmarks to the standard detector's, mean"
+    section.goal(name, float(whole.mean()), 0.06, at_most=True, unit=" %")
     worst = float(np.quantile(whole, 0.95))
-    section.goal("landmarks off the standard's, 95 % of faces", worst, 0.06, at_most=True, unit=" %")
+    name = "distance of landmarks to the standard detector's, 95th percentile"
+    section.goal(name, worst, 0.06, at_most=True, unit=" %")
     return section
 
 
 def close_ups(folder: Path, networks: Networks) -> Section:
-    """Faces that fill 30 to 90 % of a 1280x720 picture, looked at at long sides of 640 and 1280."""
+    """Faces with 30 to 90 % of the height of a 1280x720 picture, detected at long sides of 640 and 1280 px."""
     found: dict[tuple[str, int, float], list[bool]] = {}
     several: dict[tuple[str, int], list[bool]] = {}
     for picture in _pictures(folder):
@@ -148,8 +154,9 @@ def close_ups(folder: Path, networks: Networks) -> Section:
     section = Section(
         "Close-ups", ["detector", "long side", *(f"{100 * fill:.0f} %" for fill in FILLS), "all", "several boxes"],
         note=f"Faces of {folder.name} were pasted over a blurred copy of themselves in a picture of "
-        f"{FRAME[0]}x{FRAME[1]}, so that the box has the given share of the picture's height. The columns show the "
-        "share of faces found, and the last column the share of faces with several boxes.",
+        f"{FRAME[0]}x{FRAME[1]}, so that the box has the given share of the picture's height. The columns "
+        f"{100 * FILLS[0]:.0f} % to *all* show the share of faces that were found. The last column shows the share of "
+        "faces with several boxes.",
     )  # fmt: skip
     for name in networks:
         for side in (640, 1280):
@@ -164,7 +171,7 @@ def close_ups(folder: Path, networks: Networks) -> Section:
 
 
 def close_up(picture: np.ndarray, box: np.ndarray, fill: float) -> tuple[np.ndarray, np.ndarray]:
-    """A frame of 1280x720 with the picture's face in its middle, `fill` of its height, and the face's box there."""
+    """A frame of 1280x720 with the picture's face in the middle, at `fill` times the frame's height; and its box."""
     width, height = FRAME
     scale = fill * height / float(box[3] - box[1])
     shift = np.array([width, height]) / 2 - (box[:2] + box[2:]) / 2 * scale
@@ -177,7 +184,7 @@ def close_up(picture: np.ndarray, box: np.ndarray, fill: float) -> tuple[np.ndar
 
 
 def empty_footage(videos: Sequence[Path], networks: Networks) -> Section:
-    """Boxes in every frame of videos without faces, as the pipeline sees them at long side 640."""
+    """Boxes in every frame of videos without faces, at the pipeline's long side of 640 px."""
     header = ["video", "frames", "detector", "boxes", "frames with a box", "highest score"]
     section = Section("Footage without faces", header)
     for video in videos:
@@ -200,7 +207,7 @@ def empty_footage(videos: Sequence[Path], networks: Networks) -> Section:
 
 
 def speed(networks: Networks, runs: int = 40) -> Section:
-    """One picture of 640x360 on one thread, both detectors interleaved; time of the process, not of the clock."""
+    """CPU time for one picture of 640x360 on one thread, with the runs of all detectors interleaved."""
     picture = np.random.default_rng(0).integers(0, 256, (360, 640, 3), dtype=np.uint8)
     times: dict[str, list[float]] = {name: [] for name in networks}
     for _ in range(runs):
@@ -211,7 +218,8 @@ def speed(networks: Networks, runs: int = 40) -> Section:
     medians = {name: float(np.median(values)) for name, values in times.items()}
     section = Section("Speed at 640x360, one thread", ["detector", "ms"], [[n, f"{m:.1f}"] for n, m in medians.items()])
     if "standard" in medians:
-        section.goal("time over the standard's (noise: 5 %)", medians["this"] / medians["standard"], 1.05, at_most=True)
+        ratio = medians["this"] / medians["standard"]
+        section.goal("time divided by the standard detector's (noise: 5 %)", ratio, 1.05, at_most=True)
     return section
 
 

@@ -1,4 +1,4 @@
-"""Synthetic training pictures for smoke runs, from the one portrait that scikit-image ships."""
+"""Synthetic training pictures for smoke runs, made from the portrait that scikit-image contains."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from models.common.images import write_rgb
 
 
 def synthetic_pictures(folder: Path, count: int = 12) -> tuple[Path, Path]:
-    """Write variations of the astronaut's portrait (512 px) and as many faceless textures; their two folders."""
+    """Write `count` variations of the portrait and as many textures without faces; returns the two folders."""
     from skimage import data
 
     faces, empty = folder / "faces", folder / "empty"

@@ -1,4 +1,4 @@
-"""The standard detector as teacher: its maps behind every unit, and its heads."""
+"""The standard detector as teacher: the output of each of its units, and its heads."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Teacher:
 
     @torch.no_grad()
     def look(self, planes: Tensor) -> tuple[dict[str, Tensor], Heads]:
-        """Maps by unit and heads on normalised planes (N, 3, H, W)."""
+        """The maps by name of the unit, and the heads, for normalised planes (N, 3, H, W)."""
         return run(self.network, planes, same)
 
 
 def load_teacher(path: Path | None) -> RetinaFace:
-    """The teacher's checkpoint (default: where `streamgate models pull` keeps it), in RGB order."""
+    """The teacher from its checkpoint (default: the file that `streamgate models pull` stores), for RGB input."""
     source = next(entry for entry in load_catalog() if entry.name == NAME).source[0]
     path = path or models_folder() / "downloads" / source.file
     if not path.is_file():

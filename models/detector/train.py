@@ -7,12 +7,13 @@
     python models/detector/train.py --smoke                                            # under a minute
 
 PICTURES are folders or tar files; the standard detector (`streamgate models pull`) labels them. --backgrounds are
-everyday pictures: those without any detection become backgrounds and hard negatives. --labels takes files in the
-form that RetinaFace published for WIDER FACE (models/detector/labels.py). --leave-out names evaluation pictures,
---leave-out-people LFW pair lists, --leave-out-digests folders whose files are named by the first digits of the
-sha256 of pictures to exclude. A run is seeded and resumes from its newest intact checkpoint in DIR (default:
-$STREAMGATE_WORK/detector); the first start loads the committed weights next to --config unless --fresh is given. With
-`teacher = false` in the config, the network learns from --labels alone and no published detector has any part in it.
+everyday pictures: pictures without any detection become backgrounds and hard negatives. --labels takes files in the
+format that RetinaFace published for WIDER FACE (models/detector/labels.py). Three options exclude pictures from
+training: --leave-out takes evaluation pictures, --leave-out-people takes LFW pair lists, and --leave-out-digests takes
+folders whose files are named after the first digits of the sha256 of a picture. A run is seeded and resumes from its
+newest intact checkpoint in DIR (default: $STREAMGATE_WORK/detector). The first start loads the committed weights next
+to --config unless --fresh is given. With `teacher = false` in the config, the network learns only from --labels, and no
+published detector is used.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-# Threads that wait by spinning starve each other where the machine is shared; must be set before torch loads.
+# Threads that spin while they wait starve each other on a shared machine. This must be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import cv2  # noqa: E402
@@ -74,25 +75,25 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Command line."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("data", nargs="*", type=Path, help="folders or tar files of pictures with faces")
-    p.add_argument("--backgrounds", type=Path, nargs="*", default=[], help="the same of everyday pictures")
-    p.add_argument("--labels", type=Path, nargs="*", default=[], help="label files; pictures in images/ next to them")
+    p.add_argument("--backgrounds", type=Path, nargs="*", default=[], help="folders or tar files of everyday pictures")
+    p.add_argument("--labels", type=Path, nargs="*", default=[], help="label files, with the pictures in images/")
     p.add_argument("--work", type=Path, help="checkpoints and packed pictures (default: $STREAMGATE_WORK/detector)")
     p.add_argument("--config", type=Path, default=HERE / "config.toml")
     p.add_argument("--leave-out", type=Path, nargs="*", default=[], help="evaluation pictures")
     p.add_argument("--leave-out-people", type=Path, nargs="*", default=[], help="LFW pair lists")
-    p.add_argument("--leave-out-digests", type=Path, nargs="*", default=[], help="folders of files named by digest")
-    p.add_argument("--name", nargs="*", help="how the data sets are called on the card (default: the paths' names)")
-    p.add_argument("--teacher", type=Path, help="the standard detector's checkpoint (default: the pulled one)")
-    p.add_argument("--steps", type=int, help="total steps, instead of the config's")
+    p.add_argument("--leave-out-digests", type=Path, nargs="*", default=[], help="folders of files named by sha256")
+    p.add_argument("--name", nargs="*", help="names of the data sets on the card (default: names of the paths)")
+    p.add_argument("--teacher", type=Path, help="checkpoint of the standard detector (default: the pulled file)")
+    p.add_argument("--steps", type=int, help="total number of steps, instead of the config's")
     p.add_argument("--seed", type=int)
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     p.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     p.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
     p.add_argument("--fresh", action="store_true", help="ignore the committed weights")
-    p.add_argument("--export", action="store_true", help="no training: write the deliverables of the newest checkpoint")
-    p.add_argument("--target", type=Path, help="where the deliverables go (default: the folder of --config)")
-    p.add_argument("--warm-only", action="store_true", help="of the deliverables write only the next run's weights")
-    p.add_argument("--smoke", action="store_true", help="a minute on synthetic pictures, deliverables into DIR/smoke")
+    p.add_argument("--export", action="store_true", help="do not train: export the newest checkpoint")
+    p.add_argument("--target", type=Path, help="folder for the exported files (default: the folder of --config)")
+    p.add_argument("--warm-only", action="store_true", help="export only the weights from which the next run starts")
+    p.add_argument("--smoke", action="store_true", help="one minute on synthetic pictures; exports to DIR/smoke")
     args = p.parse_args(arguments)
     if not args.data and not args.labels and not args.smoke:
         p.error("give folders or tar files of pictures, or --labels (or --smoke)")
@@ -100,7 +101,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def read_pictures(args: argparse.Namespace, data: dict[str, Any], work: Path) -> PictureSet:
-    """The training pictures, packed and labelled now or by an earlier run."""
+    """The training pictures, packed and labelled by this or an earlier run."""
     labelled = [(file, read_labels(file)) for file in args.labels]
     paths, backgrounds = args.data, args.backgrounds
     if args.smoke:
@@ -111,9 +112,9 @@ def read_pictures(args: argparse.Namespace, data: dict[str, Any], work: Path) ->
     leave_out = LeaveOut(people_in(args.leave_out_people), digests, seen)
     say(
         f"leaving out {len(leave_out.people)} people, {len(digests)} digests, "
-        f"what looks like one of {len(seen.names) if seen else 0} pictures"
+        f"and pictures that look like one of {len(seen.names) if seen else 0} evaluation pictures"
     )
-    # Without PICTURES and --backgrounds there is nothing to find faces in.
+    # The detector is needed only to label PICTURES and --backgrounds.
     detector = Detector(Session(resolve("standard")["detector"], "cpu")) if paths or backgrounds else None
     return prepare(
         paths, backgrounds, labelled, leave_out, work / "cache", detector, data["at_most"], data["minimum_pictures"]
@@ -130,7 +131,7 @@ def train(args: argparse.Namespace) -> int:
     cv2.setNumThreads(1)
     taught = config["teacher"]
     if not taught and (args.data or args.backgrounds):
-        raise DataError("teacher = false: give --labels only, for the standard detector would label anything else")
+        raise DataError("teacher = false: give --labels only, because the standard detector would label other pictures")
     teacher = Teacher(load_teacher(args.teacher), device) if taught else None
     pictures = read_pictures(args, config["data"], work)
     chosen, apart = held_out(pictures.sha256, pictures.backgrounds, config["data"]["held_out"])
@@ -144,7 +145,7 @@ def train(args: argparse.Namespace) -> int:
         trainer: Trainer = LabelTrainer(settings, config["seed"], device, half)
     else:
         trainer = Trainer(settings, teacher, config["seed"], device, half)
-    # The committed weights lie beside the config: another config has others, or none.
+    # The committed weights are next to the config; another config has different weights, or none.
     warm = args.config.parent / WARM_NAME
     resume(trainer, work / "checkpoints", None if args.fresh or args.smoke else warm)
     say(f"device {device}, {args.precision}, at step {trainer.steps_done} of {trainer.settings.steps}")
@@ -161,7 +162,7 @@ def train(args: argparse.Namespace) -> int:
 
 
 def tell(sums: Sums) -> str:
-    """Loss terms, and what each unit leaves unexplained, in per cent."""
+    """The loss terms, and the unexplained variance of each unit in per cent."""
     maps = " ".join(f"{100 * np.mean(v):.1f}" for k, v in sums.items() if k.startswith("map_"))
     return f"{terms({k: v for k, v in sums.items() if not k.startswith('map_')})} maps % {maps}"
 

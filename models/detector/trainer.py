@@ -1,11 +1,15 @@
-"""One training run: distillation unit by unit, then end-to-end training, and what a checkpoint holds.
+"""One training run: distillation unit by unit, then end-to-end training; and the contents of a checkpoint.
 
-Calibration: over the first batches, and without an update, norms take the statistics they keep from then on, and the
-coordinates of whitening.py are measured. Batch statistics would not work: the teacher's are fixed, and a student that
-normalises a dark scene by that scene's own statistics cannot produce the same maps. Stage 1, alone: every unit of the
-student takes the teacher's map as its input and regresses the teacher's map at its output; all units learn in
-parallel, and every position of a map is a sample. Stage 2, joined: one network, gradients through all of it; labels
-are used as well (class with hard negatives, box, landmarks), so that the student may deviate from its teacher.
+Calibration: during the first batches, no weights are updated. The norms compute the statistics that they use from then
+on, and the coordinates of whitening.py are determined. Statistics of each batch would not work: the teacher's
+statistics are fixed, and a student that normalises a dark scene by that scene's own statistics cannot produce the same
+maps.
+
+Stage 1, separate: the input of every unit of the student is the teacher's map, and the unit learns the teacher's map at
+its own output. All units learn in parallel, and every position of a map is a sample.
+
+Stage 2, joined: gradients flow through the whole network. Labels are used as well (class with hard negatives, box,
+landmarks), so that the student may deviate from its teacher.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from streamgate.networks.priors import priors
 
 @dataclass(frozen=True)
 class Settings:
-    """config.toml, [loss] and [optimiser]; steps are counted over the network's whole life."""
+    """config.toml, [loss] and [optimiser]; step numbers include the steps of earlier runs."""
 
     maps: float
     maps_joined: float
@@ -50,7 +54,7 @@ class Settings:
     rate: float
     ema: float
     weight_decay: float = 0.0
-    """Only of a run without a teacher."""
+    """Used only in a run without a teacher."""
 
 
 class Trainer:
@@ -74,7 +78,7 @@ class Trainer:
     # --- one step -------------------------------------------------------------------------------------------
 
     def step(self, batch: Mapping[str, Any]) -> dict[str, float]:
-        """One update; returns the loss terms, those that start with `map_` being units' unexplained variances."""
+        """One update; returns the loss terms. Terms that start with `map_` are the unexplained variances of units."""
         s, joined = self.settings, self.joined
         planes = normalise(torch.as_tensor(batch["image"]).to(self.device))
         planes = planes.contiguous(memory_format=torch.channels_last)
@@ -117,7 +121,7 @@ class Trainer:
 
     @torch.no_grad()
     def _calibrate(self, planes: Tensor, maps: dict[str, Tensor]) -> None:
-        """One batch of calibration: first for norms and heads, then for the inputs' statistics."""
+        """One batch of calibration: at first for the norms and heads, then for the statistics of the inputs."""
 
         def given(name: str, _: Tensor) -> Tensor:
             return maps[name]
@@ -128,14 +132,14 @@ class Trainer:
                 set_scales(self.network, maps)
                 set_heads(self.network, self.teacher.network, maps)
             for norm in norms(self.network):
-                norm.momentum = None if count else 1.0  # a mean over all batches; the first replaces what was there
+                norm.momentum = None if count else 1.0  # mean over all batches; the first batch replaces the old values
             self.network.train()
             run(self.network, planes, given)
             self.network.eval()
         else:
             with self.whitening.measure():
                 run(self.network, planes, same if self.joined else given)
-            # Variances of the teacher's maps: the weight of their squared errors.
+            # The squared errors of the maps are divided by the variances of the teacher's maps.
             for name, value in maps.items():
                 variance = value.float().var(dim=(0, 2, 3), keepdim=True)
                 mean = self._variance.get(name, torch.zeros_like(variance))
@@ -146,7 +150,7 @@ class Trainer:
             self.average.load_state_dict(self.network.state_dict())
 
     def _begin(self) -> None:
-        """A fresh optimiser: at the start, and when the network is joined and gradients change their size."""
+        """Create an optimiser: at the start, and when the network is joined, which changes the size of gradients."""
         plain = [p for p in self.network.parameters() if p.ndim <= 1]
         groups = [{"params": self.whitening.parameters()}, {"params": plain}]
         self.optimiser = torch.optim.Adam(groups, self.settings.rate, betas=(0.9, 0.99))
@@ -169,7 +173,7 @@ class Trainer:
         s = self.settings
         warm = min(1.0, (self.steps_done - self.started_at + 1) / s.warmup)
         if not self.joined:
-            # The second half falls: units that feed one another must be exact before they are joined.
+            # The rate falls in the second half, because units must be exact before their outputs feed other units.
             left = (s.join - self.steps_done) / max(1, s.join - 2 * s.calibrate)
             return s.rate_alone * warm * max(0.03, min(1.0, 2 * left))
         return s.rate * warm * max(0.02, min(1.0, (s.steps - self.steps_done) / s.decay))
@@ -178,17 +182,17 @@ class Trainer:
 
     @torch.no_grad()
     def look(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Heads of the averaged network on uint8 (N, H, W, 3): loc, face probability (N, P), landmarks."""
+        """Outputs of the averaged network for uint8 (N, H, W, 3): loc, face probability (N, P), landmarks."""
         planes = normalise(torch.as_tensor(image).to(self.device))
         return probabilities(self.average(planes))
 
     @torch.no_grad()
     def look_teacher(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The same of the teacher."""
+        """The same outputs of the teacher."""
         return probabilities(self.teacher.look(normalise(torch.as_tensor(image).to(self.device)))[1])
 
     def state(self) -> dict[str, Any]:
-        """Everything a resumed run needs."""
+        """Everything that a resumed run needs."""
         state: dict[str, Any] = {
             "step": self.steps_done,
             "started_at": self.started_at,
@@ -201,7 +205,7 @@ class Trainer:
         return state
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state()` of an earlier run; one stopped while calibrating calibrates again."""
+        """Continue from `state()` of an earlier run; a run that was stopped while calibrating calibrates again."""
         self.network.load_state_dict(state["network"])
         self.network.eval()
         self.average.load_state_dict(state["average"])
@@ -217,7 +221,7 @@ class Trainer:
             self.started_at = int(state["started_at"])
 
     def warm_state(self) -> dict[str, Any]:
-        """Half-precision weights and the steps behind them: what the next run starts from."""
+        """Half-precision weights and the number of steps, from which the next run starts."""
         weights = self.average.state_dict()
         return {
             "step": self.steps_done,
@@ -241,10 +245,10 @@ def probabilities(heads: tuple[Tensor, Tensor, Tensor]) -> tuple[np.ndarray, np.
 
 
 def halve_dense(network: nn.Module) -> None:
-    """Let dense convolutions run in bfloat16 and depthwise ones in float32, in place (CPU).
+    """Let dense convolutions run in bfloat16 and depthwise convolutions in float32, in place (CPU).
 
-    Depthwise convolutions' backward pass in bfloat16 is slower than in float32 there; the first one sees three channels
-    in which bfloat16 would round bytes.
+    On the CPU, the backward pass of depthwise convolutions is slower in bfloat16 than in float32. The first convolution
+    runs in float32, because its input has the values of bytes, which bfloat16 would round.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

@@ -1,5 +1,5 @@
-"""A training run on labels alone, without a teacher: for labels and pictures whose terms a published detector's data
-would spoil."""
+"""Training on labels only, without a teacher. The resulting network does not depend on the terms of a published
+detector's training data."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from models.recognizer.precision import autocast
 class LabelTrainer(Trainer):
     """State of a run; `step(batch)` advances it by one step and returns figures for the log.
 
-    Of the settings `join`, `calibrate`, `maps` and what else belongs to a teacher does not count: the network is joined
-    from the start, its norms take the statistics of each batch, and RetinaFace's multi-task loss is the only one.
+    Settings that concern a teacher, such as `join`, `calibrate` and `maps`, are ignored: the network is joined from the
+    start, its norms use the statistics of each batch, and RetinaFace's multi-task loss is the only loss.
     """
 
     def __init__(self, settings: Settings, seed: int, device: torch.device, half: bool) -> None:
@@ -31,7 +31,8 @@ class LabelTrainer(Trainer):
         self.settings, self.device, self.half = settings, device, half
         self.steps_done = self.started_at = 0
         self.network = new_network().to(device, memory_format=torch.channels_last)
-        # A face at one prior in a hundred: without it the first hundreds of steps only learn that faces are rare.
+        # Initially, one prior in a hundred is a face. Without this bias, the network spends the first hundreds of steps
+        # only on learning that faces are rare.
         with torch.no_grad():
             for head in self.network.ClassHead:
                 head.conv1x1.bias.view(-1, 2).copy_(torch.tensor([2.3, -2.3]))
@@ -66,15 +67,15 @@ class LabelTrainer(Trainer):
 
     @property
     def joined(self) -> bool:
-        """Always."""
+        """True: without a teacher, the network is always joined."""
         return True
 
     def look_teacher(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """There is no teacher: the network itself."""
+        """The output of the network itself, because there is no teacher."""
         return self.look(image)
 
     def state(self) -> dict[str, Any]:
-        """Everything a resumed run needs."""
+        """Everything that a resumed run needs."""
         return {
             "step": self.steps_done,
             "started_at": self.started_at,

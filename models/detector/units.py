@@ -1,4 +1,4 @@
-"""RetinaFace split into units that can be trained in parallel: convolutions of the body, laterals, merges, contexts,
+"""RetinaFace split into units that can be trained in parallel: convolutions of the body, laterals, merges, contexts and
 heads."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamgate.convert.retinaface import MEAN_RGB, ContextModule, RetinaFace
+from streamgate.convert.retinaface import MEAN_RGB, ContextModule, RetinaFace, by_prior
 
 Relay = Callable[[str, Tensor], Tensor]
 """Maps a unit's name and its output to the input of the units after it."""
@@ -21,7 +21,8 @@ MAPS = (
     "body0", *(f"body{i}{half}" for i in range(1, BODY) for half in ("a", "b")), "lateral1", "lateral2", "lateral3",
     "merge2", "merge1", "context1", "context2", "context3",
 )  # fmt: skip
-"""Units by name, each after those it needs; a body block has two, its depthwise and its 1x1 convolution."""
+"""Names of the units, each after the units that it depends on. A block of the body has two units: its depthwise and its
+1x1 convolution."""
 
 Heads = tuple[Tensor, Tensor, Tensor]
 """loc (N, P, 4), logits (N, P, 2), landmarks (N, P, 10)."""
@@ -33,7 +34,7 @@ def new_network() -> RetinaFace:
 
 
 def normalise(image: Tensor) -> Tensor:
-    """uint8 (N, H, W, 3) RGB -> what the network takes, as `DetectorGraph` does it."""
+    """The network's input from uint8 (N, H, W, 3) RGB, computed as in `DetectorGraph`."""
     mean = torch.tensor(MEAN_RGB, device=image.device)
     return (image.float() - mean).permute(0, 3, 1, 2)
 
@@ -48,7 +49,7 @@ def blocks(network: RetinaFace) -> Iterator[tuple[str, nn.Module]]:
 
 
 def run(network: RetinaFace, planes: Tensor, relay: Relay) -> tuple[dict[str, Tensor], Heads]:
-    """Output of every unit, and of the heads; with the identity as relay this is the network itself."""
+    """The outputs of every unit and of the heads; with `same` as relay, the outputs of the network itself."""
     modules, made = dict(blocks(network)), {}
 
     def unit(name: str, x: Tensor) -> Tensor:
@@ -65,11 +66,8 @@ def run(network: RetinaFace, planes: Tensor, relay: Relay) -> tuple[dict[str, Te
     middle = unit("merge2", middle + F.interpolate(coarse, scale_factor=2.0, mode="nearest"))
     fine = unit("merge1", fine + F.interpolate(middle, scale_factor=2.0, mode="nearest"))
     context = [unit(f"context{i + 1}", level) for i, level in enumerate((fine, middle, coarse))]
-    heads = (network.BboxHead, network.ClassHead, network.LandmarkHead)
-    loc, logits, landmarks = (
-        torch.cat([head(level) for head, level in zip(kind, context, strict=True)], dim=1) for kind in heads
-    )
-    return made, (loc, logits, landmarks)
+    loc, logits = by_prior(network.BboxHead, context), by_prior(network.ClassHead, context)
+    return made, (loc, logits, by_prior(network.LandmarkHead, context))
 
 
 def same(_: str, output: Tensor) -> Tensor:
@@ -81,8 +79,8 @@ def same(_: str, output: Tensor) -> Tensor:
 def set_scales(network: RetinaFace, maps: dict[str, Tensor]) -> None:
     """Start each unit's last batch norms at the mean and standard deviation of the map that the unit should produce.
 
-    Statistics of the teacher's maps, none of its weights: without them the first hundreds of steps would only adjust
-    the scale of each channel.
+    These are statistics of the teacher's maps; none of its weights are used. Without them, the first hundreds of steps
+    would only adjust the scale of each channel.
     """
     for name, module in blocks(network):
         out = maps[name].float()
@@ -99,7 +97,7 @@ def set_scales(network: RetinaFace, maps: dict[str, Tensor]) -> None:
 
 @torch.no_grad()
 def set_heads(network: RetinaFace, teacher: RetinaFace, maps: dict[str, Tensor]) -> None:
-    """The same for the heads: mean and deviation of what they give on the teacher's contexts."""
+    """The same for the heads: mean and standard deviation of the outputs for the teacher's context maps."""
     for kind in ("BboxHead", "ClassHead", "LandmarkHead"):
         for level, (mine, theirs) in enumerate(zip(getattr(network, kind), getattr(teacher, kind), strict=True)):
             own, wanted = (head.conv1x1(maps[f"context{level + 1}"]).float() for head in (mine, theirs))

@@ -1,11 +1,11 @@
 """Adam in coordinates in which a convolution's inputs are uncorrelated.
 
-Neighbouring pixels of a map are nearly equal, and channels are correlated: the response of a kernel to their small
-differences, which detects edges, hardly affects a squared error, and gradient descent learns it slowly. So
-every weight is written w = s u R with R = (A + damping)^(-1/2), A the covariance of the convolution's input patches and
-s a fixed size for each output channel, and Adam works on u. The inputs' mean is taken out as well: when a weight
-changes, the norm or bias behind it moves so that the mean output stays. This is the input-side half of K-FAC (Martens
-and Grosse, arXiv 1503.05671) with a fixed A. The network itself does not change.
+Neighbouring pixels of a map are nearly equal, and channels are correlated. A kernel's response to the small differences
+between pixels, which detects edges, hardly affects a squared error; therefore, gradient descent learns it slowly. Here,
+every weight is written as w = s u R, and Adam works on u. R is (A + damping)^(-1/2), A is the covariance of the
+convolution's input patches, and s is a fixed size for each output channel. The mean of the inputs is compensated as
+well: when a weight changes, the norm or bias after it changes so that the mean output stays the same. This is the
+input-side half of K-FAC (Martens and Grosse, arXiv 1503.05671) with a fixed A. The network itself does not change.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 DAMPING = 1e-3
-"""Of A, in shares of its mean eigenvalue."""
+"""Damping added to A, as a share of its mean eigenvalue."""
 _PLACES = 2048
-"""Places of a map that one batch adds to A."""
+"""Number of positions of a map that one batch adds to A."""
 
 
 class Whitening:
     """Whitened coordinates of all convolutions of a network whose norms are frozen.
 
-    Use: forward passes inside `measure()`, then `settle()`; `parameters()` go to the optimiser; in each step `pull()`
-    after backward and `push()` after the optimiser.
+    Usage: run forward passes inside `measure()`, then call `settle()`. Pass `parameters()` to the optimiser. In each
+    step, call `pull()` after the backward pass and `push()` after the optimiser's step.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -47,17 +47,17 @@ class Whitening:
         return [layer.u for layer in self._layers]
 
     def pull(self) -> None:
-        """Gradients of the coordinates from those of the weights."""
+        """Compute the gradients of the coordinates from the gradients of the weights."""
         for layer in self._layers:
             layer.pull()
 
     def push(self) -> None:
-        """Weights from the coordinates."""
+        """Compute the weights from the coordinates."""
         for layer in self._layers:
             layer.push()
 
     def state(self) -> list[dict[str, Tensor]]:
-        """What `load_state` needs, one dict a convolution."""
+        """What `load_state` needs: one dict per convolution."""
         return [layer.state() for layer in self._layers]
 
     def load_state(self, state: list[Mapping[str, Tensor]]) -> None:
@@ -67,7 +67,7 @@ class Whitening:
 
 
 def convolutions(network: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d | None]]:
-    """Every convolution and the norm behind it (None: it has a bias)."""
+    """Every convolution and the norm after it (None: the convolution has a bias instead)."""
     followed: dict[nn.Module, nn.BatchNorm2d] = {}
     for module in network.modules():
         if isinstance(module, nn.Sequential):
@@ -80,7 +80,7 @@ def convolutions(network: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d
 
 
 class Measuring:
-    """Hooks on all convolutions for as long as the context lasts."""
+    """A context in which hooks on all convolutions collect statistics."""
 
     def __init__(self, layers: list[_Layer]) -> None:
         self._layers = layers
@@ -119,7 +119,7 @@ class _Layer:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """R, the weight in its coordinates, and the mean patch."""
+        """Compute R, the mean patch, and the weight in its coordinates."""
         mean = self._first / self._batches
         covariance = self._second / self._batches - mean[:, :, None] * mean[:, None, :]
         values, vectors = torch.linalg.eigh(covariance)
@@ -133,7 +133,7 @@ class _Layer:
         self._adopt(whole / self._scale)
 
     def pull(self) -> None:
-        """Gradient of u: of the weight, less what moving the norm or the bias along takes back."""
+        """Compute the gradient of u: the gradient of the weight minus the effect of the change in the norm or bias."""
         gradient = self._grouped(self.conv.weight.grad)
         along = self._output_gradient().reshape(self.conv.groups, -1)
         gradient = gradient - along[:, :, None] * self._mean[:, None, :]
@@ -141,7 +141,7 @@ class _Layer:
 
     @torch.no_grad()
     def push(self) -> None:
-        """The weight from u, and the norm or bias moved by what the mean patch's output changed."""
+        """Compute the weight from u, and change the norm or bias by the change in the mean patch's output."""
         weight = torch.bmm(self.u * self._scale, self._root)
         change = ((weight - self._grouped(self.conv.weight)) * self._mean[:, None, :]).sum(dim=2).reshape(-1)
         self.conv.weight.copy_(weight.reshape(self.conv.weight.shape))
@@ -151,7 +151,7 @@ class _Layer:
             self.conv.bias -= change  # type: ignore[operator]
 
     def state(self) -> dict[str, Tensor]:
-        """The coordinates and the statistics behind them."""
+        """The coordinates and the statistics from which they were computed."""
         return {"u": self.u.detach(), "root": self._root, "mean": self._mean, "scale": self._scale}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -164,7 +164,7 @@ class _Layer:
         self.u = u.clone().requires_grad_(True)
 
     def _output_gradient(self) -> Tensor:
-        """Gradient of the convolution's output, summed over places."""
+        """Gradient of the convolution's output, summed over all positions."""
         if self.norm is None:
             return self.conv.bias.grad  # type: ignore[union-attr,return-value]
         deviation = (self.norm.running_var + self.norm.eps).sqrt()  # type: ignore[operator]

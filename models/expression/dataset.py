@@ -25,9 +25,9 @@ CANVAS = (EXPRESSION_SIZE[0] + 2 * MARGIN, EXPRESSION_SIZE[1] + 2 * MARGIN)
 _AGREEMENT = 0.35
 """Eye distances that the detector's eyes may miss the teacher's by; farther, one of them sees another face."""
 
-_LEFT_LIDS, _RIGHT_LIDS = ((386, 374), (385, 380), (387, 373)), ((159, 145), (158, 153), (160, 144))
-_LEFT_CORNERS, _RIGHT_CORNERS = (362, 263), (33, 133)
-_INNER_LIPS, _MOUTH = ((13, 14), (82, 87), (312, 317)), (61, 291)
+LEFT_LIDS, RIGHT_LIDS = ((386, 374), (385, 380), (387, 373)), ((159, 145), (158, 153), (160, 144))
+LEFT_CORNERS, RIGHT_CORNERS = (362, 263), (33, 133)
+INNER_LIPS, MOUTH = ((13, 14), (82, 87), (312, 317)), (61, 291)
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _fill(base: Path, place: Path, smallest_eyes: float) -> None:
             except ValueError:
                 continue
             placed = placed_points(mesh[i, :, :2], matrix)
-            eyes = np.stack([placed[list(_RIGHT_CORNERS)].mean(axis=0), placed[list(_LEFT_CORNERS)].mean(axis=0)])
+            eyes = np.stack([placed[list(RIGHT_CORNERS)].mean(axis=0), placed[list(LEFT_CORNERS)].mean(axis=0)])
             if np.abs(eyes - placed_points(landmarks[:2], matrix)).max() > _AGREEMENT * EXPRESSION_EYE_DISTANCE:
                 continue
             picture = decode_rgb(data)
@@ -202,7 +202,7 @@ def measured(mesh: np.ndarray) -> np.ndarray:
     def iris(centre: int, corners: tuple[int, int]) -> np.ndarray:
         return mesh[centre] - mesh[list(corners)].mean(axis=0)
 
-    left, right = iris(473, _LEFT_CORNERS), iris(468, _RIGHT_CORNERS)
-    width = float(np.hypot(*(mesh[_MOUTH[1]] - mesh[_MOUTH[0]])))
-    lengths = (gap(_LEFT_LIDS), gap(_RIGHT_LIDS), gap(_INNER_LIPS), width, left[0], right[0], -left[1], -right[1])
+    left, right = iris(473, LEFT_CORNERS), iris(468, RIGHT_CORNERS)
+    width = float(np.hypot(*(mesh[MOUTH[1]] - mesh[MOUTH[0]])))
+    lengths = (gap(LEFT_LIDS), gap(RIGHT_LIDS), gap(INNER_LIPS), width, left[0], right[0], -left[1], -right[1])
     return np.array(lengths) / EXPRESSION_EYE_DISTANCE

@@ -93,24 +93,28 @@ def evaluate(args: argparse.Namespace) -> None:
         "the recognizer's head": recognizer_pose(args.work / "yardstick/afw", afw),
         "the teacher": afw.upright(afw.pose),
     }
-    table = {
-        "this": (answers.signals, faces.upright(answers.pose)),
-        "the teacher": (teacher.signals, faces.upright(teacher.pose)),
-    }
+    networks = {"this": answers, "the teacher": teacher}
+    absent = []
+    if args.model.resolve() != HERE:
+        networks["the embedded network"] = sections.judged(OwnNetwork(HERE), faces)
+    table = {name: (found.signals, faces.upright(found.pose)) for name, found in networks.items()}
     done = [
         sections.picks(labelled, table),
         sections.measures(labelled, table),
-        sections.eyes(labelled, {"this": answers, "the teacher": teacher}),
-        sections.covers(labelled, answers),
+        sections.eyes(labelled, networks),
         sections.pose(sections.labels_of(afw.names), poses),
         sections.agreement(own, faces, answers),
         sections.speed(own),
     ]
+    if np.isnan(answers.visible).any():
+        absent.append("covers: the network has no output `visible`")
+    else:
+        done.insert(3, sections.covers(labelled, answers))
     for section in done:
         print(section.markdown(), flush=True)
     page, sha256 = args.model / "card.md", own.card["sha256"]
     intro = f"Weights sha256 `{sha256[:16]}`, {own.card['training_steps']} training steps."
-    met, missed = write_card(page, page.with_name("evaluation.json"), intro, done, [], sha256)
+    met, missed = write_card(page, page.with_name("evaluation.json"), intro, done, absent, sha256)
     print(time.strftime("%H:%M:%S"), f"wrote {page}: {met} goals met, {missed} missed", flush=True)
 
 

@@ -15,7 +15,10 @@ from models.expression.deploy import CARD_NAME, ONNX_NAME
 
 @dataclass(frozen=True)
 class Answers:
-    """Rows for N faces: pose [N, 3] degrees, signals [N, S], points [N, P, 2] in the crop, visible and real [N]."""
+    """Rows for N faces: pose [N, 3] degrees, signals [N, S], points [N, P, 2] in the crop, visible and real [N].
+
+    visible and real are NaN if the network has no such output.
+    """
 
     pose: np.ndarray
     signals: np.ndarray
@@ -44,8 +47,10 @@ class OwnNetwork:
 
     def run(self, crops: np.ndarray, chunk: int = 32) -> Answers:
         """Crops uint8 [N, 144, 128, 3]."""
+        there = [output.name for output in self.session.get_outputs()]
         parts = [
-            self.session.run(list(OUTPUTS), {"face": np.ascontiguousarray(crops[start : start + chunk])})
+            self.session.run(there, {"face": np.ascontiguousarray(crops[start : start + chunk])})
             for start in range(0, len(crops), chunk)
         ]
-        return Answers(*(np.concatenate([part[i] for part in parts]) for i in range(len(OUTPUTS))))
+        found = {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(there)}
+        return Answers(*(found.get(name, np.full(len(crops), np.nan)) for name in OUTPUTS))

@@ -3,12 +3,16 @@
 
     python models/expression/real.py --work DIR --photographs KIND=FOLDER... --drawings KIND=FOLDER...
     python models/expression/real.py --work DIR              # again, with the faces that an earlier run cut
+    python models/expression/real.py --work DIR --table      # no training: the card's table of the committed head
     python models/expression/real.py --smoke                 # under a minute: does it all run?
 
 A folder is one source (a repository, a set); KIND is its row in the card's table (drawing, painting, render, figure,
 video, ...). Faces are cut once, into DIR/real. Sources named in config.toml are held out as a whole, and the table is
 of those alone. Figures of the trunk's maps of every face and of some degraded views of it are computed once, then the
 head is trained on them, which takes seconds; run it again whenever the trunk has changed.
+
+The limit is set on photographs that a head was not trained on: the sources are divided into parts, and each part is
+judged by a head that was trained on the others. No source that is held out takes part in this.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ import json
 import math
 import os
 import sys
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +50,7 @@ from models.expression.realfaces import Source, centre, cut_source, read_sources
 from streamgate.networks import Networks  # noqa: E402
 
 SMOKE = {
-    "real": {"steps": 20, "views": 1, "held_out": ["drawn1", "photographed1"]},
+    "real": {"steps": 20, "views": 1, "parts": 2, "held_out": ["drawn1", "photographed1"]},
     "optimiser": {},
 }
 BEGIN, END = "<!-- real: begin (written by real.py) -->", "<!-- real: end -->"
@@ -52,6 +58,15 @@ _SURE = 0.02
 """Targets are this far from 0 and 1, because a few pictures are in the wrong folder."""
 _EVEN = 0.7
 """Power of a source's number of faces with which it is drawn from: large ones more often, but not in proportion."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A source as the head sees it: float32 [views * count, FIGURES, 1, 1], the faces as they are first."""
+
+    real: bool
+    rows: Tensor
+    count: int
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,12 +90,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--seed", type=int)
     p.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
     p.add_argument("--target", type=Path, default=HERE, help="where the deliverables go")
+    p.add_argument("--table", action="store_true", help="train nothing, write the table of the committed head")
     p.add_argument("--smoke", action="store_true", help="a minute on synthetic faces, deliverables into DIR/smoke")
     return p.parse_args(arguments)
 
 
 def train(args: argparse.Namespace) -> int:
-    """Cut the faces, train, write the deliverables and the card's table."""
+    """Cut the faces, train, write the deliverables and the card's table; only the table with --table."""
     config = load_config(args, SMOKE)
     settings = config["real"]
     if args.steps is not None:
@@ -89,7 +105,7 @@ def train(args: argparse.Namespace) -> int:
     cv2.setNumThreads(1)
     if args.threads:
         torch.set_num_threads(args.threads)
-    sources = synthetic_sources() if args.smoke else cut(args, work / "real")
+    sources = synthetic_sources() if args.smoke else cut(args, work / "real", settings["photographs"])
     chosen = [source for source in sources if source.name not in settings["held_out"]]
     held = [source for source in sources if source.name in settings["held_out"]]
     for group in (chosen, held):
@@ -97,15 +113,27 @@ def train(args: argparse.Namespace) -> int:
             raise DataError("photographs and drawings are needed both for training and among the sources held out")
     warm = torch.load(HERE / WARM_NAME, map_location="cpu", weights_only=True)
     network = ExpressionNetwork().eval().requires_grad_(False)
-    others = {k: v for k, v in floats(warm["network"]).items() if not k.startswith("real.")}
-    network.load_state_dict(network.state_dict() | others)
+    network.load_state_dict(floats(warm["network"]))
+    card = json.loads((HERE / CARD_NAME).read_text())
+    target = work / "smoke" if args.smoke else args.target
+    target.mkdir(parents=True, exist_ok=True)
+    if args.table:
+        section = table(network, held)
+        say(section.markdown())
+        card["real"]["rejected_of_held_out"] = {row[0]: row[2] for row in section.rows}
+        (target / CARD_NAME).write_text(json.dumps(card, indent=2) + "\n")
+        put_between(target / "card.md", BEGIN, END, section.markdown())
+        return 0
+    fewest = min(sum(source.real == real for source in chosen) for real in (True, False))
+    if fewest < settings["parts"]:
+        raise DataError(f"{settings['parts']} sources of each kind are needed for training, and there are {fewest}")
     counts = {real: sum(len(source.canvases) for source in chosen if source.real == real) for real in (True, False)}
     say(f"{counts[True]} photographs and {counts[False]} drawings to train on")
-    network.real = fit(network, chosen, settings, Augmentation(**config["augment"]), config["seed"])
+    network.real = fit(
+        seen_views(network, chosen, settings, Augmentation(**config["augment"]), config["seed"]), settings
+    )
     section = table(network, held)
     say(section.markdown())
-    target = work / "smoke" if args.smoke else args.target
-    card = json.loads((HERE / CARD_NAME).read_text())
     card["real"] = {
         "training_steps": settings["steps"],
         "photographs": counts[True],
@@ -118,14 +146,17 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
-def cut(args: argparse.Namespace, folder: Path) -> list[Source]:
-    """The faces of the folders that the command line names, and those that earlier runs cut."""
+def cut(args: argparse.Namespace, folder: Path, left_out: Collection[str]) -> list[Source]:
+    """The faces of the folders that the command line names, and those that earlier runs cut.
+
+    left_out: SHA-256 of files of which no face is taken.
+    """
     with Networks.open("embedded", "cpu") as networks:
         for real, given in ((True, args.photographs), (False, args.drawings)):
             for kind, _, path in (text.partition("=") for text in given):
                 if not Path(path).is_dir():
                     raise DataError(f"{kind}={path}: give KIND=FOLDER, a folder of pictures or clips")
-                cut_source(Path(path), kind, real, folder, networks)
+                cut_source(Path(path), kind, real, folder, networks, left_out)
     return read_sources(folder)
 
 
@@ -141,24 +172,46 @@ def seen(network: ExpressionNetwork, crops: np.ndarray, chunk: int = 32) -> Tens
     return torch.cat(parts)
 
 
-def fit(
+def seen_views(
     network: ExpressionNetwork, sources: list[Source], settings: dict[str, Any], how: Augmentation, seed: int
-) -> RealHead:
-    """The trained head; its limit of 0.5 rejects the share `lost` of the photographs that it was trained on."""
+) -> list[Seen]:
+    """Every source as the head sees it: its faces as they are, followed by degraded views of them."""
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    found, real, likely, clean = [], [], [], []
+    found = []
     for source in sources:
         canvases = source.canvases
         views = [centre(canvases)] + [
             np.stack([view(canvas, how, rng) for canvas in canvases]) for _ in range(settings["views"])
         ]
-        found += [seen(network, each) for each in views]
-        clean += [found[-len(views)]] if source.real else []
-        count = len(canvases) * len(views)
-        real.append(torch.full((count,), float(source.real)))
-        likely.append(torch.full((count,), len(canvases) ** (_EVEN - 1.0)))
-    rows, wanted, weight = torch.cat(found), torch.cat(real), torch.cat(likely)
+        rows = torch.cat([seen(network, each) for each in views])
+        found.append(Seen(source.real, rows, len(canvases)))
+    return found
+
+
+def fit(sources: list[Seen], settings: dict[str, Any]) -> RealHead:
+    """The trained head. Its limit of 0.5 rejects the share `lost` of photographs from sources it was not trained on.
+
+    For the limit, each of `parts` shares of the sources is judged by a head that was trained on the other sources.
+    """
+    parts = settings["parts"]
+    photographs, drawings = ([each for each in sources if each.real == real] for real in (True, False))
+    unseen = []
+    for part in range(parts):
+        judged = photographs[part::parts]
+        left = [each for group in (photographs, drawings) for i, each in enumerate(group) if i % parts != part]
+        head = fit_once(left, settings)
+        unseen += [head.logits(each.rows[: each.count]) for each in judged]
+    head = fit_once(sources, settings)
+    head.photograph.bias -= torch.quantile(torch.cat(unseen), settings["lost"])
+    return head
+
+
+def fit_once(sources: list[Seen], settings: dict[str, Any]) -> RealHead:
+    """A head trained on these sources; its limit is not set yet."""
+    rows = torch.cat([each.rows for each in sources])
+    wanted = torch.cat([torch.full((len(each.rows),), float(each.real)) for each in sources])
+    weight = torch.cat([torch.full((len(each.rows),), each.count ** (_EVEN - 1.0)) for each in sources])
     for each in (0.0, 1.0):
         weight[wanted == each] /= weight[wanted == each].sum()
     head = RealHead()
@@ -174,9 +227,7 @@ def fit(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    head = head.eval().requires_grad_(False)
-    head.photograph.bias -= torch.quantile(head.logits(torch.cat(clean)), settings["lost"])
-    return head
+    return head.eval().requires_grad_(False)
 
 
 @torch.no_grad()
@@ -208,7 +259,7 @@ def synthetic_sources() -> list[Source]:
     return [
         Source(f"{name}{i}", name, name == "photographed", noise if name == "photographed" else flat)
         for name in ("drawn", "photographed")
-        for i in range(2)
+        for i in range(3)
     ]
 
 

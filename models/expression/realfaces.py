@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,15 +53,23 @@ def read_sources(folder: Path) -> list[Source]:
     return found
 
 
-def cut_source(folder: Path, kind: str, real: bool, target: Path, networks: Networks) -> None:
-    """Every face of a folder of pictures and clips into `target`/NAME.npz; nothing to do where that exists."""
+def cut_source(
+    folder: Path, kind: str, real: bool, target: Path, networks: Networks, left_out: Collection[str] = ()
+) -> None:
+    """Every face of a folder of pictures and clips into `target`/NAME.npz; nothing to do where that exists.
+
+    left_out: SHA-256 (hexadecimal, its first 16 digits) of pictures that are skipped.
+    """
     path = target / f"{folder.name}.npz"
     if path.is_file():
         return
     crops = []
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         if file.suffix.lower() in PICTURE_SUFFIXES:
-            picture = decode_rgb(file.read_bytes())
+            data = file.read_bytes()
+            if hashlib.sha256(data).hexdigest()[:16] in left_out:
+                continue
+            picture = decode_rgb(data)
             crops += [] if picture is None else canvases_of(picture, networks, _BORDER)
         elif file.suffix.lower() in CLIP_SUFFIXES:
             for _, picture in frames(file, _INTERVAL, _LONGEST):

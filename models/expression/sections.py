@@ -36,7 +36,8 @@ def agreement(own: OwnNetwork, faces: FaceSet, answers: Answers) -> Section:
     )
     found = correlations({"signals": answers.signals, "pose": answers.pose}, faces.signals, faces.pose)
     for name in _SHOWN:
-        section.rows.append([name, f"{own.card['agreement'][name]:.2f}", f"{found[name]:.2f}"])
+        held_out = own.card.get("agreement", {}).get(name)
+        section.rows.append([name, "" if held_out is None else f"{held_out:.2f}", f"{found[name]:.2f}"])
     return section
 
 
@@ -85,7 +86,7 @@ def eyes(labelled: Labelled, networks: dict[str, Answers]) -> Section:
     good = labelled.label == "g"
     section = Section(
         "Closed eyes",
-        ["network", "threshold", "bad for the eyes alone, rejected", "good, rejected"],
+        ["network", "AUC", "threshold", "bad for the eyes alone, rejected", "good, rejected"],
         note="The value is how far the less open eye is open, relative to the 90th percentile of its track. The "
         "threshold is the value that rejects 2 % of the good faces.",
     )
@@ -95,7 +96,9 @@ def eyes(labelled: Labelled, networks: dict[str, Answers]) -> Section:
         threshold = float(np.quantile(shown[good], _GOOD_LOST, method="lower"))
         found = float((shown[closed] < threshold).mean())
         lost = float((shown[good] < threshold).mean())
-        section.rows.append([name, f"{threshold:.2f}", f"{100 * found:.0f} % of {closed.sum()}", f"{100 * lost:.1f} %"])
+        rate = f"{auc(-shown[closed], -shown[good]):.3f}"
+        cells = [f"{threshold:.2f}", f"{100 * found:.0f} % of {closed.sum()}", f"{100 * lost:.1f} %"]
+        section.rows.append([name, rate, *cells])
         if name == "this":
             section.goal("closed eyes found", found, 0.85, unit=" %")
     return section

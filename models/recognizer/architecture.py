@@ -1,17 +1,18 @@
 """The project's own face network in torch: one backbone for identity and other properties of an aligned crop.
 
-Graph: `face` uint8 (N, 112, 112, 3) RGB, ArcFace-aligned, in; out come
+The input of the graph is `face`, uint8 (N, 112, 112, 3) RGB, ArcFace-aligned. Its outputs are:
 
     embedding  (N, D)    not normalised
-    spread     (N,)      SER-FIQ's d by the closed form of docs/design.md 4.1, in float32
-    features   (N, 512)  x of docs/design.md 4.1, what inverted dropout feeds into the last affine layer
-    pose       (N, 3)    yaw, pitch, roll in degrees, signs of docs/design.md 5; roll as the aligned picture shows it
+    spread     (N,)      SER-FIQ's d in the closed form of docs/design.md 4.1, in float32
+    features   (N, 512)  x of docs/design.md 4.1: the input of inverted dropout before the last affine layer
+    pose       (N, 3)    yaw, pitch, roll in degrees, with the signs of docs/design.md 5; roll in the aligned picture
     visible    (N,)      share of the face that is not covered, 0..1
     eyes       (N,)      probability that both eyes are open, 0..1; only if an eyes head was trained
 
 Backbone: MobileFaceNet (Chen et al. 2018, arXiv 1804.07573) in one of two shapes (`SHAPES`), which differ in their
-planes, in the sizes of their maps and in the length of the embedding (D = 128 or 256). The heads read two of its maps
-and cost less than 1 %; eyes are read from the picture, because an eyelid is finer than any map.
+planes, in the sizes of their maps and in the length of the embedding (D = 128 or 256). The heads for pose and visible
+share use two maps of the backbone and take less than 1 % of the operations. The head for the eyes uses the pixels,
+because the maps are too coarse to show an eyelid.
 """
 
 from __future__ import annotations
@@ -32,16 +33,17 @@ OUTPUTS = ("embedding", "spread", "features", "pose", "visible")
 EYES_OUTPUT = "eyes"
 MEAN = tuple(255.0 * value for value in (0.485, 0.456, 0.406))
 DEVIATION = tuple(255.0 * value for value in (0.229, 0.224, 0.225))
-"""The backbone's input is (RGB - MEAN) / DEVIATION, ImageNet's figures in levels of 0..255."""
+"""The backbone's input is (RGB - MEAN) / DEVIATION, with ImageNet's mean and deviation scaled to 0..255."""
 
 MIDDLE_BLOCK = 11
-"""The heads' first tap is the last map of 14 x 14: behind this inverted residual block. The second is of 7 x 7."""
+"""The heads use two maps: the last map of 14 x 14, which is the output of this inverted residual block, and a map of
+7 x 7."""
 
 EYE_ROWS, LEFT_EYE, RIGHT_EYE = (40, 64), (22, 54), (58, 90)
-"""Where the eyes of the ArcFace template lie in the picture: rows of both, columns of each; mirror images."""
+"""The patches around the eyes of the ArcFace template: rows of both, columns of each. They are mirror images."""
 
 _POSE_UNIT = 45.0
-"""Degrees that the pose layer's 1 stands for: keeps its weights of the size of everybody else's."""
+"""Degrees per unit of the pose layer's output, so that its weights are as large as those of other layers."""
 _SMALLEST_STORED_HALF = 64
 
 
@@ -49,15 +51,15 @@ class Taps(NamedTuple):
     """Maps of one run of the backbone."""
 
     middle: Tensor
-    """(N, 128, 14, 14), or 16 x 16 where the planes have 128 px"""
+    """(N, 128, 14, 14); 16 x 16 if the planes have 128 px"""
     last: Tensor
-    """(N, 128, 7, 7), or 8 x 8"""
+    """(N, 128, 7, 7); 8 x 8 if the planes have 128 px"""
     features: Tensor
     """(N, 512)"""
 
     @classmethod
     def of(cls, maps: list[Tensor]) -> Taps:
-        """From the output of every unit (`FaceNetwork.units`)."""
+        """The taps among the outputs of all units (`FaceNetwork.units`)."""
         return cls(maps[1 + MIDDLE_BLOCK], maps[-3], maps[-1])
 
 
@@ -65,7 +67,7 @@ class FaceHeads(nn.Module):
     """Pose and visible share from two maps of the backbone; 1.7 million multiply-accumulates."""
 
     def __init__(self, channels: int = 48, side: int = 7) -> None:
-        """side: of the last map."""
+        """side: side of the last map."""
         super().__init__()
         self.middle = nn.Sequential(nn.Conv2d(128, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
         self.last = nn.Sequential(nn.Conv2d(128, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
@@ -78,7 +80,7 @@ class FaceHeads(nn.Module):
         """Pose (N, 3) in degrees; logit of the visible share (N,)."""
         middle = nn.functional.avg_pool2d(self.middle(taps.middle), 2)
         mixed = self.mix(torch.cat([middle, self.last(taps.last)], dim=1))
-        # The linear layer as a convolution over the whole map: ONNX Runtime takes half the time for it.
+        # As a convolution over the whole map, the linear layer takes half the time in ONNX Runtime.
         linear = self.hidden[0]
         assert isinstance(linear, nn.Linear)
         kernel = linear.weight.reshape(-1, *mixed.shape[1:])
@@ -88,10 +90,10 @@ class FaceHeads(nn.Module):
 
 
 class EyesHead(nn.Module):
-    """Are both eyes open? From luma of two patches at fixed places; 1.4 million multiply-accumulates.
+    """Are both eyes open? Computed from the luma of two fixed patches; 1.4 million multiply-accumulates.
 
-    Each patch is brought to mean 0 and contrast 1, so that neither light nor skin matters; the right one is mirrored,
-    so that both eyes share their weights. The less open eye decides.
+    Each patch is normalised to mean 0 and contrast 1, so that neither light nor skin matters. The right patch is
+    mirrored, so that both eyes use the same weights. The result is that of the less open eye.
     """
 
     luma: Tensor
@@ -119,22 +121,22 @@ class EyesHead(nn.Module):
         self.judge = nn.Sequential(nn.Linear(32 * 12, 32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 1))
 
     def each(self, faces: Tensor) -> Tensor:
-        """Logits (2, N) of the viewer's left and right eye being open; faces uint8 (N, 112, 112, 3) RGB."""
-        # Both patches by one look-up, their luma by one product: few nodes, for each costs as much as its arithmetic.
+        """Logits (2, N) that the viewer's left and right eye are open, for faces uint8 (N, 112, 112, 3) RGB."""
+        # One look-up for both patches and one product for their luma: with few nodes, the overhead per node is small.
         patches = torch.matmul(faces.flatten(1, 2).index_select(1, self.places).float(), self.luma)
         height, width = EYE_ROWS[1] - EYE_ROWS[0], LEFT_EYE[1] - LEFT_EYE[0]
         patches = patches.reshape(-1, height * width)
-        # A variance of 4 levels squared is added: a flat patch is not blown up to noise.
+        # A variance of 16 (4 levels squared) is added, so that the noise of a flat patch is not amplified.
         patches = nn.functional.layer_norm(patches, (height * width,), eps=16.0).reshape(-1, 1, height, width)
         return self.judge(self.look(patches)).reshape(-1, 2).t()
 
     def forward(self, faces: Tensor) -> Tensor:
-        """Probability (N,) that both are."""
+        """Probability (N,) that both eyes are open."""
         return torch.sigmoid(self.each(faces).amin(dim=0))
 
 
 class Planes(nn.Module):
-    """Faces uint8 (N, 112, 112, 3) RGB to the planes (N, 3, 112, 112) of MobileFaceNet."""
+    """Maps faces uint8 (N, 112, 112, 3) RGB to the planes (N, 3, 112, 112) of MobileFaceNet."""
 
     mean: Tensor
     scale: Tensor
@@ -150,7 +152,7 @@ class Planes(nn.Module):
 
 
 class Shape(NamedTuple):
-    """One shape of the network: what makes its planes, its backbone, and the side of the backbone's last map."""
+    """One shape of the network: the module that makes the planes, the backbone, and the side of its last map."""
 
     planes: type[nn.Module]
     backbone: type[MobileFaceNet]
@@ -161,11 +163,11 @@ SHAPES = {
     "mobilefacenet": Shape(Planes, MobileFaceNet, INPUT_SIDE // 16),
     "squeezed": Shape(Enlarge, SqueezedFaceNet, SQUEEZED_SIDE // 16),
 }
-"""By their name in a recipe's config: the standard recognizer's, and that of `squeezed.py`."""
+"""The shapes by their name in a recipe's config: that of the standard recognizer, and that of `squeezed.py`."""
 
 
 class FaceNetwork(nn.Module):
-    """Backbone and heads, as trained; `drop` is SER-FIQ's dropout before the last affine layer."""
+    """Backbone and heads in the form used for training; `drop` is SER-FIQ's dropout before the last affine layer."""
 
     def __init__(self, drop_rate: float, shape: str = "mobilefacenet") -> None:
         super().__init__()
@@ -181,7 +183,7 @@ class FaceNetwork(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Small residual branches and small features: the first steps need not undo the initialisation."""
+        """Initialise with small residual branches and small features, so that the first steps need not undo this."""
         for block in self.backbone.features:
             last = block.get_submodule("conv")[-1]
             assert isinstance(last, nn.BatchNorm2d)
@@ -189,7 +191,7 @@ class FaceNetwork(nn.Module):
         nn.init.constant_(self.backbone.gdconv.bn.weight, 0.1)
 
     def units(self) -> list[nn.Module]:
-        """The backbone up to its features as a chain of modules, each taking the map of the one before."""
+        """The backbone up to its features, as a chain of modules: the output of each is the input of the next."""
         b = self.backbone
         return [nn.Sequential(b.conv1, b.dw_conv), *b.features, b.conv2, nn.Sequential(b.gdconv, nn.Flatten(1))]
 
@@ -199,7 +201,7 @@ class FaceNetwork(nn.Module):
         return b.bn(b.conv3(self.drop(features)[:, :, None, None])).flatten(1)
 
     def taps(self, planes: Tensor) -> Taps:
-        """Maps of the planes that `self.planes` makes."""
+        """The taps for the planes that `self.planes` makes."""
         units = self.units()
         maps = [planes]
         for unit in units:
@@ -208,7 +210,7 @@ class FaceNetwork(nn.Module):
 
 
 class FaceGraph(nn.Module):
-    """What is exported: bytes in, every output of this module's head line out."""
+    """The module that is exported: from bytes to all outputs listed at the top of this file."""
 
     weight: Tensor
     bias: Tensor
@@ -224,7 +226,7 @@ class FaceGraph(nn.Module):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of what `forward` gives."""
+        """Names of the outputs of `forward`."""
         return OUTPUTS if self.eyes is None else (*OUTPUTS, EYES_OUTPUT)
 
     def forward(self, face: Tensor) -> tuple[Tensor, ...]:
@@ -236,12 +238,12 @@ class FaceGraph(nn.Module):
 
 
 def normalise(faces: Tensor) -> Tensor:
-    """The planes of MobileFaceNet, for networks of that shape: uint8 (N, 112, 112, 3) RGB to float32."""
+    """The planes of MobileFaceNet, for networks of that shape: from uint8 (N, 112, 112, 3) RGB to float32."""
     return Planes()(faces)
 
 
 def export_onnx(network: FaceNetwork, path: Path, eyes: EyesHead | None = None) -> None:
-    """Write one ONNX file: batch open, checked against torch, large weights stored as float16."""
+    """Write one ONNX file with a variable batch size and large weights as float16; compares its output with torch's."""
     graph = FaceGraph(network, eyes)
     side = (INPUT_SIDE, INPUT_SIDE, 3)
     model = export(graph, "face", graph.outputs, noise(2, *side), noise(3, *side))

@@ -1,7 +1,7 @@
 """Training batches: a pure function of (seed, step), so that a run resumes where it stopped.
 
-The teacher sees the same degraded or covered crop as the student: what makes the teacher's embedding uncertain
-should make the student's uncertain too, because SER-FIQ measures that.
+Teacher and student receive the same degraded or covered crop: what makes the teacher's embedding uncertain should also
+make the student's embedding uncertain, because SER-FIQ measures this uncertainty.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from models.recognizer.faces import CANVAS, SIDE, FaceSet, centre
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Shares of crops changed in each way (config.toml, [augment]), 0..1, and how far."""
+    """config.toml, [augment]: the share of crops, 0..1, for each kind of change, and the size of the changes."""
 
     degraded: float
     covered: float
@@ -37,7 +37,7 @@ class Batches:
     """
 
     def __init__(self, faces: FaceSet, indexes: np.ndarray, size: int, augmentation: Augmentation, seed: int) -> None:
-        """indexes: faces to train on; size: N."""
+        """indexes: indices of the training faces; size: N."""
         self._canvases, self._pose, self._masked = faces.faces, faces.pose, faces.masked
         self._indexes, self._size, self._how, self._seed = np.asarray(indexes), size, augmentation, seed
 
@@ -61,21 +61,21 @@ class Batches:
         }
 
     def _chosen(self, step: int) -> np.ndarray:
-        """Every face once an epoch, in an order drawn for that epoch."""
+        """The faces of a step: each face occurs once per epoch, in a random order."""
         places = np.arange(step * self._size, (step + 1) * self._size)
         epochs = places // len(self._indexes)
         orders = {e: np.random.default_rng((self._seed, 0, int(e))).permutation(self._indexes) for e in set(epochs)}
         return np.array([orders[e][place % len(self._indexes)] for e, place in zip(epochs, places, strict=True)])
 
     def _placed(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """The face cut from its canvas a little off its place, mirrored half of the time, and its pose."""
+        """The face, cropped with a small random displacement and mirrored in half of the cases; its pose."""
         canvas, pose = self._canvases[index], self._pose[index].copy()
         if rng.random() < 0.5:
             canvas = canvas[:, ::-1]
             pose[[0, 2]] *= -1
         angle = float(np.clip(rng.normal(0, self._how.turn_degrees), -15, 15))
         gain = float(np.exp(np.clip(rng.normal(0, self._how.scale), -0.12, 0.12)))
-        # OpenCV counts angles against the clock, docs/design.md 5's roll with it.
+        # Angles are counter-clockwise in OpenCV; the roll of docs/design.md 5 is clockwise.
         matrix = cv2.getRotationMatrix2D(((CANVAS - 1) / 2, (CANVAS - 1) / 2), -angle, gain)
         matrix[:, 2] += np.clip(rng.normal(0, self._how.shift_px, 2), -8, 8) - (CANVAS - SIDE) / 2
         pose[2] += angle
@@ -83,7 +83,7 @@ class Batches:
         return crop, pose
 
     def _coloured(self, crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Tone, degradation and grey, each for its share of the crops."""
+        """Apply tone, degradation and greyscale, each to its share of the crops."""
         if rng.random() < self._how.toned:
             crop = tone(crop, rng)
         if rng.random() < self._how.degraded:

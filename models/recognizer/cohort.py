@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Make the cohort by which similarities are normalised, and update the identity threshold, for existing weights.
+"""Make the cohort with which similarities are normalised, and update the identity threshold, for existing weights.
 
     python models/recognizer/cohort.py --aged UTKFACE --named LFW --leave-out-people PAIRS.txt --work DIR
 
---aged: pictures whose names begin with an age (`3_0_0_...jpg`), each taken for a different person. One half of them,
-chosen by the hashes of their names, is sorted into groups of similar-looking people, children separately; the mean of
-each group is a centroid. The other half is for evaluating the cohort. --named: pictures named First_Last_0001, on
-which the threshold is fitted, one per person; people in a list of --leave-out-people are not used at all.
+--aged: pictures whose names begin with an age (`3_0_0_...jpg`). Each picture counts as a different person. One half of
+the pictures, chosen by the hashes of their names, is sorted into groups of people who look similar, separately for
+children and adults. The mean of each group is a centroid. The other half is used to evaluate the cohort. --named:
+pictures named First_Last_0001, on which the threshold is fitted, one picture per person. People in a list of
+--leave-out-people are not used.
 
 Writes cohort.npz, the `identity` of card.json and the section between the markers of card.md.
 """
@@ -41,20 +42,20 @@ COHORT_NAME = "cohort.npz"
 BEGIN, END = "<!-- cohort: begin (written by cohort.py) -->", "<!-- cohort: end -->"
 AGE = re.compile(r"(\d{1,3})_")
 CHILD, ADULT = 10, 16
-"""Years up to which a face is a child's, and from which an adult's; those between have no part."""
+"""Maximum age of children and minimum age of adults, in years; the ages between them are not used."""
 BANDS = ((0, 1), (2, 3), (4, 6), (7, CHILD))
 GROUP = 16
 """Minimum number of people in a centroid. Some pictures of such a collection show one person twice."""
 NEAREST = 20
 ADULTS = 3500
-"""Adults that are looked at, and half of whom go into the cohort: about as many as there are children."""
+"""Number of adults that are used, half of them for the cohort: about as many as there are children."""
 ALIKE = 0.9
-"""Cosine from which two of the aged pictures are taken for one picture published twice; no error rate counts them."""
+"""Two --aged pictures with at least this cosine count as one picture published twice; error rates ignore the pair."""
 
 
 @dataclass(frozen=True)
 class Faces:
-    """Aligned and recognised faces: `vectors` float32 (N, D), unit length, by the `names` of their files."""
+    """Embeddings of aligned faces: `vectors` float32 (N, D), of unit length; `names` of the files in the same order."""
 
     names: list[str]
     vectors: np.ndarray
@@ -69,7 +70,7 @@ class Faces:
 
     @property
     def measuring(self) -> np.ndarray:
-        """Which of them measure; the others make the cohort."""
+        """Which faces are used for evaluation; the others make up the cohort."""
         return np.array([_hash(name) % 2 == 1 for name in self.names], bool)
 
 
@@ -110,8 +111,8 @@ def make(args: argparse.Namespace) -> None:
     usual = float(np.median([cohort.offset(vector) for vector in aged.where((ages >= ADULT) & measuring).vectors]))
     cohort = Cohort(cohort.centroids, NEAREST, round(usual, 4))
     fitted = round(identity_threshold(similarities(named.vectors, cohort)), 4)
-    # The cohort never raises a similarity: with the threshold for cosines no two people are merged that were
-    # separate before.
+    # The cohort never raises a similarity. Therefore, with the threshold for cosines, no two people are merged that
+    # would be separate without the cohort.
     threshold = max(fitted, (card.get("identity") or {}).get("threshold", 0.0))
     part = args.model / f"{COHORT_NAME}.part"
     with part.open("wb") as out:
@@ -120,16 +121,16 @@ def make(args: argparse.Namespace) -> None:
     card["identity"] = {
         "threshold": threshold,
         "fmr": TARGET_FMR,
-        "how": "generalised Pareto tails of LFW people, none of View 2, most of them trained on without labels: "
-        f"{fitted} of the normalised similarities of {len(named.names)}; the threshold of the cosines stays where it "
-        "is higher",
+        "how": "from generalised Pareto tails fitted to LFW people outside View 2, most of whom are in the training "
+        f"set, without labels: {fitted} for the normalised similarities of {len(named.names)} people; the threshold "
+        "for cosines is used if it is higher",
         "cohort": {
             "file": COHORT_NAME,
             "sha256": hashlib.sha256((args.model / COHORT_NAME).read_bytes()).hexdigest(),
             "nearest": NEAREST,
             "usual": cohort.usual,
-            "how": f"{len(centroids)} means of {GROUP} people or more: {len(children.names)} children of up to {CHILD} "
-            f"years and {len(adults.names)} adults of UTKFace",
+            "how": f"{len(centroids)} means of {GROUP} or more people each: {len(children.names)} children of up to "
+            f"{CHILD} years and {len(adults.names)} adults of UTKFace",
         },
     }
     _replace(args.model / CARD_NAME, json.dumps(card, indent=2) + "\n")
@@ -142,7 +143,7 @@ def make(args: argparse.Namespace) -> None:
 
 
 def recognised(paths: Sequence[Path], kept: Path, networks: Networks, choose) -> Faces:  # type: ignore[no-untyped-def]
-    """The faces of the pictures that `choose` takes from all names, kept in a file for another run."""
+    """The faces of the pictures whose names `choose` returns, given all names; stored in a file for later runs."""
     if kept.is_file():
         with np.load(kept, allow_pickle=False) as arrays:
             return Faces([str(name) for name in arrays["names"]], arrays["vectors"])
@@ -166,7 +167,7 @@ def recognised(paths: Sequence[Path], kept: Path, networks: Networks, choose) ->
 
 
 def aligned(picture: np.ndarray, networks: Networks) -> np.ndarray | None:
-    """The face nearest to the middle of RGB uint8 [H, W, 3] as the recognizer wants it; None: there is none."""
+    """The face nearest to the middle of RGB uint8 [H, W, 3], as the recognizer's input; None: no face was found."""
     long_side = max(picture.shape[:2])
     scale = min(max(long_side, DETECT_SIDES[0]), DETECT_SIDES[1]) / long_side
     size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
@@ -185,7 +186,7 @@ def aligned(picture: np.ndarray, networks: Networks) -> np.ndarray | None:
 def centroids_of(vectors: np.ndarray) -> np.ndarray:
     """Unit means of groups of GROUP to 2 GROUP - 1 faces that look alike.
 
-    A set is cut in two halves across the direction in which it is longest until that would make too small ones.
+    A set is split into two halves along its direction of largest variance until the halves would be too small.
     """
     if len(vectors) < 2 * GROUP:
         mean = vectors.mean(axis=0)
@@ -197,7 +198,7 @@ def centroids_of(vectors: np.ndarray) -> np.ndarray:
 
 
 def similarities(vectors: np.ndarray, cohort: Cohort | None) -> np.ndarray:
-    """Of every pair of faces; plain cosines without a cohort."""
+    """Similarity of every pair of faces; without a cohort, the cosine."""
     table = vectors @ vectors.T
     if cohort is not None:
         offsets = np.array([cohort.offset(vector) for vector in vectors])
@@ -210,9 +211,9 @@ def section(aged: Faces, named: Faces, cohort: Cohort, threshold: float, card: d
     lines = [
         f"The cohort has {len(cohort.centroids)} centroids; the {cohort.nearest} nearest to a face are used. The table "
         f"shows the false match rate at the threshold of {threshold:.3f} by age, over pairs of UTKFace pictures that "
-        "were not used for the centroids. Every picture is counted as another person, although a few pairs show the "
-        f"same person. Pairs with a cosine of {ALIKE} or more are assumed to be the same picture published twice, and "
-        "are left out. The rates are therefore upper bounds.",
+        f"were not used for the centroids. Pairs with a cosine of {ALIKE} or more are assumed to be the same picture "
+        "published twice, and are left out. All other pairs are counted as different people, although a few of them "
+        "show the same person. Therefore, the rates are upper bounds.",
         "",
         "| age in years | pairs | cosine | normalised similarity |",
         "| --- | ---: | ---: | ---: |",
@@ -229,7 +230,7 @@ def section(aged: Faces, named: Faces, cohort: Cohort, threshold: float, card: d
         lines.append(f"| {name} | {distinct.sum()} | " + " | ".join(f"{rate:.1e}" for rate in rates) + " |")
     pairs = similarities(named.vectors, None), similarities(named.vectors, cohort)
     rates = (np.mean(values >= threshold) for values in pairs)
-    lines.append(f"| LFW, none of View 2 | {len(pairs[0])} | " + " | ".join(f"{rate:.1e}" for rate in rates) + " |")
+    lines.append(f"| LFW, without View 2 | {len(pairs[0])} | " + " | ".join(f"{rate:.1e}" for rate in rates) + " |")
     return "\n".join([*lines, ""])
 
 

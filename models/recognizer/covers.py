@@ -1,7 +1,7 @@
-"""Synthetic covers of an aligned face, with the share of it that stays visible.
+"""Synthetic covers of an aligned face, and the share of the face that stays visible.
 
-Pictures are uint8 [112, 112, 3] RGB in ArcFace's alignment. A cover is a soft shape filled with a coloured texture:
-what matters to the network is that something that is no face hides the face, not that it is drawn well.
+Pictures are uint8 [112, 112, 3] RGB in ArcFace's alignment. A cover is a soft shape filled with a coloured texture. It
+need not look realistic: the network only has to learn that something other than a face hides the face.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import numpy as np
 
 SIDE = 112
 ELLIPSE = (56.0, 66.0, 38.0, 50.0)
-"""The face in the aligned picture: centre x, y and half axes in pixels; forehead to chin of a frontal face."""
+"""The face in the aligned picture, from forehead to chin of a frontal face: centre x, y and half axes, in pixels."""
 
 REAL_MASK_VISIBLE = 0.5
-"""Visible share given to photographs of real masks: the median that the drawn masks leave, rounded."""
+"""Visible share assumed for photographs of real masks: the rounded median of the drawn masks."""
 
 Shape = np.ndarray
-"""float32 [112, 112], 1 where the cover lies."""
+"""float32 [112, 112], 1 inside the cover."""
 
 
 def face_ellipse() -> np.ndarray:
@@ -36,9 +36,9 @@ _FACE_AREA = float(_FACE.sum())
 def draw_cover(
     picture: np.ndarray, rng: np.random.Generator, other: np.ndarray, kind: str | None = None
 ) -> tuple[np.ndarray, float]:
-    """The picture with one random cover (of that kind), and the share of the face ellipse that it leaves, 0..1.
+    """The picture with one random cover (of the given kind), and the visible share of the face ellipse, 0..1.
 
-    other: uint8 [112, 112, 3], a picture that some covers take their texture from.
+    other: uint8 [112, 112, 3], a picture from which some covers take their texture.
     """
     if kind is None:
         kinds = list(KINDS)
@@ -55,7 +55,7 @@ def visible_share(shape: Shape) -> float:
 
 
 def mask(rng: np.random.Generator) -> Shape:
-    """A medical or cloth mask: from the bridge or the tip of the nose down past the chin, with straps."""
+    """A medical or cloth mask, from the bridge or tip of the nose to below the chin; half of them with straps."""
     top, side = rng.uniform(58, 78), rng.uniform(66, 88)
     left, right = rng.uniform(8, 26), rng.uniform(86, 104)
     bottom = rng.uniform(104, 122)
@@ -78,7 +78,7 @@ def mask(rng: np.random.Generator) -> Shape:
 
 
 def hand(rng: np.random.Generator) -> Shape:
-    """A palm and fingers that reach in from a side or from below."""
+    """A palm and fingers that enter from a side or from below."""
     shape = np.zeros((SIDE, SIDE), np.float32)
     angle = rng.uniform(-0.3, np.pi + 0.3)
     reach = rng.uniform(15, 60)
@@ -97,7 +97,7 @@ def hand(rng: np.random.Generator) -> Shape:
 
 
 def microphone(rng: np.random.Generator) -> Shape:
-    """A round or oblong head before the mouth or chin, on a stick from below."""
+    """A round or oblong head in front of the mouth or chin, on a stick from below."""
     shape = np.zeros((SIDE, SIDE), np.float32)
     head = np.array([rng.uniform(35, 77), rng.uniform(82, 106)])
     foot = np.array([head[0] + rng.normal(0, 40), 140.0])
@@ -122,7 +122,7 @@ def hair(rng: np.random.Generator) -> Shape:
 
 
 def edge(rng: np.random.Generator) -> Shape:
-    """The frame of the picture, a wall or somebody in front: everything on one side of a line."""
+    """Everything on one side of a line, like the edge of the picture, a wall or a person in front."""
     angle = rng.choice([0, 90, 180, 270]) + (rng.normal(0, 12) if rng.random() < 0.5 else 0.0)
     y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
     along = x * np.cos(np.radians(angle)) + y * np.sin(np.radians(angle))
@@ -130,7 +130,7 @@ def edge(rng: np.random.Generator) -> Shape:
 
 
 def thing(rng: np.random.Generator) -> Shape:
-    """A phone, a cup, a book: a box or an oval anywhere over the face."""
+    """A box or an oval anywhere over the face, like a phone, a cup or a book."""
     shape = np.zeros((SIDE, SIDE), np.float32)
     centre = np.array([rng.uniform(20, 92), rng.uniform(20, 108)])
     half, turn = rng.uniform(8, 32, 2), float(rng.uniform(0, 180))
@@ -150,7 +150,7 @@ KINDS: dict[str, tuple[Callable[[np.random.Generator], Shape], float]] = {
     "edge": (edge, 0.10),
     "thing": (thing, 0.16),
 }
-"""Each cover and its share of the draws."""
+"""The kinds of covers: the function that draws each kind, and its probability."""
 
 _SKIN = np.array([[233, 190, 160], [210, 160, 125], [180, 125, 92], [130, 85, 60], [85, 55, 40]], np.float32)
 _HAIR = np.array([[25, 20, 18], [60, 40, 28], [110, 75, 45], [190, 155, 100], [150, 150, 150]], np.float32)
@@ -158,7 +158,7 @@ _CLOTH = np.array([[240, 240, 240], [120, 165, 210], [150, 200, 205], [30, 30, 3
 
 
 def texture(rng: np.random.Generator, kind: str, other: np.ndarray) -> np.ndarray:
-    """float32 [112, 112, 3]: a base colour with folds, light and grain, or a piece of another picture."""
+    """float32 [112, 112, 3]: a base colour with folds, light and grain, or a part of another picture."""
     if kind in ("edge", "thing") and rng.random() < 0.4:
         return np.roll(other, rng.integers(0, SIDE, 2), (0, 1)).astype(np.float32)
     palette = {"hand": _SKIN, "hair": _HAIR, "mask": _CLOTH}.get(kind)

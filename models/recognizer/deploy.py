@@ -34,24 +34,24 @@ WARM_NAME = "recognizer_warm.pth"
 VERSION = "1"
 TARGET_FMR = 1e-6
 SAME_PICTURE = 0.9
-"""Cosine from which two faces are taken for one picture, where every face should be another person's."""
+"""Minimum cosine at which two faces count as one picture, in sets where every face should show a different person."""
 MOST_PEOPLE = 2500
-"""Three million pairs: three thousand of them make up the tail."""
+"""Maximum number of people: gives three million pairs, of which three thousand are the tail."""
 _TAIL = 1e-3
-"""The share of impostor pairs that the tail of their similarities is fitted to."""
+"""Share of the impostor pairs, those with the highest similarities, to which the tail is fitted."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """config.toml, [card]: what the card says of teachers, terms and people."""
+    """config.toml, [card]: what the card says about teachers, terms and people."""
 
     name: str
     licence: str
     research_only: bool
     people: str
-    """Who the calibration faces are, as "LFW faces"."""
+    """What the calibration faces are, for example "LFW faces"."""
     one_each: str
-    """Start of the names of pictures that show another person each; empty: LFW's file names say whom."""
+    """Prefix of the names of pictures that each show a different person; empty: LFW file names identify the people."""
     distilled_from: list[str]
 
 
@@ -69,9 +69,9 @@ def deploy(
 ) -> str:
     """Write the deliverables into `target`, each by one rename; returns what was written, for the log.
 
-    clean: indexes of training faces on which the last layer is solved (last_layer.py). calibration: indexes of faces
-    kept out of training. eyes: the eyes head; without it the graph has no `eyes` output. warm_only: only the next
-    run's weights; they keep the last layer as it was trained.
+    clean: indices of the training faces on which the last layer is solved (last_layer.py). calibration: indices of
+    faces not used for training. eyes: the head for the eyes; without it, the graph has no output `eyes`. warm_only:
+    write only the weights for the next run, which have the last layer as it was trained.
     """
     target.mkdir(parents=True, exist_ok=True)
     warm = trainer.warm_state()
@@ -80,7 +80,7 @@ def deploy(
     _replace(target / WARM_NAME, lambda part: torch.save(warm, part))
     if warm_only:
         return f"{WARM_NAME} at step {trainer.steps_done}"
-    # A card next to weights marks them as shipped: it is written last, and only after a calibration.
+    # A card next to weights marks them as complete, so it is written last, after the calibration.
     with tempfile.TemporaryDirectory(dir=target) as made:
         stage = Path(made)
         card = _make(trainer, faces, clean, last_layer, calibration, eyes, data_names, terms, stage)
@@ -100,7 +100,7 @@ def _make(
     terms: Terms,
     target: Path,
 ) -> dict[str, Any]:
-    """Graph, last layer and card in `target`; returns the card."""
+    """Write the graph, the last layer and the card into `target`; returns the card."""
     network = solved(trainer.average, faces, clean, last_layer, trainer.seed)
     head = None if eyes is None else eyes.head
     export_onnx(network, target / ONNX_NAME, head)
@@ -141,7 +141,7 @@ def _make(
 def _calibration(
     recognizer: Recognizer, faces: FaceSet, indexes: np.ndarray, drop_rate: float, digest: str, people: str
 ) -> dict[str, Any] | None:
-    """alpha and r as `convert/calibrate.py` fits them; None where there are too few faces (a smoke run)."""
+    """alpha and r, fitted by `convert/calibrate.py`; None if there are too few faces (a smoke run)."""
     if len(indexes) < MIN_FACES:
         return None
     names = hashlib.sha256("\n".join(faces.names[i] for i in indexes).encode()).hexdigest()[:8]
@@ -162,7 +162,7 @@ def _calibration(
 def _measures(
     recognizer: Recognizer, faces: FaceSet, indexes: np.ndarray, eyes: Eyes | None, serfiq: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """x0 and w of occlusion and eyes on the calibration faces: as they are, with each kind of cover, eyes closed."""
+    """x0 and w of `occlusion` and `eyes`, fitted on unchanged calibration faces, covered faces and closed eyes."""
     if serfiq is None:
         return {}
     crops = [centre(faces.faces[int(i)]) for i in indexes]
@@ -180,7 +180,7 @@ def _measures(
 
 
 def _visible(recognizer: Recognizer, crops: list[np.ndarray], kind: str) -> list[float]:
-    """Visible shares of faces under a cover of that kind, another one for each."""
+    """Visible shares of the faces, each under a different random cover of the given kind."""
     covered = [draw_cover(crop, np.random.default_rng((9, i)), crops[i - 1], kind)[0] for i, crop in enumerate(crops)]
     found = recognizer.run(np.stack(covered)).visible
     assert found is not None
@@ -200,9 +200,9 @@ def _entry(serfiq: dict[str, Any], measure: str, fitted: Fit, against: str) -> d
 
 
 def _identity(recognizer: Recognizer, faces: FaceSet, terms: Terms) -> dict[str, Any] | None:
-    """Cosine from which two faces count as one person; None where there are too few people.
+    """Minimum cosine at which two faces count as one person; None if there are too few people.
 
-    Other sets than LFW name their files alike but not one name a person.
+    Other data sets have file names of the same form as LFW, but their names do not identify people.
     """
     one_each: dict[str, int] = {}
     for index, person in enumerate(faces.people()):
@@ -219,9 +219,9 @@ def _identity(recognizer: Recognizer, faces: FaceSet, terms: Terms) -> dict[str,
     embeddings = np.concatenate(parts)
     embeddings = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     similarities = (embeddings @ embeddings.T)[np.triu_indices(len(embeddings), 1)]
-    said = f"{len(one_each)} LFW people, none of View 2, most of them trained on without labels"
+    said = f"{len(one_each)} LFW people outside View 2, most of whom are in the training set, without labels"
     if terms.one_each:
-        # Whoever changed the party is listed twice, with one picture.
+        # Legislators who changed their party are listed twice, with the same picture.
         similarities = similarities[similarities < SAME_PICTURE]
         said = f"{len(chosen)} {terms.people}; pairs with a cosine of {SAME_PICTURE} and more count as one picture"
     return {
@@ -232,22 +232,22 @@ def _identity(recognizer: Recognizer, faces: FaceSet, terms: Terms) -> dict[str,
 
 
 def identity_threshold(impostors: np.ndarray, fmr: float = TARGET_FMR) -> float:
-    """Cosine that a share `fmr` of impostor pairs is expected to exceed.
+    """The cosine that a share `fmr` of impostor pairs is expected to exceed.
 
-    The highest 0.1 % exceed their own smallest by a generalised Pareto distributed amount (Pickands 1975), fitted by
-    probability-weighted moments (Hosking and Wallis 1987): with x sorted ascending, a0 = mean x and
-    a1 = mean (1 - F) x, shape = 2 - a0 / (a0 - 2 a1), scale = 2 a0 a1 / (a0 - 2 a1). What lies beyond the data is read
-    from that curve.
+    Let x be the amounts by which the highest 0.1 % of the cosines exceed the smallest of them. x follows a generalised
+    Pareto distribution (Pickands 1975), which is fitted by probability-weighted moments (Hosking and Wallis 1987): with
+    a0 = mean x and a1 = mean (1 - F) x, shape = 2 - a0 / (a0 - 2 a1), scale = 2 a0 a1 / (a0 - 2 a1). The threshold is
+    read from the fitted distribution, beyond the range of the data.
     """
     start = float(np.quantile(impostors, 1 - _TAIL))
     excess = np.sort(impostors[impostors > start].astype(np.float64) - start)
     if len(excess) < 2 or not excess[-1] > excess[0]:
-        raise DataError("no tail of impostor similarities: every face has the same embedding")
+        raise DataError("the impostor similarities have no tail, because every face has the same embedding")
     above = 1 - (np.arange(1, len(excess) + 1) - 0.35) / len(excess)
     a0, a1 = float(excess.mean()), float((above * excess).mean())
     shape, scale = 2 - a0 / (a0 - 2 * a1), 2 * a0 * a1 / (a0 - 2 * a1)
     rarer = _TAIL / fmr
-    # Of an exponential tail, shape 0, both forms are the same curve.
+    # For shape 0, an exponential tail, the second form tends to the first one.
     return start + scale * (math.log(rarer) if abs(shape) < 1e-6 else (rarer**shape - 1) / shape)
 
 

@@ -4,7 +4,7 @@
     python models/recognizer/evaluate.py [--lfw IMAGES PAIRS] [--masks DIR] [--afw DIR] [--lightqnet FILE]
         [--videos DIR] [--model DIR]
 
-Parts without data are named on the card as not measured. --masks: a folder with with_mask/ and without_mask/; --afw: a
+The card lists parts without data as not measured. --masks: a folder with with_mask/ and without_mask/; --afw: a
 folder with annotations.json; --videos: the folder with the clips of blinks.toml and a turning head.
 """
 
@@ -35,7 +35,7 @@ from streamgate.networks.sessions import Session  # noqa: E402
 from streamgate.weights.store import from_card  # noqa: E402
 
 PROFILE = 60
-"""Degrees of yaw from which a face counts as a profile."""
+"""Minimum yaw of a profile face, in degrees."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,7 +55,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--lfw", nargs=2, type=Path, metavar=("IMAGES", "PAIRS"))
     p.add_argument("--masks", type=Path)
     p.add_argument("--afw", type=Path)
-    p.add_argument("--lightqnet", type=Path, help="LightQNet's ONNX file, a peer in error versus discard")
+    p.add_argument("--lightqnet", type=Path, help="LightQNet's ONNX file, for comparison in error versus discard")
     p.add_argument("--videos", type=Path)
     p.add_argument("--model", type=Path, default=HERE, help="folder of recognizer.onnx, card.json and card.md")
     p.add_argument("--page", type=Path, help="the page to write (default: card.md in --model)")
@@ -64,7 +64,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Run every section there is data for, write card.md and evaluation.json."""
+    """Run every section for which there is data, and write card.md and evaluation.json."""
     cv2.setNumThreads(1)
     own = OwnNetwork(args.model)
     absent: list[str] = []
@@ -91,7 +91,7 @@ def evaluate(args: argparse.Namespace) -> None:
 def questions(
     args: argparse.Namespace, own: OwnNetwork, networks: Networks, absent: list[str]
 ) -> list[Callable[[], Section]]:
-    """The sections that can be answered; what is missing is added to `absent`."""
+    """The sections for which there is data; the others are added to `absent`."""
     asked: list[Callable[[], Section]] = []
     lfw: tuple[list[str], np.ndarray, sections.Pairs] | None = None
     if args.lfw:
@@ -109,7 +109,7 @@ def questions(
             return asked
         asked.append(lambda: sections.discard(names, faces, pairs, own, networks, args.lightqnet))
         if not args.lightqnet:
-            absent.append("LightQNet as a peer: no --lightqnet given")
+            absent.append("comparison with LightQNet: no --lightqnet given")
     else:
         absent.append("LFW and error versus discard: no --lfw given")
     afw, labels = views.read_afw(args.afw, networks) if args.afw else ([], np.array([]))
@@ -135,14 +135,14 @@ def questions(
 def identity(
     own: OwnNetwork, folder: Path, lfw: tuple[list[str], np.ndarray, sections.Pairs] | None
 ) -> Section:
-    """The threshold on the card, and what it does to the evaluation's faces."""
+    """The threshold on the card, and its error rates on the faces of the evaluation."""
     section = Section("Identity", ["figure", "value"])
     found = own.card.get("identity")
     if not found:
         section.missed.append("identity threshold on the card: none")
         return section
     section.rows.append(
-        [f"similarity for an estimated FMR of {found['fmr']:g} ({found['how']})", f"{found['threshold']:.3f}"]
+        [f"threshold for an estimated FMR of {found['fmr']:g} ({found['how']})", f"{found['threshold']:.3f}"]
     )
     section.met.append(f"identity threshold on the card: {found['threshold']:.3f}")
     if lfw is not None:
@@ -153,7 +153,7 @@ def identity(
 
 
 def say(line: str) -> None:
-    """A timestamped line on stdout, at once."""
+    """Print a line with a timestamp, and flush stdout."""
     print(time.strftime("%H:%M:%S"), line, flush=True)
 
 

@@ -1,6 +1,6 @@
-"""Open and closed eyes: the faces and the training of the eyes head, and the files it leaves.
+"""The head for open and closed eyes: its faces, its training, and the file that stores it.
 
-It reads pixels, not maps, so it needs neither the backbone nor the order in which they are trained.
+The input of the head is pixels, not maps. Therefore, it can be trained without the backbone, before or after it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from models.recognizer.faces import FaceSet, LeaveOut, centre, prepare
 from streamgate.networks import Networks
 
 BORDER = 0.3
-"""Pictures of closed eyes are often cut close around the face (`faces.prepare`)."""
+"""Border for `faces.prepare`, because pictures of closed eyes are often cropped close to the face."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """config.toml, [eyes]: `batch` faces of each kind a step; `assumed_open` training faces join the labelled open ones
-    but for their share `doubtful`; of the labelled ones the share `held_out` is not trained on."""
+    """config.toml, [eyes.training].
+
+    Each step uses `batch` faces with open eyes and as many with closed eyes. `assumed_open` unlabelled training faces,
+    except for the share `doubtful`, count as open. The share `held_out` of the labelled faces is not used for training.
+    """
 
     steps: int
     batch: int
@@ -40,20 +43,22 @@ class Settings:
 
 @dataclass(frozen=True)
 class Eyes:
-    """A trained head (eval mode), its figures for the card, and closed eyes it was not trained on, for calibration:
-    uint8 [n, 112, 112, 3]; none where the head came with the weights and no labelled faces were given."""
+    """A trained head (eval mode), its figures for the card, and held-out faces with closed eyes for calibration.
+
+    `closed` is uint8 [n, 112, 112, 3], or None if the head was loaded and no labelled faces were given.
+    """
 
     head: EyesHead
     figures: dict[str, Any]
     closed: np.ndarray | None = None
 
     def state(self) -> dict[str, Any]:
-        """For the committed weights and for `work/eyes-*.pth`."""
+        """The content of `work/eyes-*.pth`, which is also stored with the committed weights."""
         return {"head": self.head.state_dict(), "figures": self.figures}
 
     @classmethod
     def of(cls, state: dict[str, Any], closed: np.ndarray | None = None) -> Eyes:
-        """From `state()`, which may have been halved."""
+        """The head from `state()`, whose tensors may be in half precision."""
         head = EyesHead()
         head.load_state_dict(floats(state["head"]))
         return cls(head.eval(), dict(state["figures"]), closed)
@@ -61,19 +66,19 @@ class Eyes:
 
 @dataclass(frozen=True)
 class EyeFaces:
-    """Labelled faces, and which of them (indexes) are trained on and held out."""
+    """The labelled faces, and their split into training and held-out faces."""
 
     open: FaceSet
     closed: FaceSet
 
     def split(self, faces: FaceSet, share: float) -> tuple[np.ndarray, np.ndarray]:
-        """Training and held-out indexes, by content: the same whatever is added."""
+        """Indices of training and held-out faces, chosen by content, so that added faces change nothing."""
         first = np.array([int(digest[:8], 16) / 2**32 for digest in faces.sha256])
         return np.nonzero(first >= share)[0], np.nonzero(first < share)[0]
 
 
 def read(open_: Path, closed: Path, leave_out: LeaveOut, folder: Path, networks: Networks) -> EyeFaces:
-    """Align both folders; who must not be trained on is left out as everywhere."""
+    """Align the faces of both folders; people in `leave_out` are excluded."""
     return EyeFaces(*(prepare([path], [], leave_out, folder, networks, 8, BORDER) for path in (open_, closed)))
 
 
@@ -86,7 +91,7 @@ def trained(
     seed: int,
     folder: Path,
 ) -> Eyes:
-    """The head for these faces and settings: from `folder`, or trained now and kept there."""
+    """The head for these faces and settings: loaded from `folder`, or trained now and stored there."""
     held = labelled.split(labelled.closed, settings.held_out)[1]
     closed = crops_of(labelled.closed, held)
     digests = [*labelled.open.sha256, *labelled.closed.sha256, *(others.sha256[int(i)] for i in indexes)]
@@ -103,7 +108,7 @@ def trained(
 
 
 def crops_of(faces: FaceSet, indexes: np.ndarray) -> np.ndarray:
-    """uint8 [n, 112, 112, 3], as they are."""
+    """The unchanged crops, uint8 [n, 112, 112, 3]."""
     return np.stack([centre(faces.faces[int(index)]) for index in indexes])
 
 
@@ -112,8 +117,8 @@ def train_head(
 ) -> tuple[EyesHead, dict[str, Any]]:
     """The trained head (eval mode) and its figures on held-out faces.
 
-    others[indexes]: training faces nobody labelled, nearly all of them with open eyes. A first head reads them; the
-    share `doubtful` that looks least open is left out for the second one, which is returned.
+    others[indexes]: unlabelled training faces, nearly all with open eyes. A first head rates them. The share `doubtful`
+    with the least open eyes is left out when the second head is trained, which is returned.
     """
     pool = np.asarray(indexes)[: settings.assumed_open]
     head = _train(labelled, others, pool, settings, how, seed)
@@ -152,7 +157,7 @@ def _train(
         kinds.append((others, pool, rest, 1.0))
     batches = [Batches(faces, rows, size, how, seed + i) for i, (faces, rows, size, _) in enumerate(kinds)]
     wanted = torch.cat([torch.full((size,), label) for _, _, size, label in kinds])
-    # One label for both eyes: a wink among the closed ones must not be memorised.
+    # Both eyes have one label, so labels are smoothed: the head must not memorise a wink among the closed eyes.
     wanted = (0.98 * wanted + 0.01).expand(2, -1)
     for step in range(settings.steps):
         faces = np.concatenate([drawn[step]["face"] for drawn in batches])
@@ -168,5 +173,5 @@ def _train(
 
 @torch.no_grad()
 def probabilities(head: EyesHead, crops: np.ndarray) -> np.ndarray:
-    """float32 [n], both eyes open, of crops uint8 [n, 112, 112, 3]."""
+    """Probabilities float32 [n] that both eyes are open, for crops uint8 [n, 112, 112, 3]."""
     return np.concatenate([head(torch.as_tensor(crops[i : i + 128])).numpy() for i in range(0, len(crops), 128)])

@@ -1,8 +1,8 @@
-"""Aligned training faces, made once from pictures and kept on disk as a memory map.
+"""Aligned training faces, made once from pictures and stored on disk as a memory map.
 
-Each face is uint8 [144, 144, 3] RGB: the ArcFace picture of 112 px with 16 px more on every side, so that
-augmentation can shift and turn it without inventing a border. Beside it lie what the standard networks, or `Labels`,
-say of the un-augmented picture: head pose and identity embedding.
+Each face is uint8 [144, 144, 3] RGB: the ArcFace crop of 112 px with 16 px more on every side, so that augmentation can
+shift and rotate the face without an artificial border. The labels are stored with it: the head pose and the identity
+embedding of the unaugmented picture, from the standard networks or from `Labels`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from models.common.images import DataError, Source, decode_rgb, list_sources
 from streamgate.networks import Networks
 from streamgate.networks.alignment import arcface_matrix, box_matrix
 from streamgate.networks.pose import CROP_SIDE as POSE_SIDE
-from streamgate.networks.pose import crop_box
+from streamgate.networks.pose import crop_box, head_poses
 
 SIDE = 112
 MARGIN = 16
 CANVAS = SIDE + 2 * MARGIN
 
 DETECT_SIDES = (160, 320)
-"""The detector's picture has its long side brought between these: training pictures hold one large face."""
+"""Minimum and maximum long side of the detector's input; small, because training pictures show one large face."""
 
 PERSON = re.compile(r"(?P<person>.+)_\d{4}$")
 """LFW's file names: First_Last_0001."""
@@ -44,10 +44,10 @@ BY_NAME, BY_DIGEST, BY_LIKENESS = "left out by name", "left out by digest", "lef
 
 @dataclass(frozen=True)
 class LeaveOut:
-    """What must not be trained on.
+    """Exclusions from training.
 
-    people: LFW names; digests: first digits of sha256 of files; embeddings: float32 [m, D], L2-normalised, of
-    evaluation faces; similarity: faces at least this close (cosine) to one of them are taken for the same person.
+    people: LFW names; digests: first digits of the sha256 of files; embeddings: float32 [m, D], L2-normalised, of
+    evaluation faces; similarity: minimum cosine at which a face counts as a person of the evaluation faces.
     """
 
     people: frozenset[str] = frozenset()
@@ -64,7 +64,7 @@ class LeaveOut:
 
 @dataclass(frozen=True)
 class FaceSet:
-    """Aligned faces in one order.
+    """Aligned faces with their labels.
 
     faces: n of uint8 [144, 144, 3]; pose: float32 [n, 3] degrees (yaw, pitch, roll in the signs of design.md 5, roll
     measured in the aligned picture); embedding: float32 [n, D] of the teacher, L2-normalised; masked: bool [n], the
@@ -80,7 +80,7 @@ class FaceSet:
     counts: dict[str, int]
 
     def people(self) -> list[str | None]:
-        """LFW name of each face, None where the file's name is no such name."""
+        """LFW name of each face; None if the file's name has another form."""
         return [person_of(name) for name in self.names]
 
 
@@ -94,13 +94,13 @@ class Aligned:
 
 
 class Labels(Protocol):
-    """Labels of pictures that the standard networks do not give (labels.py)."""
+    """Labels of pictures from another source than the standard networks (labels.py)."""
 
     def key(self) -> bytes:
         """Changes when a label changes."""
 
     def align(self, picture: np.ndarray, sha256: str) -> Aligned | None:
-        """The labelled face of RGB uint8 [H, W, 3], aligned; None: there is none. sha256: of the picture's file."""
+        """The labelled face of RGB uint8 [H, W, 3], aligned; None if there is none. sha256: of the picture's file."""
 
 
 def person_of(name: str) -> str | None:
@@ -110,7 +110,7 @@ def person_of(name: str) -> str | None:
 
 
 def people_in(paths: Iterable[Path]) -> frozenset[str]:
-    """Names in LFW pair lists, of the official form (name, number, ...) and of `A_0001.jpg B_0002.jpg` lines."""
+    """Names in LFW pair lists, in the official format (name, number, ...) or as lines `A_0001.jpg B_0002.jpg`."""
     found = set()
     for path in paths:
         try:
@@ -129,11 +129,12 @@ def prepare(
     paths: Sequence[Path], masked: Sequence[Path], leave_out: LeaveOut, folder: Path, networks: Networks | Labels,
     minimum: int, border: float = 0.0,
 ) -> FaceSet:  # fmt: skip
-    """Align every face of the given folders and tar files, or take them from `folder` where nothing has changed.
+    """Align every face of the given folders and tar files, or reuse the faces in `folder` if nothing has changed.
 
-    Each path is kept by itself: adding one later aligns only that one. masked: those of `paths` whose people wear real
-    masks. border: grey put around each picture, as a share of its long side; a face that fills its picture is not found
-    without. Raises DataError with one line: no pictures, too few faces, too small a disk.
+    Each path is stored separately, so adding a path later aligns only its faces. masked: the paths, also in `paths`, in
+    which people wear real masks. border: width of a grey border around each picture, as a share of its long side;
+    without a border, a face that fills its picture is not found. Raises DataError with one line: no pictures, too few
+    faces, or not enough disk space.
     """
     folder.mkdir(parents=True, exist_ok=True)
     bases = [_prepare_one(path, leave_out, folder, networks, border) for path in paths]
@@ -155,7 +156,7 @@ def _prepare_one(path: Path, leave_out: LeaveOut, folder: Path, networks: Networ
         key.update(source.name.encode() + hashlib.sha256(source.data).digest())
         total += 1
     if total == 0:
-        raise DataError(f"no pictures in {path}: give folders or tar files of pictures with a face each")
+        raise DataError(f"no pictures in {path}: give folders or tar files of pictures with one face each")
     base = folder / f"aligned-{CANVAS}-{key.hexdigest()[:12]}"
     if not base.with_suffix(".json").is_file():
         free, needed = shutil.disk_usage(folder).free, total * CANVAS * CANVAS * 3
@@ -237,9 +238,9 @@ def _open(bases: Sequence[Path], masked: Sequence[bool]) -> FaceSet:
 
 
 class Canvases:
-    """Aligned faces of several files on disk as one sequence of uint8 [144, 144, 3].
+    """The aligned faces in several files on disk, as one sequence of uint8 [144, 144, 3].
 
-    Pickles as paths alone: a loader process opens the files itself instead of being sent gigabytes.
+    Pickles contain only the paths: a loader process opens the files itself, so that gigabytes need not be sent to it.
     """
 
     def __init__(self, paths: Sequence[Path], sizes: Sequence[int]) -> None:
@@ -262,7 +263,7 @@ class Canvases:
 
 
 def align(picture: np.ndarray, networks: Networks) -> Aligned | None:
-    """The face nearest to the middle of RGB uint8 [H, W, 3], aligned and labelled; None: there is none."""
+    """The face nearest to the middle of RGB uint8 [H, W, 3], aligned and labelled; None if there is none."""
     long_side = max(picture.shape[:2])
     scale = min(max(long_side, DETECT_SIDES[0]), DETECT_SIDES[1]) / long_side
     size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
@@ -281,8 +282,8 @@ def align(picture: np.ndarray, networks: Networks) -> Aligned | None:
     except ValueError:
         return None
     canvas = warp(picture, matrix + np.array([[0, 0, MARGIN], [0, 0, MARGIN]]), CANVAS)
-    pose = networks.pose.run(region[None])[0].astype(np.float32)
-    # The head's roll as the aligned picture shows it: alignment turned the picture by this angle.
+    pose = head_poses(networks.pose, region[None])[0].astype(np.float32)
+    # The roll in the aligned picture: alignment rotated the picture by this angle.
     pose[2] += np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0]))
     embedding = networks.recognizer.run(centre(canvas)[None]).embedding[0]
     length = float(np.linalg.norm(embedding))
@@ -295,7 +296,7 @@ def _bordered(picture: np.ndarray, share: float) -> np.ndarray:
 
 
 def warp(picture: np.ndarray, matrix: np.ndarray, side: int) -> np.ndarray:
-    """uint8 [side, side, 3]; a larger source is scaled down by area first so that nothing aliases."""
+    """The warped picture, uint8 [side, side, 3]; a larger source is first scaled down by area, to avoid aliasing."""
     gain = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     if gain < 0.6:
         height, width = picture.shape[:2]
@@ -307,12 +308,12 @@ def warp(picture: np.ndarray, matrix: np.ndarray, side: int) -> np.ndarray:
 
 
 def centre(canvas: np.ndarray) -> np.ndarray:
-    """The 112 px picture inside [..., 144, 144, 3]."""
+    """The crop of 112 px in the middle of [..., 144, 144, 3]."""
     return np.ascontiguousarray(canvas[..., MARGIN : MARGIN + SIDE, MARGIN : MARGIN + SIDE, :])
 
 
 def evaluation_embeddings(paths: Sequence[Path], networks: Networks | Labels, folder: Path) -> np.ndarray:
-    """Teacher embeddings float32 [m, D], L2-normalised, of every face of evaluation pictures; kept in `folder`."""
+    """Teacher embeddings float32 [m, D], L2-normalised, of the faces of evaluation pictures; cached in `folder`."""
     key, sources = hashlib.sha256(), list(list_sources(paths))
     if not isinstance(networks, Networks):
         key.update(networks.key())
@@ -322,7 +323,7 @@ def evaluation_embeddings(paths: Sequence[Path], networks: Networks | Labels, fo
     if not kept.is_file():
         found = [a.embedding for a in (_aligned_source(s, networks) for s in sources) if a is not None]
         if not found:
-            raise DataError(f"no face found in {', '.join(map(str, paths))}: nobody would be left out")
+            raise DataError(f"no face found in {', '.join(map(str, paths))}, so no one would be left out")
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / "evaluation.part.npy"
         np.save(part, np.stack(found))

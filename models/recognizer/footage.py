@@ -1,4 +1,4 @@
-"""The part of the evaluation on footage, with the gate as users run it: blinks, and one face in four views."""
+"""The sections of the evaluation that apply the gate to footage: blinks, and one face in four views."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".gif")
 TURNING = "intel_prev_head-pose-face-detection-female"
 _SLACK = 0.002
-"""Seconds by which a frame's time may miss a mark, which is rounded."""
+"""Tolerance, in seconds, when a frame's time is compared with the rounded times in blinks.toml."""
 
 
 def blinks(folder: Path, own: OwnNetwork) -> Section:
@@ -37,7 +37,7 @@ def blinks(folder: Path, own: OwnNetwork) -> Section:
     )
     hits: dict[str, list[bool]] = {"closed": [], "open": [], "between": []}
     if "eyes" not in own.measures:
-        raise DataError(f"{own.path}: has no calibrated `eyes`; train.py --eyes makes it")
+        raise DataError(f"{own.path}: has no calibrated `eyes`; train it with train.py --eyes")
     with Gate(models=own.models, device="cpu", settings=own.alone) as gate:
         for clip, marks in tomllib.loads((HERE / "blinks.toml").read_text()).items():
             found: dict[str, list[bool]] = {name: [] for name in hits}
@@ -59,7 +59,7 @@ def blinks(folder: Path, own: OwnNetwork) -> Section:
 
 
 def kind_of(pts: float, marks: dict[str, list[list[float]]]) -> str:
-    """closed, between or open by a clip's table in blinks.toml."""
+    """The label in the clip's table in blinks.toml: closed, between or open."""
     for name in ("closed", "between"):
         if any(first - _SLACK <= pts <= last + _SLACK for first, last in marks[name]):
             return name
@@ -67,7 +67,7 @@ def kind_of(pts: float, marks: dict[str, list[list[float]]]) -> str:
 
 
 def same_face(folder: Path, own: OwnNetwork, frontal: str = "fsgan_conan", turning: str = TURNING) -> Section:
-    """The seed study's table on real faces: one face at 1080p, at 360p, with a mask, and a face from the side."""
+    """Scores and verdicts of one face at 1080p, at 360p and with a mask, and of a face from the side."""
     section = Section(
         "One face, four views",
         ["view", "SER-FIQ", "IFQA", "occlusion", "eyes", "yaw, pitch, roll", "quality", "gate"],
@@ -118,7 +118,7 @@ def clip_in(folder: Path, stem: str) -> Path:
 
 
 def frames(video: Path) -> Iterator[Frame]:
-    """The frames of a video as the package decodes them; each holds until the next."""
+    """The frames of a video, decoded by streamgate; each frame is valid until the next one."""
     with open_source(video, threads=1) as source:
         yield from source.frames()
 
@@ -129,12 +129,12 @@ def picture_of(frame: Frame, long_side: int) -> np.ndarray:
 
 
 def largest(gate: Gate, picture: np.ndarray) -> ScoredFace | None:
-    """The largest face of a picture, every measure taken."""
+    """The largest face of a picture, with all measures; None if there is no face."""
     return next(iter(gate.score(picture)), None)
 
 
 def _extreme(gate: Gate, video: Path, turned: bool, every: int) -> np.ndarray:
-    """Of every so many frames the one whose largest face is turned most to the side, or least and with open eyes."""
+    """Among every `every`-th frame: the one whose largest face is most turned, or least turned and with open eyes."""
     best: tuple[float, np.ndarray] | None = None
     for index, frame in enumerate(frames(video)):
         if index % every:

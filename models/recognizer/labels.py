@@ -1,6 +1,6 @@
-"""Labels from a file instead of the standard networks': landmarks and pose by the sha256 of the picture's file.
+"""Labels from files instead of the standard networks: landmarks and pose, by the sha256 of the picture's file.
 
-`models/open/label.py` writes such files with MediaPipe's Face Landmarker. The embedding is the teacher's own.
+`models/open/label.py` writes such files with MediaPipe's Face Landmarker. The embedding is the teacher's.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from streamgate.networks.alignment import arcface_matrix
 
 
 class FileLabels:
-    """Implements `faces.Labels`; of several faces of a picture the first in the file counts."""
+    """Implements `faces.Labels`; if a picture has several faces, the first one in the file is used."""
 
     def __init__(self, files: Sequence[Path], teacher: Teacher) -> None:
-        """Raises DataError: a file is missing or has other arrays."""
+        """Raises DataError if a file is missing or does not have the expected arrays."""
         self._teacher = teacher
         self._rows: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._key = hashlib.sha256()
@@ -53,7 +53,7 @@ class FileLabels:
             return None
         canvas = warp(picture, matrix + np.array([[0, 0, MARGIN], [0, 0, MARGIN]]), CANVAS)
         turned = pose.astype(np.float32)
-        # The head's roll as the aligned picture shows it: alignment turned the picture by this angle.
+        # The roll in the aligned picture: alignment rotated the picture by this angle.
         turned[2] += np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0]))
         faces = torch.from_numpy(centre(canvas)[None])
         embedding = self._teacher.embed(self._teacher.maps(self._teacher.planes(faces))[-1])[0].numpy()

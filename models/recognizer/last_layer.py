@@ -1,22 +1,23 @@
-"""The last affine layer solved instead of trained: ridge regression under dropout's expected squared error.
+"""The last affine layer, solved instead of trained: ridge regression for the expected squared error under dropout.
 
-Inverted dropout with drop rate p turns a feature x_k into x_k m_k / (1 - p), m_k = 1 with probability 1 - p: its mean
-is x_k, its variance p / (1 - p) x_k^2, and no two features vary together. The expected squared distance of the dropped
-embedding A x~ + c to a target t is therefore the plain one plus a variance:
+Inverted dropout with drop rate p turns a feature x_k into x_k m_k / (1 - p), where m_k = 1 with probability 1 - p. The
+mean of the result is x_k, its variance is p / (1 - p) x_k^2, and different features are uncorrelated. Therefore, the
+expected squared distance of the embedding under dropout, A x~ + c, to a target t is the distance without dropout plus a
+variance:
 
     E |A x~ + c - t|^2 = |A x + c - t|^2 + p / (1 - p) sum_k x_k^2 |A_k|^2          A_k: k-th column of A
 
-Averaged over faces this is ridge regression with a separate penalty for each column (Wager, Wang and Liang 2013,
-"Dropout training as adaptive regularization"). With C the covariance of features, B that of targets with features and
-D = p / (1 - p) diag(mean x_k^2):
+Averaged over faces, this is ridge regression with a separate penalty for each column (Wager, Wang and Liang 2013,
+"Dropout training as adaptive regularization"). Let C be the covariance of the features, B the covariance of targets and
+features, and D = p / (1 - p) diag(mean x_k^2). Then:
 
     A = B (C + D)^-1,   c = mean(t) - A mean(x)
 
-If it is trained on degraded crops with the teacher's embeddings of the same crops as targets, the layer learns to be
-as stable on bad faces as on good ones, which inverts SER-FIQ. Here every face is used unchanged and as degraded or
-covered copies, all with the teacher's embedding of the unchanged face as the target. The regression then gives the
-mean over possible faces: information that a bad picture lacks averages out, so its embedding becomes short, and
-dropout moves it far.
+If the layer is trained on degraded crops, with the teacher's embeddings of the same crops as targets, it learns to be
+as stable on bad faces as on good ones, which inverts SER-FIQ. Here, every face is used unchanged and as degraded or
+covered copies, and the target of all copies is the teacher's embedding of the unchanged face. The regression then gives
+the mean over possible faces: information that a bad picture lacks averages out, so the embedding becomes short, and
+dropout changes its direction strongly.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from models.recognizer.teacher import Teacher
 
 @dataclass(frozen=True)
 class Settings:
-    """config.toml, [last_layer]: how many faces, degraded copies of each, p, the share of copies under a cover."""
+    """config.toml, [last_layer]: number of faces, degraded copies of each, p, share of copies with a cover."""
 
     faces: int
     copies: int
@@ -47,7 +48,7 @@ class Settings:
 def dropout_ridge(features: np.ndarray, targets: np.ndarray, drop_rate: float) -> tuple[np.ndarray, np.ndarray]:
     """A [D, K] and c [D], float64, that minimise the expected loss above.
 
-    features: [n, K], before dropout; targets: [n, D]. The bias is not penalised: dropout does not touch it.
+    features: [n, K], before dropout; targets: [n, D]. The bias is not penalised, because dropout does not affect it.
     """
     features, targets = np.asarray(features, np.float64), np.asarray(targets, np.float64)
     x_mean, t_mean = features.mean(axis=0), targets.mean(axis=0)
@@ -60,9 +61,9 @@ def dropout_ridge(features: np.ndarray, targets: np.ndarray, drop_rate: float) -
 
 
 def solved(network: FaceNetwork, faces: FaceSet, indexes: np.ndarray, settings: Settings, seed: int) -> FaceNetwork:
-    """A copy of the network (on the CPU, eval mode) whose last layer is solved on the faces of `indexes`.
+    """A copy of the network (on the CPU, eval mode) whose last layer is solved on `faces[indexes]`.
 
-    Its drop rate is that of the settings. The faces must be neither of the calibration nor photographs of masks.
+    Its drop rate is that of the settings. The faces must not belong to the calibration set or show real masks.
     """
     copied = copy.deepcopy(network).to("cpu").eval()
     crops = [centre(faces.faces[int(index)]) for index in indexes]
@@ -78,7 +79,7 @@ def solved(network: FaceNetwork, faces: FaceSet, indexes: np.ndarray, settings: 
 
 
 def degraded(crop: np.ndarray, rng: np.random.Generator, covered: float) -> np.ndarray:
-    """A crop uint8 [112, 112, 3] after a random chain of degradations and, for a share `covered`, under a cover."""
+    """A crop uint8 [112, 112, 3] after random degradations and, with probability `covered`, under a cover."""
     changed = draw_mixture(rng).apply(crop, float(rng.uniform(0.2, 1.0)))
     if rng.random() < covered:
         changed = draw_cover(changed, rng, crop)[0]
@@ -86,7 +87,7 @@ def degraded(crop: np.ndarray, rng: np.random.Generator, covered: float) -> np.n
 
 
 def put(network: FaceNetwork, weight: np.ndarray, bias: np.ndarray) -> None:
-    """Make A x + c the network's last layer: the convolution takes both, its batch norm does nothing."""
+    """Make A x + c the network's last layer: the convolution gets A and c, and its batch norm becomes the identity."""
     layer, norm = network.backbone.conv3, network.backbone.bn
     assert layer.bias is not None and norm.running_mean is not None and norm.running_var is not None
     with torch.no_grad():
@@ -99,7 +100,7 @@ def put(network: FaceNetwork, weight: np.ndarray, bias: np.ndarray) -> None:
 
 
 def features_of(network: FaceNetwork, crops: np.ndarray, chunk: int = 32) -> np.ndarray:
-    """float32 [n, 512] of crops uint8 [n, 112, 112, 3]."""
+    """Features float32 [n, 512] of crops uint8 [n, 112, 112, 3]."""
     folded = Teacher(network, torch.device("cpu"))
     parts = [
         folded.maps(folded.planes(torch.as_tensor(crops[start : start + chunk])))[-1].numpy()

@@ -1,4 +1,4 @@
-"""Held-out faces in the training log: similarity to the teacher, pose, occlusion."""
+"""Evaluation on held-out faces for the training log: similarity to the teacher, pose and occlusion."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOOKS = ("clean", "augmented")
 
 
 class Monitor:
-    """Held-out faces as they are and augmented once, with the teacher's embeddings of both."""
+    """Held-out faces, unchanged and augmented once, with the teacher's embeddings of both."""
 
     def __init__(self, faces: FaceSet, indexes: np.ndarray, augmentation: Augmentation, teacher: Teacher) -> None:
         drawn = Batches(faces, indexes, len(indexes), augmentation, seed=77)[0]
@@ -25,7 +25,7 @@ class Monitor:
         self._wanted = {name: _embed(teacher, pictures) for name, pictures in self._faces.items()}
 
     def look(self, trainer: Trainer) -> dict[str, float]:
-        """Cosines with the teacher, correlation of pairwise similarities, pose error in degrees, AUC of covers."""
+        """Cosine with the teacher, correlation of pairwise similarities, pose error in degrees, AUC for covers."""
         figures = {}
         found = {name: trainer.look(pictures) for name, pictures in self._faces.items()}
         for name in LOOKS:

@@ -1,4 +1,4 @@
-"""The shipped recognizer as the evaluation runs it, and faces with what is needed to degrade them in place."""
+"""The recognizer as the evaluation runs it, and faces that can be degraded inside their picture."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class Face:
         return self.align(self.picture)
 
     def align(self, picture: np.ndarray) -> np.ndarray:
-        """Another picture of the same size, cut at this face's place."""
+        """The crop of another picture of the same size at this face's position."""
         return warp(picture, arcface_matrix(self.landmarks), SIDE)
 
     def paste(self, picture: np.ndarray, crop: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
-        """The picture with an aligned crop put back at this face's place (only where the crop's mask says)."""
+        """The picture with an aligned crop pasted back at this face's position (only inside `where`, if given)."""
         matrix, size = arcface_matrix(self.landmarks), (picture.shape[1], picture.shape[0])
         back = cv2.warpAffine(crop, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         part = np.ones((SIDE, SIDE), np.uint8) if where is None else where.astype(np.uint8)
@@ -65,7 +65,7 @@ class Face:
 
 @dataclass(frozen=True)
 class Output:
-    """Rows for N faces, as the graph gives them; `eyes` is None where it has no such output."""
+    """The graph's outputs for N faces; `eyes` is None if the graph has no such output."""
 
     embedding: np.ndarray
     spread: np.ndarray
@@ -87,7 +87,7 @@ class OwnNetwork:
 
     Attributes:
         card: the card; path: of the ONNX file.
-        models: for `--models`: these weights, and the embedded ones for the other roles.
+        models: value for `--models`: these weights, and the embedded weights for the other roles.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -103,7 +103,7 @@ class OwnNetwork:
 
     @functools.cached_property
     def _networks(self) -> Networks:
-        """All roles; needs the other weights of a run, which `run` does not."""
+        """The networks of all roles; only `measures`, `alone` and `judge` need them."""
         return Networks.open(self.models, "cpu")
 
     @functools.cached_property
@@ -112,13 +112,13 @@ class OwnNetwork:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """Measures that this graph feeds and its card calibrates; occlusion comes from the expression network."""
+        """The calibrated measures that use this graph's outputs; `occlusion` uses the expression network instead."""
         fed = ("serfiq", "yaw", "pitch", "roll", "eyes")
         return tuple(name for name in fed if name not in self._calibration.absent)
 
     @property
     def alone(self) -> list[str]:
-        """Settings with which these measures make up the set."""
+        """Settings with which the set consists of `measures` only."""
         names = [spec.name for spec in built_in_measures() if spec.name not in self.measures]
         return [f"measures.{name}.use=false" for name in names]
 
@@ -130,7 +130,7 @@ class OwnNetwork:
         return Output(found.embedding, found.spread, found.pose, found.visible, found.eyes)
 
     def judge(self, faces: Sequence[Face], output: Output) -> list[tuple[str, ...]]:
-        """Why the gate of preset studio rejects each face, by `measures` alone; empty where it passes."""
+        """The reasons why the gate of the preset studio rejects each face by `measures` alone; empty if it passes."""
         judge = Evaluator(load_config("studio", self.alone), self._calibration)
         verdicts = []
         for i, face in enumerate(faces):
@@ -146,7 +146,7 @@ class OwnNetwork:
 
 
 def find_face(picture: np.ndarray, networks: Networks) -> Face | None:
-    """The face nearest to the middle, as the training faces were found."""
+    """The face nearest to the middle, found in the same way as the training faces; None if there is none."""
     long_side = max(picture.shape[:2])
     scale = min(max(long_side, DETECT_SIDES[0]), DETECT_SIDES[1]) / long_side
     faces = detect(picture, networks, scale)
@@ -155,7 +155,7 @@ def find_face(picture: np.ndarray, networks: Networks) -> Face | None:
 
 
 def detect(picture: np.ndarray, networks: Networks, scale: float) -> list[Face]:
-    """Every face of a picture, looked for at `scale`."""
+    """Every face of a picture, detected in the picture scaled by `scale`."""
     size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
     filter_ = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     small = picture if scale == 1 else cv2.resize(picture, size, interpolation=filter_)
@@ -166,6 +166,6 @@ def detect(picture: np.ndarray, networks: Networks, scale: float) -> list[Face]:
 
 
 def sharpness(crop: np.ndarray) -> float:
-    """Variance of the Laplacian over the variance of luma, as docs/design.md 4.3, on the aligned crop."""
+    """Variance of the Laplacian divided by the variance of luma, as in docs/design.md 4.3, on the aligned crop."""
     luma = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32)
     return float(cv2.Laplacian(luma, cv2.CV_32F).var() / max(float(luma.var()), 1.0))

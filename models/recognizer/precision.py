@@ -1,4 +1,4 @@
-"""Half precision where it is faster: on the CPU only in 1x1 convolutions, on CUDA everywhere."""
+"""Half precision where it is faster: on the CPU only for 1x1 convolutions, on CUDA everywhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 def halve_pointwise(network: nn.Module) -> None:
     """Let 1x1 convolutions on maps run in bfloat16 and everything else in float32, in place (CPU).
 
-    Under plain autocast the depthwise convolutions' backward pass in bfloat16 costs more than the rest together.
+    With plain autocast, the backward pass of depthwise convolutions in bfloat16 takes longer than all the rest.
     """
     for module in network.modules():
         if not isinstance(module, nn.Conv2d):
@@ -25,14 +25,14 @@ def halve_pointwise(network: nn.Module) -> None:
 
 
 def autocast(device: torch.device, half: bool) -> contextlib.AbstractContextManager[Any]:
-    """The surrounding context: autocast on CUDA, nothing on the CPU (see `halve_pointwise`)."""
+    """The context for forward passes: autocast on CUDA, nothing on the CPU (see `halve_pointwise`)."""
     if device.type == "cuda":
         return torch.autocast("cuda", dtype=torch.bfloat16, enabled=half)
     return contextlib.nullcontext()
 
 
 def _replace(module: nn.Conv2d, run: Any) -> None:
-    # On the instance: the class, and with it the exported network, stays as it is.
+    # Set on the instance, so that the class, which the exported network uses, does not change.
     module.forward = run.__get__(module)  # type: ignore[method-assign]
 
 

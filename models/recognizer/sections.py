@@ -1,4 +1,4 @@
-"""The part of the evaluation on identity and quality: aligned pictures in, tables out."""
+"""The sections of the evaluation on identity and quality, computed from aligned pictures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Pairs:
 
 
 def read_lfw(pictures: Path, pairs: Path, networks: Networks) -> tuple[list[str], list[Face], Pairs]:
-    """Names and faces of the pictures, and the pairs (`a b same fold` a line)."""
+    """Names and faces of the pictures, and the pairs (one line `a b same fold` per pair)."""
     names, faces = [], []
     for source in list_sources([pictures]):
         picture = decode_rgb(source.data)
@@ -51,7 +51,7 @@ def read_lfw(pictures: Path, pairs: Path, networks: Networks) -> tuple[list[str]
 
 
 def verification(embeddings: Mapping[str, np.ndarray], pairs: Pairs) -> Section:
-    """Accuracy of each network (normalised embeddings [n, D]), the threshold always from the other folds."""
+    """Accuracy of each network (normalised embeddings [n, D]); the threshold for a fold comes from the other folds."""
     section = Section("LFW View 2, folds 1-5", ["network", "accuracy", "worst fold"])
     for name, vectors in embeddings.items():
         cosine = (vectors[pairs.index[:, 0]] * vectors[pairs.index[:, 1]]).sum(axis=1)
@@ -69,9 +69,9 @@ def verification(embeddings: Mapping[str, np.ndarray], pairs: Pairs) -> Section:
 
 
 def best_threshold(cosine: np.ndarray, same: np.ndarray) -> float:
-    """The cosine from which calling a pair the same person errs least."""
+    """The threshold on the cosine that gives the fewest errors."""
     order = np.argsort(cosine)
-    # Errors when everything from position k on is called the same.
+    # Errors if all pairs from position k on are classified as the same person.
     errors = np.concatenate([[0], np.cumsum(same[order])]) + np.concatenate([np.cumsum(~same[order][::-1])[::-1], [0]])
     k = int(errors.argmin())
     edges = np.concatenate([[-1.0], cosine[order], [1.0]])
@@ -80,7 +80,7 @@ def best_threshold(cosine: np.ndarray, same: np.ndarray) -> float:
 
 def discard(names: list[str], faces: list[Face], pairs: Pairs, own: OwnNetwork, networks: Networks,
             lightqnet: Path | None) -> Section:  # fmt: skip
-    """Error versus discard: does dropping the worst faces remove the false non-matches?"""
+    """Error versus discard: does discarding the worst faces remove false non-matches?"""
     people = people_of(names)
     vectors = own.run(np.stack([face.crop for face in faces])).normalised()
     similar = vectors @ vectors.T
@@ -126,7 +126,7 @@ def people_of(names: Sequence[str]) -> np.ndarray:
 def beyond(
     threshold: float, cohort: Cohort | None, names: list[str], vectors: np.ndarray, pairs: Pairs
 ) -> list[list[str]]:
-    """Rows: different people above the threshold among all pairs of pictures, matched pairs above it."""
+    """Table rows: pairs of different people, and pairs of the same person, that reach the threshold."""
     people = people_of(names)
     offsets = np.array([0.0 if cohort is None else cohort.offset(vector) for vector in vectors])
     similarities = vectors @ vectors.T - (offsets[:, None] + offsets) / 2
@@ -135,8 +135,14 @@ def beyond(
     accepted = similarities[genuine[:, 0], genuine[:, 1]] >= threshold
     false = int((impostors >= threshold).sum())
     return [
-        ["different people above it", f"{false} of {len(impostors)} pairs (FMR {false / len(impostors):.1e})"],
-        ["matched pairs of LFW above it", mean_estimate(accepted.astype(float)).text(1, percent=True)],
+        [
+            "pairs of different people above the threshold",
+            f"{false} of {len(impostors)} pairs (FMR {false / len(impostors):.1e})",
+        ],
+        [
+            "pairs of LFW pictures of the same person above the threshold",
+            mean_estimate(accepted.astype(float)).text(1, percent=True),
+        ],
     ]
 
 
@@ -146,7 +152,7 @@ def _cut(missed: np.ndarray, quality: np.ndarray) -> float:
 
 
 def _degraded(face: Face, seed: int) -> Face:
-    """The face's picture put through a seeded chain of degradations, and in a third of the cases a cover."""
+    """The face after a seeded chain of degradations and, in a third of the cases, under a drawn cover."""
     rng = np.random.default_rng((20, seed))
     picture = draw_mixture(rng).apply(face.picture, float(rng.uniform(0.2, 1.0)))
     if rng.random() < 1 / 3:
@@ -156,7 +162,7 @@ def _degraded(face: Face, seed: int) -> Face:
 
 
 def _detection(face: Face, networks: Networks) -> float:
-    """Score of the detection nearest to where the face is; 0 when there is none."""
+    """Score of the detection nearest to the face; 0 if there is none within an eye distance."""
     found = networks.detector.detect([face.picture], 0.02)[0]
     if not found:
         return 0.0
@@ -166,7 +172,7 @@ def _detection(face: Face, networks: Networks) -> float:
 
 
 def light_qualities(model: Path, faces: list[Face]) -> np.ndarray:
-    """LightQNet's score of each face: 96 x 96, (x - 128) / 128, eyes and mouth centre in their places."""
+    """LightQNet's score of each face. Its input is 96 x 96, (x - 128) / 128, aligned by eyes and mouth centre."""
     onnxruntime = load_onnxruntime()
 
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
@@ -182,7 +188,7 @@ def light_qualities(model: Path, faces: list[Face]) -> np.ndarray:
 
 
 def masks(folder: Path, profiles: Sequence[Face], own: OwnNetwork, networks: Networks) -> Section:
-    """Real masks against bare faces: visible share, SER-FIQ, and what the gate does; profiles: faces from the side."""
+    """Faces with and without real masks: visible share, SER-FIQ, verdicts of the gate; `profiles`: profile faces."""
     groups = {}
     for kind in ("with_mask", "without_mask"):
         pictures = [decode_rgb(source.data) for source in list_sources([folder / kind])]
@@ -192,8 +198,9 @@ def masks(folder: Path, profiles: Sequence[Face], own: OwnNetwork, networks: Net
     section = Section(
         "Masks",
         ["figure", "value"],
-        note=f"{len(masked.spread)} masked faces were found in {all_masked} pictures, and {len(bare.spread)} faces "
-        f"without masks in {all_bare}. The gate has the limits of the preset `studio` for {', '.join(own.measures)}.",
+        note=f"In {all_masked} pictures of people with masks, {len(masked.spread)} faces were found; in {all_bare} "
+        f"pictures of people without masks, {len(bare.spread)} faces. The gate has the limits of the preset `studio` "
+        f"for {', '.join(own.measures)}.",
     )
     for name, goal, wearing, not_wearing in (
         ("occlusion AUC", 0.97, -masked.visible, -bare.visible),
@@ -203,9 +210,9 @@ def masks(folder: Path, profiles: Sequence[Face], own: OwnNetwork, networks: Net
         estimate = bootstrap(lambda i, v=values, n=n: _split_auc(v, i, n), len(values), draws=500)
         section.rows.append([name, estimate.text(3)])
         section.goal(name, estimate.value, goal)
-    judged = {"masked": groups["with_mask"][1:], "bare": groups["without_mask"][1:]}
+    judged = {"masked faces": groups["with_mask"][1:], "faces without masks": groups["without_mask"][1:]}
     if profiles:
-        judged["profile (AFW, yaw of 60 degrees and more)"] = (
+        judged["profile faces (AFW, yaw of at least 60 degrees)"] = (
             list(profiles),
             own.run(np.stack([face.crop for face in profiles])),
         )
@@ -214,8 +221,8 @@ def masks(folder: Path, profiles: Sequence[Face], own: OwnNetwork, networks: Net
         passed = mean_estimate(np.array([not reasons for reasons in verdicts], float))
         counts = Counter(reason for reasons in verdicts for reason in reasons)
         why = ", ".join(f"{reason} {100 * count / len(faces):.0f} %" for reason, count in counts.most_common())
-        section.rows.append([f"{name} faces that pass ({len(faces)})", passed.text(0, percent=True)])
-        section.rows.append([f"{name} faces rejected, by reason", why or "none"])
+        section.rows.append([f"{name} ({len(faces)}) that pass", passed.text(0, percent=True)])
+        section.rows.append([f"{name} rejected, by reason", why or "none"])
     return section
 
 

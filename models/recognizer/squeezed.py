@@ -24,24 +24,25 @@ from streamgate.weights.files import sha256_of
 
 NAME = "face-reidentification-retail-0095"
 SHA256 = "241229ca3d206321868d46ce74a3c0b06c49cea58db7dc70b2e842ff287545d1"
-"""Of the published `.bin` (FP16)."""
+"""The sha256 of the published `.bin` (FP16)."""
 SIDE = 128
 EMBEDDING = 256
 
 SCALE = (0.01865, 0.02136, 0.01437)
 SHIFT = (-1.53, -1.445, -0.9263)
-"""The planes are RGB * SCALE + SHIFT, levels of 0..255; the IR has the same figures, for BGR."""
+"""The planes are RGB * SCALE + SHIFT, for RGB in 0..255; the IR has the same values, for BGR."""
 
 POINTS = ((0.3155687, 0.4615741), (0.6826229, 0.4615741), (0.5002625, 0.6405054), (0.3494719, 0.8246920),
           (0.6534365, 0.8246920))  # fmt: skip
-"""Where the network expects the five landmarks, as shares of its side (Open Model Zoo's face recognition demo)."""
+"""Positions at which the network expects the five landmarks, as shares of its side (Open Model Zoo's face recognition
+demo)."""
 
 _STAGES = ((64, 128, 5, 2), (128, 256, 1, 2), (128, 256, 6, 1), (128, 512, 1, 2), (128, 256, 2, 1))
 """Output channels, hidden channels, repetitions and first stride of the inverted residual stages."""
 
 
 class _Slope(nn.PReLU):
-    """PReLU with one slope, whatever the precision of its input."""
+    """PReLU with one slope, for input of any precision."""
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.onnx.is_in_onnx_export():
@@ -56,7 +57,7 @@ def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int =
 
 
 class _Squeeze(nn.Module):
-    """Channels weighted by what the means of all channels say."""
+    """Weights each channel by a function of the means of all channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -70,7 +71,7 @@ class _Squeeze(nn.Module):
 
 
 class _Block(nn.Module):
-    """Expand 1x1, depthwise 3x3, project 1x1 without activation, squeeze; a shortcut where the shape allows."""
+    """Expand 1x1, depthwise 3x3, project 1x1 without activation, squeeze; with a shortcut if the shapes allow it."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -89,7 +90,7 @@ class _Block(nn.Module):
 
 
 class SqueezedFaceNet(MobileFaceNet):
-    """Planes (N, 3, 128, 128) to the 512 features before the last affine layer."""
+    """Maps planes (N, 3, 128, 128) to the 512 features before the last affine layer."""
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
@@ -112,10 +113,10 @@ class SqueezedFaceNet(MobileFaceNet):
 
 
 class Enlarge(nn.Module):
-    """Faces uint8 (N, 112, 112, 3) RGB, ArcFace-aligned, to planes (N, 3, 128, 128).
+    """Maps faces uint8 (N, 112, 112, 3) RGB, ArcFace-aligned, to planes (N, 3, 128, 128).
 
-    The network was trained on closer crops: the inner 96 px are enlarged. Both alignments are upright, so that a scale
-    and a shift are enough, and bilinear sampling is a product with one matrix for rows and one for columns.
+    The network was trained on closer crops, so the inner 96 px are enlarged. Both alignments are upright. Therefore, a
+    scale and a shift are enough, and bilinear sampling is a product with one matrix for rows and one for columns.
     """
 
     rows: Tensor
@@ -150,15 +151,15 @@ def _sampling(first: float, step: float, side: int) -> Tensor:
 
 
 def load_published(path: Path) -> SqueezedFaceNet:
-    """The published weights from an IR's `.bin`, its `.xml` beside it, in eval mode.
+    """The published weights in eval mode, from the `.bin` of an IR with its `.xml` next to it.
 
     Raises:
-        DataError: a file is missing or is not the published one.
+        DataError: a file is missing or is not the published file.
     """
     described = path.with_suffix(".xml")
     for file in (path, described):
         if not file.is_file():
-            raise DataError(f"{file}: the teacher is missing; models/open/PROVENANCE.md says where it is published")
+            raise DataError(f"{file}: the teacher is missing; models/open/PROVENANCE.md gives its source")
     if sha256_of(path) != SHA256:
         raise DataError(f"{path}: is not {NAME} as Open Model Zoo publishes it (FP16)")
     network = SqueezedFaceNet().eval().requires_grad_(False)
@@ -189,7 +190,7 @@ def load_published(path: Path) -> SqueezedFaceNet:
 
 
 def _constants(described: Path, numbers: bytes) -> Iterator[Tensor]:
-    """The float16 constants of an IR in the order of the file, as float32."""
+    """The float16 constants of an IR as float32, in the order of the file."""
     try:
         tree = ElementTree.parse(described)
         for data in tree.iterfind("layers/layer[@type='Const']/data[@element_type='f16']"):
@@ -202,7 +203,7 @@ def _constants(described: Path, numbers: bytes) -> Iterator[Tensor]:
 
 
 def _put(part: nn.Module, weight: Tensor, rest: Iterator[Tensor]) -> None:
-    """A convolution's weight and, from `rest`, its bias and the slope behind it; its norm only adds the bias."""
+    """Set a convolution's weight and, from `rest`, its bias (in its norm) and the slope after it."""
     convolution, norm, *slope = part.children()
     assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None and norm.running_var is not None

@@ -1,4 +1,4 @@
-"""A published recognizer as teacher: its maps at every boundary between blocks, and its embedding."""
+"""A published recognizer as teacher: the output of each of its units, and its embedding."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ NAME = "mobilefacenet-foamliu"
 
 
 def load_teacher(path: Path | None, shape: str = "mobilefacenet") -> FaceNetwork:
-    """The teacher of that shape in eval mode, without gradients, from its checkpoint.
+    """The teacher with the given shape in eval mode, without gradients, from its checkpoint.
 
-    The default path of the standard recognizer is where `streamgate models pull` keeps it; that of the shape `squeezed`
-    has none. Only the backbone of the result is usable; its heads are untrained.
+    The default path of the standard recognizer is the file that `streamgate models pull` stores. The shape `squeezed`
+    has no default path. Only the backbone of the result is usable; its heads are untrained.
     """
     if shape == "squeezed":
         if path is None:
-            raise DataError("give --teacher FILE, the .bin of face-reidentification-retail-0095, its .xml beside it")
+            raise DataError("give --teacher FILE: the .bin of face-reidentification-retail-0095, its .xml next to it")
         network = FaceNetwork(0.0, shape)
         network.backbone = load_published(path)
         return network.eval().requires_grad_(False)
@@ -49,7 +49,7 @@ def load_teacher(path: Path | None, shape: str = "mobilefacenet") -> FaceNetwork
 
 
 class Teacher:
-    """Maps of the teacher at every unit's end. Batch norms are folded into convolutions: a third less time."""
+    """The outputs of the teacher's units. Batch norms are folded into convolutions, which saves a third of the time."""
 
     def __init__(self, network: FaceNetwork, device: torch.device) -> None:
         self.published = network
@@ -59,12 +59,12 @@ class Teacher:
         self._units = self.network.units()
 
     def planes(self, faces: Tensor) -> Tensor:
-        """What the backbones of teacher and student take, from uint8 (N, 112, 112, 3) RGB."""
+        """The input of the backbones of teacher and student, from uint8 (N, 112, 112, 3) RGB."""
         return self.network.planes(faces)
 
     @torch.no_grad()
     def maps(self, planes: Tensor) -> list[Tensor]:
-        """Output of each unit (`FaceNetwork.units`) on `planes`; the last are features."""
+        """The output of each unit (`FaceNetwork.units`) for `planes`; the last output is the features."""
         found, x = [], planes
         for unit in self._units:
             x = unit(x)

@@ -1,9 +1,9 @@
-"""Prints the identity threshold of a tier's recognizer on LFW, for an entry of the catalog.
+"""Print the identity threshold of a tier's recognizer on LFW, for an entry of the catalog.
 
     python models/recognizer/threshold.py IMAGES.tar [TIER]
 
-IMAGES.tar: the pictures of folds 1-5 of LFW View 2. The threshold is the cosine for a false match rate of 1e-6, from
-pairs of different people, a picture each.
+IMAGES.tar: the pictures of folds 1-5 of LFW View 2. The threshold is the cosine for a false match rate of 1e-6,
+estimated from pairs of different people, with one picture per person.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Train the recognizer on folders or tar files of pictures with a face each; no identity labels are needed.
+"""Train the recognizer on folders or tar files of pictures with one face each; no identity labels are needed.
 
     python models/recognizer/train.py PICTURES... --masked MASKS... --work DIR   # train, or continue a stopped run
     python models/recognizer/train.py PICTURES... --work DIR --export            # only write the deliverables
-    python models/recognizer/train.py --smoke                                    # under a minute: does it all run?
+    python models/recognizer/train.py --smoke                                    # takes less than a minute
 
---leave-out names evaluation pictures (people who look like one are left out), --leave-out-people LFW pair lists,
---leave-out-digests folders whose files are named by the first digits of the sha256 of pictures to exclude.
-Faces are found and labelled by the standard weights (`streamgate models pull`), or by the files of --labels. A run is
-seeded and resumes from its newest intact checkpoint in DIR (default: $STREAMGATE_WORK/recognizer); the first start
-loads the committed weights next to --config unless --fresh is given.
+Three options exclude faces from training: --leave-out takes evaluation pictures and excludes people who look like the
+people in them; --leave-out-people takes LFW pair lists; --leave-out-digests takes folders whose files are named after
+the first digits of the sha256 of a picture. Faces are detected and labelled by the standard weights (`streamgate models
+pull`), or taken from the files of --labels. A run is seeded and resumes from its newest intact checkpoint in DIR
+(default: $STREAMGATE_WORK/recognizer). The first start loads the committed weights next to --config unless --fresh is
+given.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-# Threads that wait by spinning starve each other where the machine is shared; must be set before torch loads.
+# Threads that spin while they wait starve each other on a shared machine. This must be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import cv2  # noqa: E402
@@ -69,27 +70,27 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Command line."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("data", nargs="*", type=Path, help="folders or tar files of pictures with a face each")
-    p.add_argument("--masked", type=Path, nargs="*", default=[], help="further ones, whose people wear masks")
-    p.add_argument("--eyes", nargs=2, type=Path, metavar=("OPEN", "CLOSED"), help="folders, for the eyes head")
+    p.add_argument("data", nargs="*", type=Path, help="folders or tar files of pictures with one face each")
+    p.add_argument("--masked", type=Path, nargs="*", default=[], help="the same, of people with masks")
+    p.add_argument("--eyes", nargs=2, type=Path, metavar=("OPEN", "CLOSED"), help="folders to train the eyes head")
     p.add_argument("--work", type=Path, help="checkpoints and aligned faces (default: $STREAMGATE_WORK/recognizer)")
     p.add_argument("--config", type=Path, default=HERE / "config.toml")
     p.add_argument("--leave-out", type=Path, nargs="*", default=[], help="evaluation pictures")
     p.add_argument("--leave-out-people", type=Path, nargs="*", default=[], help="LFW pair lists")
-    p.add_argument("--leave-out-digests", type=Path, nargs="*", default=[], help="folders of files named by digest")
-    p.add_argument("--name", nargs="*", help="how the data sets are called on the card (default: the paths' names)")
-    p.add_argument("--labels", type=Path, nargs="*", default=[], help="what models/open/label.py wrote, see there")
-    p.add_argument("--teacher", type=Path, help="the teacher's checkpoint (default: the pulled standard recognizer's)")
-    p.add_argument("--steps", type=int, help="total steps, instead of the config's")
+    p.add_argument("--leave-out-digests", type=Path, nargs="*", default=[], help="folders of files named by sha256")
+    p.add_argument("--name", nargs="*", help="names of the data sets on the card (default: names of the paths)")
+    p.add_argument("--labels", type=Path, nargs="*", default=[], help="files that models/open/label.py wrote")
+    p.add_argument("--teacher", type=Path, help="the teacher's checkpoint (default: the pulled recognizer)")
+    p.add_argument("--steps", type=int, help="total number of steps, instead of the config's")
     p.add_argument("--seed", type=int)
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     p.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     p.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
     p.add_argument("--fresh", action="store_true", help="ignore the committed weights")
-    p.add_argument("--export", action="store_true", help="no training: write the deliverables of the newest checkpoint")
-    p.add_argument("--target", type=Path, help="where the deliverables go (default: the folder of --config)")
-    p.add_argument("--warm-only", action="store_true", help="of the deliverables write only the next run's weights")
-    p.add_argument("--smoke", action="store_true", help="a minute on synthetic faces, deliverables into DIR/smoke")
+    p.add_argument("--export", action="store_true", help="do not train: export the newest checkpoint")
+    p.add_argument("--target", type=Path, help="folder for the exported files (default: the folder of --config)")
+    p.add_argument("--warm-only", action="store_true", help="export only the weights from which the next run starts")
+    p.add_argument("--smoke", action="store_true", help="one minute on synthetic faces; exports to DIR/smoke")
     args = p.parse_args(arguments)
     if not args.data and not args.masked and not args.smoke:
         p.error("give folders or tar files of pictures (or --smoke)")
@@ -98,7 +99,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Split:
-    """Indexes into the faces: three disjoint sets."""
+    """Indices of the faces in three disjoint sets."""
 
     train: np.ndarray
     held_out: np.ndarray
@@ -106,10 +107,11 @@ class Split:
 
 
 def split_faces(faces: FaceSet, data: dict[str, Any]) -> Split:
-    """Chosen by content, so that the sets stay the same when data is added.
+    """Split the faces by content, so that the sets stay the same when data is added.
 
-    Calibration takes one face each of LFW people, and none of their other pictures is trained on; where there are too
-    few of them (a smoke run, other data, in which every face must be another person) it takes any faces.
+    The calibration set has one face of each of several LFW people, whose other pictures are not used for training. If
+    there are too few LFW people (a smoke run, or other data), the set has any faces; in other data, every face must
+    show a different person.
     """
     order = sorted(range(len(faces.names)), key=lambda i: faces.sha256[i])
     people = faces.people()
@@ -128,7 +130,7 @@ def split_faces(faces: FaceSet, data: dict[str, Any]) -> Split:
 
 
 def read_faces(args: argparse.Namespace, config: dict[str, Any], work: Path, teacher: Teacher) -> FaceSet:
-    """The training faces, aligned now or by an earlier run."""
+    """The training faces, aligned by this or an earlier run."""
     data = args.data
     if args.smoke:
         data = [synthetic_faces(work / "faces")]
@@ -139,18 +141,18 @@ def read_faces(args: argparse.Namespace, config: dict[str, Any], work: Path, tea
 
 
 def labeller(args: argparse.Namespace, teacher: Teacher) -> AbstractContextManager[Networks | Labels]:
-    """What finds and labels faces: --labels, or the standard networks."""
+    """The source of faces and their labels: --labels, or the standard networks."""
     return nullcontext(FileLabels(args.labels, teacher)) if args.labels else Networks.open("standard", "cpu")
 
 
 def left_out(args: argparse.Namespace, config: dict[str, Any], networks: Networks | Labels, work: Path) -> LeaveOut:
-    """What must not be trained on."""
+    """The exclusions from training."""
     seen = evaluation_embeddings(args.leave_out, networks, work / "cache") if args.leave_out else None
     digests = frozenset(file.stem for folder in args.leave_out_digests for file in folder.rglob("*") if file.is_file())
     found = LeaveOut(people_in(args.leave_out_people), digests, seen, config["data"]["similarity"])
     say(
         f"leaving out {len(found.people)} people, {len(digests)} digests, "
-        f"whoever looks like one of {0 if seen is None else len(seen)} faces"
+        f"and people who look like one of {0 if seen is None else len(seen)} evaluation faces"
     )
     return found
 
@@ -158,7 +160,7 @@ def left_out(args: argparse.Namespace, config: dict[str, Any], networks: Network
 def eyes_head(
     args: argparse.Namespace, config: dict[str, Any], work: Path, faces: FaceSet, clean: np.ndarray
 ) -> eyes.Eyes | None:
-    """Trained on --eyes; without them the committed one; None where there is neither."""
+    """The eyes head: trained on --eyes or, without --eyes, the committed head; None if there is neither."""
     if not args.eyes:
         committed = args.config.parent / WARM_NAME
         state = torch.load(committed, map_location="cpu", weights_only=True) if committed.is_file() else {}
@@ -192,7 +194,7 @@ def train(args: argparse.Namespace) -> int:
     trainer = Trainer(
         Settings(**config["loss"], **config["optimiser"]), teacher, config["seed"], device, args.precision == "bf16"
     )
-    # The committed weights lie beside the config: another config has others, or none.
+    # The committed weights are next to the config; another config has different weights, or none.
     warm = args.config.parent / WARM_NAME
     resume(trainer, work / "checkpoints", None if args.fresh or args.smoke else warm)
     say(f"device {device}, {args.precision}, at step {trainer.steps_done} of {trainer.settings.steps}")
@@ -214,7 +216,7 @@ def train(args: argparse.Namespace) -> int:
 
 
 def tell(sums: Sums) -> str:
-    """Loss terms, and the distances of the maps behind one another."""
+    """The loss terms, and the unexplained variance of each unit's map."""
     maps = " ".join(f"{np.mean(v):.2f}" for k, v in sums.items() if k.startswith("map"))
     return f"{terms({k: v for k, v in sums.items() if not k.startswith('map')})} maps {maps}"
 

@@ -1,13 +1,18 @@
-"""One training run: block-wise distillation that grows into end-to-end training, and what a checkpoint holds.
+"""One training run: block-wise distillation that turns into end-to-end training; and the contents of a checkpoint.
 
-Stage 1, blocks: every unit of the student takes the teacher's map as its input and regresses the teacher's map at
-the output of the same unit. All units learn in parallel. Stage 2, chain: a growing share of inputs comes from the
-student's own preceding unit (without gradient): units learn to tolerate and correct its errors.
-Stage 3, joined: the student runs as one network, gradients flow through all of it. In every stage: cosine and pairwise
-similarities of embeddings, with dropout before the last layer, and the heads on maps without gradient.
+Stage 1, blocks: the input of every unit of the student is the teacher's map, and the unit learns the teacher's map at
+its own output. All units learn in parallel.
 
-With `heads_only` the backbone is the teacher's own, unchanged, and none of these stages takes place: only the heads
-learn. For teachers whose licence allows to pass their weights on.
+Stage 2, chain: a growing share of the inputs comes from the student's preceding unit (without gradient), so that units
+learn to tolerate and correct the errors of preceding units.
+
+Stage 3, joined: the student runs as one network, and gradients flow through all of it.
+
+In every stage, the loss includes the cosine and the pairwise similarities of embeddings, with dropout before the last
+layer, and the heads, whose input maps get no gradient.
+
+With `heads_only`, the backbone is the teacher's, unchanged. There are no stages then: only the heads learn. This is for
+teachers whose licence allows their weights to be redistributed.
 """
 
 from __future__ import annotations
@@ -28,15 +33,15 @@ from models.recognizer.precision import autocast, halve_pointwise
 from models.recognizer.teacher import Teacher
 
 COARSE_UNITS, MIDDLE_UNITS = 7, 13
-"""Units before these numbers take maps of 28 x 28 or more, and of 14 x 14: they see so many places in a face that a
-few faces a step are enough."""
+"""The units before the first number use maps of 28 x 28 or more; those before the second number, maps of 14 x 14. These
+maps have so many positions per face that a few faces per step are enough."""
 _POSE_SCALE = 10.0
-"""Degrees at which the pose loss turns from square to absolute."""
+"""Error in degrees at which the pose loss changes from square to absolute."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """config.toml, [loss] and [optimiser]; steps are counted over the network's whole life."""
+    """config.toml, [loss] and [optimiser]; step numbers include the steps of earlier runs."""
 
     maps: float
     features: float
@@ -85,12 +90,12 @@ class Trainer:
     # --- one step -------------------------------------------------------------------------------------------
 
     def step(self, batch: Mapping[str, Any]) -> dict[str, float]:
-        """One update; returns the loss terms, `mapN` being unit N's share of unexplained variance."""
+        """One update; returns the loss terms. `mapN` is the share of unexplained variance of unit N."""
         self.network.train()
         if self.settings.heads_only:
             self.network.backbone.eval()
         self._set_rate()
-        # Dropout depends on the step alone: a resumed run repeats what the uninterrupted one would have done.
+        # Dropout depends only on the step, so a resumed run does the same as an uninterrupted run.
         torch.manual_seed(self.seed * 1_000_003 + self.steps_done)
         planes = self.teacher.planes(torch.as_tensor(batch["face"]).to(self.device))
         with autocast(self.device, self.half):
@@ -132,7 +137,7 @@ class Trainer:
         return self.steps_done >= self.settings.join
 
     def _outputs(self, planes: Tensor, wanted: list[Tensor]) -> list[Tensor]:
-        """Of each unit of the student."""
+        """The output of each unit of the student."""
         if self.settings.heads_only:
             return wanted
         return self._joined(planes) if self.joined else self._chained(planes, wanted)
@@ -145,7 +150,8 @@ class Trainer:
         return outputs
 
     def _chained(self, planes: Tensor, wanted: list[Tensor]) -> list[Tensor]:
-        """Outputs of units fed with the teacher's maps, or for some faces with the unit before; no gradient between."""
+        """Outputs of the units. Their inputs are the teacher's maps or, for some faces, the output of the preceding
+        unit without gradient."""
         s = self.settings
         chained = min(1.0, max(0.0, (self.steps_done - s.chain_from) / max(1, s.chain_full - s.chain_from)))
         few, some = (max(2, round(len(planes) * part)) for part in (s.coarse_share, s.middle_share))
@@ -163,7 +169,7 @@ class Trainer:
         return outputs
 
     def _scale(self, index: int, planes: Tensor, wanted: list[Tensor]) -> Tensor:
-        """1 / variance of what the unit adds to its input, for each channel: the weight of its squared error."""
+        """1 / variance of the unit's residual for each channel: the weight of its squared error."""
         unit, out = self.network.units()[index], wanted[index].float()
         if getattr(unit, "shortcut", False):
             out = out - wanted[index - 1].float()
@@ -182,7 +188,7 @@ class Trainer:
 
     @torch.no_grad()
     def look(self, faces: np.ndarray, chunk: int = 64) -> dict[str, np.ndarray]:
-        """The averaged network on uint8 [N, 112, 112, 3]: embedding (normalised), pose, visible, as float32."""
+        """Outputs of the averaged network for uint8 [N, 112, 112, 3]: normalised embedding, pose, visible; float32."""
         found: dict[str, list[np.ndarray]] = {"embedding": [], "pose": [], "visible": []}
         for start in range(0, len(faces), chunk):
             taps = self.average.taps(self.teacher.planes(torch.as_tensor(faces[start : start + chunk]).to(self.device)))
@@ -193,7 +199,7 @@ class Trainer:
         return {name: np.concatenate(parts) for name, parts in found.items()}
 
     def state(self) -> dict[str, Any]:
-        """Everything a resumed run needs."""
+        """Everything that a resumed run needs."""
         return {
             "step": self.steps_done,
             "started_at": self.started_at,
@@ -211,7 +217,7 @@ class Trainer:
         self._scales = [scale.to(self.device) for scale in state["scales"]]
 
     def warm_state(self) -> dict[str, Any]:
-        """Half-precision weights and the steps behind them: what is committed for the next run to start from."""
+        """Half-precision weights and the number of steps, committed so that the next run starts from them."""
         return {"step": self.steps_done, "network": halved(self.average.state_dict())}
 
     def load_warm(self, state: Mapping[str, Any]) -> None:

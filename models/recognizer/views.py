@@ -1,4 +1,4 @@
-"""The part of the evaluation on pose, kinds of views and speed."""
+"""The sections of the evaluation on pose and speed, and the labelled faces of AFW."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read_afw(folder: Path, networks: Networks) -> tuple[list[Face], np.ndarray]:
 
 
 def yaw(faces: Sequence[Face], labels: np.ndarray, own: OwnNetwork) -> Section:
-    """Faces up to 60 degrees against their labels, and what mirroring does."""
+    """Yaw error of faces of up to 60 degrees, and the deviation between a face and its mirror image."""
     near = np.abs(labels) <= LARGEST_YAW
     labels, crops = labels[near], np.stack([face.crop for face, close in zip(faces, near, strict=True) if close])
     pose, mirrored = own.run(crops).pose, own.run(np.ascontiguousarray(crops[:, :, ::-1])).pose
@@ -59,7 +59,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def speed(own: OwnNetwork, runs: int = 200) -> Section:
-    """One face on one thread: this graph, the same without its heads, the standard recognizer; interleaved."""
+    """CPU time for one face on one thread: this graph, this graph without heads, the standard networks; interleaved."""
     import onnx.utils
     onnxruntime = load_onnxruntime()
 
@@ -90,7 +90,8 @@ def speed(own: OwnNetwork, runs: int = 200) -> Section:
     section = Section("Speed, one thread", ["graph", "ms per face"], [[n, f"{m:.2f}"] for n, m in medians.items()])
     if {"standard recognizer", "standard pose"} <= medians.keys():
         both = medians["standard recognizer"] + medians["standard pose"]
-        section.rows.append(["standard recognizer and pose, what this one replaces", f"{both:.2f}"])
+        name = "standard recognizer and standard pose together, which this network replaces"
+        section.rows.append([name, f"{both:.2f}"])
     extra = medians["this"] / medians["this without heads"] - 1
     section.goal("what the heads add", extra, 0.05, at_most=True, unit=" %")
     if "standard recognizer" in medians:

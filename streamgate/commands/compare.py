@@ -185,7 +185,7 @@ def _image_column(table: Table, given: str | None) -> str:
 def _note(table: Table, human: HumanScores) -> str:
     kinds = int(human.good.sum()), int(human.bad.sum())
     count = len(table.rows) - human.left_out
-    text = f"{count} rows of {display(table.path)}, compared with the column '{human.column}'"
+    text = f"{count} rows of {display(table.path)}; measures compared with the column '{human.column}'"
     text += f" ({kinds[0]} good, {kinds[1]} bad)" if all(kinds) else ""
     return text + (f"; {human.left_out} rows without a value are skipped" if human.left_out else "")
 

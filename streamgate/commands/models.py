@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,14 @@ import click
 
 from streamgate.commands.help import Group
 from streamgate.commands.options import PATH, complete_folders, device_option, quiet_option
-from streamgate.errors import UsageError, WeightsError
+from streamgate.errors import UsageError, WeightsError, escaped
 
 if TYPE_CHECKING:
     from streamgate.weights import ModelState
+
+
+WIDTH = 100
+"""Columns of `models list`."""
 
 
 @click.group(
@@ -32,10 +37,7 @@ def models() -> None:
 @models.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(as_json: bool) -> int:
-    """Show all known weights with their licences and training data."""
-    from rich.console import Console
-    from rich.table import Table
-
+    """Show all known weights with their licences; --json also shows what they were trained on."""
     from streamgate.weights import list_models, models_folder
 
     states = list_models()
@@ -43,25 +45,19 @@ def list_(as_json: bool) -> int:
         rows = [dataclasses.asdict(state) | {"path": state.path and str(state.path)} for state in states]
         click.echo(json.dumps(rows, indent=2))
         return 0
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("weights", "role", "in use", "tier", "state", "MB", "licence", "trained on"):
-        table.add_column(name, justify="right" if name == "MB" else "left", overflow="fold")
+    lines = [("weights", "role", "in use", "tier", "state", "MB")]
     for state in states:
-        table.add_row(
-            state.name,
-            ", ".join(state.roles),
-            _use(state),
-            state.tier,
-            state.state,
-            f"{state.size / 1e6:.1f}",
-            state.licence,
-            state.training_data,
-        )
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    console.print(table)
-    console.print(f"models folder: {models_folder()}", soft_wrap=True)
+        name, size = escaped(state.name), f"{state.size / 1e6:.1f}"
+        lines.append((name, ", ".join(state.roles), _use(state), state.tier, state.state, size))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for number, row in enumerate(lines):
+        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
+        click.echo("  ".join([*cells, row[-1].rjust(widths[-1])]))
+        if number:
+            terms = escaped(states[number - 1].licence)
+            click.echo(textwrap.fill(terms, WIDTH, initial_indent="    ", subsequent_indent="    "))
+    click.echo("what the weights were trained on: streamgate models list --json")
+    click.echo(f"models folder: {models_folder()}")
     return 0
 
 
@@ -148,7 +144,8 @@ def import_(
     from rich.markup import escape
 
     from streamgate.convert import import_weights
-    from streamgate.convert.importing import MIN_FACES, Published
+    from streamgate.convert.importing import MIN_FACES, PLAIN_DROP_RATE
+    from streamgate.weights import SerfiqCalibration
 
     console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
     options = {} if licence is None else {"licence": licence}
@@ -156,7 +153,7 @@ def import_(
         raise UsageError("--alpha and --r must be given together; --dropout requires both")
     published = None
     if alpha is not None and r is not None:
-        published = Published(alpha, r, *(() if dropout is None else (dropout,)))
+        published = SerfiqCalibration("", PLAIN_DROP_RATE if dropout is None else dropout, alpha, r)
     made = import_weights(
         file,
         name=name,

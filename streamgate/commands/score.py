@@ -74,7 +74,7 @@ def score(
     from streamgate.config import load_config
     from streamgate.engine import Engine
     from streamgate.exports.scores import score_file
-    from streamgate.parallel import in_order
+    from streamgate.parallel import in_order, usable_cores
     from streamgate.store.files import sink_errors
     from streamgate.store.jsonlines import dumps
     from streamgate.store.records import score_record
@@ -102,7 +102,7 @@ def score(
             except (SourceError, UsageError) as error:
                 return None, [], str(error)
 
-        at_once = jobs or (16 if engine.on_gpu else os.cpu_count() or 1)
+        at_once = jobs or (16 if engine.on_gpu else usable_cores())
         began, count = time.perf_counter(), 0
         console = Console(stderr=True)
         shown = target is not None and console.is_terminal

@@ -39,9 +39,6 @@ from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 if TYPE_CHECKING:  # Ray is an optional dependency
     from streamgate.ray.cluster import Cluster
 
-_REPORT_S = 0.1
-"""Interval at which the progress of a source is reported."""
-
 
 def run_worker(request: RunRequest, state: RunState, channel: Channel) -> None:
     """Do the work that remains according to `state`, reporting to the parent over `channel`. Never raises."""
@@ -56,6 +53,12 @@ def run_worker(request: RunRequest, state: RunState, channel: Channel) -> None:
 
 
 class _WorkerRun:
+    """One worker's part of a run. Receives the progress of a cluster (`streamgate.ray.cluster.Report`).
+
+    A cluster never reports that a source is being opened, because its readers open the sources: if this process dies,
+    the cause cannot be a source.
+    """
+
     def __init__(self, request: RunRequest, state: RunState, channel: Channel) -> None:
         self._request = request
         self._state = state
@@ -114,8 +117,7 @@ class _WorkerRun:
         options = options_for(
             config.model_dump(mode="json"), request.models, request.device, request.decode, debug=debug
         )
-        relay = _Relay(self._channel, self._state)
-        return Cluster(request.ray, request.out, options, request.jobs or 1, relay, self._stop, quiet=not debug)
+        return Cluster(request.ray, request.out, options, request.jobs or 1, self, self._stop, quiet=not debug)
 
     def _read_on_cluster(self, cluster: Cluster, disk: DiskSink, specs: Sequence[SourceSpec]) -> None:
         from streamgate.ray.cluster import absolute
@@ -173,14 +175,14 @@ class _WorkerRun:
             )
         if absent := engine.run_info().absent_measures:
             names = ", ".join(f"{name} ({why})" for name, why in absent.items())
-            self._channel.send(partial(RunMonitor.note, text=f"measures left out: {names}"))
+            self.note(f"measures left out: {names}")
 
     def _report_notes(self, engine: Engine | Cluster) -> None:
         """Report notes that are new: on a GPU, networks may have changed to a slower mode during the run."""
         for note in engine.notes:
             if note not in self._noted:
                 self._noted.add(note)
-                self._channel.send(partial(RunMonitor.note, text=note))
+                self.note(note)
 
     def _decoder(self, engine: Engine) -> str:
         # CPU and GPU decoders differ in the last bits. "auto" is the CPU, so results are the same on every machine.
@@ -213,7 +215,7 @@ class _WorkerRun:
             resumed=self._request.resume or self._state.begun,
             probe=not self._state.begun,
             stopping=self._stop,
-            warn=self._warn,
+            warn=self.warn,
         )
 
     def _skip_done(self, disk: DiskSink, specs: Sequence[SourceSpec]) -> None:
@@ -221,7 +223,7 @@ class _WorkerRun:
         state = self._state
         for index in sorted(state.committed):
             if (result := disk.done(state.ids[index])) is not None:
-                self._finished(index, result)
+                self.finished(index, result)
         if state.lock is not None or not self._request.resume:
             return
         ids = _ids(specs, disk.known_ids() | disk.unfinished)
@@ -235,10 +237,6 @@ class _WorkerRun:
         state.results.update(done)
         state.last |= unfinished
         self._channel.send(partial(RunMonitor.known, done=done, unfinished=frozenset(unfinished)))
-
-    def _finished(self, index: int, result: SourceResult) -> None:
-        self._state.results[index] = result
-        self._channel.send(partial(RunMonitor.finished, index=index, result=result))
 
     def _read(self, engine: Engine, sink: Sink, specs: Sequence[SourceSpec]) -> None:
         """Read the sources without a result; those that may have crashed a worker are read last, one by one."""
@@ -270,7 +268,7 @@ class _WorkerRun:
         results = self._state.results.values()
         fallen = sum(any(note.startswith(NOT_ON_GPU) for note in result.notes) for result in results)
         if decode not in (CPU, "auto") and fallen:
-            self._warn(f"{fallen} source(s) were decoded on the CPU instead of the GPU: see `notes` in summary.json")
+            self.warn(f"{fallen} source(s) were decoded on the CPU instead of the GPU: see `notes` in summary.json")
 
     def _finish(self, sink: Sink, disk: DiskSink) -> str | None:
         """Write the run-wide files; returns a message about undelivered events, if any."""
@@ -288,23 +286,8 @@ class _WorkerRun:
             return str(error)
         finally:
             if disk.unknown_persons:
-                self._warn(_apart(disk.unknown_persons))
+                self.warn(_apart(disk.unknown_persons))
         return None
-
-    def _warn(self, text: str) -> None:
-        self._channel.send(partial(RunMonitor.warn, text=text))
-
-
-class _Relay:
-    """Reports to the parent the progress of sources that are read on a cluster.
-
-    It never reports that a source is being opened, because the readers open the sources: if this process dies, the
-    cause cannot be a source.
-    """
-
-    def __init__(self, channel: Channel, state: RunState) -> None:
-        self._channel = channel
-        self._state = state
 
     def started(self, index: int, source: SourceInfo, estimated_frames: int | None) -> None:
         self._channel.send(
@@ -335,7 +318,6 @@ class _Reporter(Progress):
 
     def opening(self, index: int) -> None:
         self._here.index = self._indexes[index]
-        self._here.reported = 0.0
         # Opening a source may crash this process, so it is reported first.
         self._channel.send(partial(RunMonitor.opening, index=self._here.index))
 
@@ -348,10 +330,7 @@ class _Reporter(Progress):
         )
 
     def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None:
-        now = time.monotonic()
-        if now - self._here.reported >= _REPORT_S:
-            self._here.reported = now
-            self._channel.send(partial(RunMonitor.advanced, index=self._here.index, frames=frames, kept=kept))
+        self._channel.send(partial(RunMonitor.advanced, index=self._here.index, frames=frames, kept=kept))
 
     def finished(self, result: SourceResult) -> None:
         if result.status != "not_started":

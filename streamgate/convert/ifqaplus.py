@@ -67,7 +67,12 @@ class _Block(nn.Module):
 
 
 class IfqaPlus(nn.Module):
-    """From a face (N, 3, S, S) to its realness map (N, S, S), 0..1. Attribute names follow the official checkpoint."""
+    """`face` (N, 3, 256, 256) in -1..1 -> score (N,) and map (N, 256, 256), both 0..1.
+
+    Attribute names follow the official checkpoint.
+    """
+
+    cubic: Tensor
 
     def __init__(self, spec: VitSpec = OFFICIAL) -> None:
         super().__init__()
@@ -85,8 +90,18 @@ class IfqaPlus(nn.Module):
         self.decoder_blocks = nn.ModuleList(_Block(spec.decoder_width) for _ in range(spec.decoder_depth))
         self.decoder_norm = nn.LayerNorm(spec.decoder_width, eps=1e-6)
         self.decoder_pred = nn.Linear(spec.decoder_width, spec.patch**2)
+        # OpenCV's bicubic weights, as in the published script: row i has the weights for row i of the scaled picture.
+        # `from_numpy` keeps the values even on the meta device, on which all other tensors are created without memory.
+        weights = cv2.resize(np.eye(CROP_SIDE, dtype=np.float32), (CROP_SIDE, spec.side), interpolation=cv2.INTER_CUBIC)
+        self.register_buffer("cubic", torch.from_numpy(weights), persistent=False)
 
-    def forward(self, face: Tensor) -> Tensor:
+    def forward(self, face: Tensor) -> tuple[Tensor, Tensor]:
+        realness = self.realness(torch.matmul(torch.matmul(self.cubic, face), self.cubic.t()))
+        larger = F.interpolate(realness[:, None], size=(CROP_SIDE, CROP_SIDE), mode="bilinear", align_corners=False)
+        return realness.mean(dim=(1, 2)), larger[:, 0]
+
+    def realness(self, face: Tensor) -> Tensor:
+        """The published network: from a face (N, 3, S, S) of its own size to its realness map (N, S, S), 0..1."""
         patches = self.patch_embed(face).flatten(2).transpose(1, 2) + self.pos_embed[:, 1:]
         first = (self.cls_token + self.pos_embed[:, :1]).expand(face.shape[0], -1, -1)
         x = torch.cat([first, patches], dim=1)
@@ -99,26 +114,6 @@ class IfqaPlus(nn.Module):
         cells, patch = self.spec.side // self.spec.patch, self.spec.patch
         rows = values.reshape(-1, cells, cells, patch, patch).permute(0, 1, 3, 2, 4)
         return rows.reshape(-1, self.spec.side, self.spec.side)
-
-
-class IfqaPlusScorer(nn.Module):
-    """The exported module: `face` (N, 3, 256, 256) in -1..1 -> score (N,) and map (N, 256, 256), both 0..1."""
-
-    cubic: Tensor
-
-    def __init__(self, network: IfqaPlus) -> None:
-        super().__init__()
-        self.network = network
-        # OpenCV's bicubic weights, as in the published script; row i computes row i of the scaled picture.
-        weights = cv2.resize(
-            np.eye(CROP_SIDE, dtype=np.float32), (CROP_SIDE, network.spec.side), interpolation=cv2.INTER_CUBIC
-        )
-        self.register_buffer("cubic", torch.from_numpy(weights), persistent=False)
-
-    def forward(self, face: Tensor) -> tuple[Tensor, Tensor]:
-        realness = self.network(torch.matmul(torch.matmul(self.cubic, face), self.cubic.t()))
-        larger = F.interpolate(realness[:, None], size=(CROP_SIDE, CROP_SIDE), mode="bilinear", align_corners=False)
-        return realness.mean(dim=(1, 2)), larger[:, 0]
 
 
 def is_ifqaplus(keys: Iterable[str]) -> bool:
@@ -147,7 +142,7 @@ def spec_of(state: Mapping[str, Tensor]) -> VitSpec:
     return spec
 
 
-def scorer(state: Mapping[str, Tensor]) -> IfqaPlusScorer:
+def scorer(state: Mapping[str, Tensor]) -> IfqaPlus:
     """The graph of a checkpoint's discriminator; its tensors are used as they are, not copied.
 
     Raises RuntimeError or KeyError if the checkpoint has another layout.
@@ -156,7 +151,7 @@ def scorer(state: Mapping[str, Tensor]) -> IfqaPlusScorer:
     with torch.device("meta"):
         network = IfqaPlus(spec)
     network.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
-    return IfqaPlusScorer(network.requires_grad_(False)).eval()
+    return network.requires_grad_(False).eval()
 
 
 def _shape(state: Mapping[str, Tensor], name: str, axes: int) -> tuple[int, ...]:

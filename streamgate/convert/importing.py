@@ -1,21 +1,20 @@
 """`models import`: converts a user's own checkpoint to one ONNX file with a receipt, for `--models imported`.
 
-It supports retinaface-pytorch's ResNet-50 (detector), InsightFace's iresnet and MobileFaceNet (recognizers) and the
-official IFQA and IFQA++ checkpoints; it recognises the kind of a file by the names of its tensors. Recognizers and
-detectors in ONNX format need a card (`convert.model_card`).
+The command supports retinaface-pytorch's ResNet-50 (detector), InsightFace's iresnet and MobileFaceNet (recognizers)
+and the official IFQA and IFQA++ checkpoints. It recognises the kind of a checkpoint by the names of the tensors.
+Recognizers and detectors in ONNX format need a card (`convert.model_card`).
 """
 
 from __future__ import annotations
 
 import math
-import os
 import struct
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from streamgate.convert.onnx_check import OPSET
 from streamgate.convert.pulling import write_conversion
 from streamgate.errors import UsageError, WeightsError, one_line
 from streamgate.networks.device import Device, choose_device
+from streamgate.parallel import usable_cores
 from streamgate.weights import store
 from streamgate.weights.catalog import (
     CONVERTER_VERSION,
@@ -42,7 +42,7 @@ MAX_BYTES = 4 << 30
 """Maximum size of a checkpoint, packed or unpacked; IFQA++ has 2.6 GB."""
 
 _IFQA_INPUT = InputSpec("float32", "RGB", (127.5,) * 3, (1 / 127.5,) * 3)
-_PLAIN_DROP_RATE = 0.5
+PLAIN_DROP_RATE = 0.5
 """Drop rate in the graph of a recognizer without calibration: the drop rate that the SER-FIQ paper uses."""
 
 
@@ -60,38 +60,25 @@ KINDS = (
 """The kinds of checkpoints that can be imported, as catalog entries without files."""
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """Published SER-FIQ constants of a recognizer: 1 / (1 + exp(-alpha (raw - r))), valid for one drop rate."""
-
-    alpha: float
-    r: float
-    drop_rate: float = _PLAIN_DROP_RATE
-
-    def __post_init__(self) -> None:
-        if not (0 < self.alpha < math.inf and 0 <= self.r <= 1 and 0 < self.drop_rate < 1):
-            raise UsageError("--alpha must be above 0, --r from 0 to 1, and --dropout above 0 and below 1")
-
-
 def import_weights(
     file: Path,
     *,
     name: str | None = None,
     card: Path | None = None,
     calibrate: Path | None = None,
-    published: Published | None = None,
+    published: SerfiqCalibration | None = None,
     device: str = "auto",
     licence: str = "your own responsibility",
     report: Callable[[str], None] = lambda text: None,
 ) -> store.Weights:
-    """Convert `file` into the models folder, atomically; returns the weights that `--models imported` finds there.
+    """Convert `file` and install it in the models folder, atomically; returns the weights for `--models imported`.
 
     Args:
         file: the checkpoint (.pth, .pt), a zip that contains only the checkpoint, or an ONNX file.
         name: name of the folder for the weights, by default their kind. An import with the same name is replaced.
         card: card of an ONNX file, required for ONNX files and not allowed for checkpoints; see `convert.model_card`.
         calibrate: a folder with faces for fitting the mapping to 0..100; not for detectors.
-        published: constants to use instead of a calibration; only for recognizers.
+        published: constants to use instead of fitting them; only for recognizers. Its `calibration_id` is replaced.
         device: where the networks of a calibration run: auto, cpu, cuda or cuda:N.
         licence: text for `models list`.
         report: called with a line of text that describes the current step.
@@ -110,6 +97,10 @@ def import_weights(
         raise UsageError("--calibrate fits the values of --alpha, --r and --dropout; give it without these options")
     if (card is None) != (file.suffix.lower() != ".onnx"):
         raise UsageError("--card CARD is required for an ONNX file and not allowed for a checkpoint")
+    if published is not None and not (
+        0 < published.alpha < math.inf and 0 <= published.r <= 1 and 0 < published.drop_rate < 1
+    ):
+        raise UsageError("--alpha must be above 0, --r from 0 to 1, and --dropout above 0 and below 1")
     chosen_device = choose_device(device) if calibrate is not None else None
     with _unpacked(file) as checkpoint:
         kind, title = _recognise(checkpoint) if card is None else _of_card(card)
@@ -121,13 +112,13 @@ def import_weights(
         if not chosen or store.safe_name(chosen) != chosen:
             raise UsageError(f"--name {chosen!r}: use letters, digits, '.', '_' and '-'; start with a letter or digit")
         report(f"converting {title} to ONNX")
-        drop_rate = _PLAIN_DROP_RATE if published is None else published.drop_rate
+        drop_rate = PLAIN_DROP_RATE if published is None else published.drop_rate
         converted = convert(kind.converter, [checkpoint], {**kind.options, "drop_rate": drop_rate})
         calibration: Calibration | None = None
         words = ""
         if published is not None:
             identity = f"{chosen}/published/{sha256_of(checkpoint)[:8]}"
-            calibration = SerfiqCalibration(identity, published.drop_rate, published.alpha, published.r)
+            calibration = replace(published, calibration_id=identity)
             words = "published constants"
         elif calibrate is not None:
             report(f"calibrating on {calibrate}")
@@ -166,7 +157,10 @@ def import_weights(
 
 
 def _of_card(path: Path) -> tuple[Entry, str]:
-    """The kind that a card describes, and its title. Raises UsageError if it is missing, WeightsError if invalid."""
+    """The kind that a card describes, and its title.
+
+    Raises UsageError if the card is missing, and WeightsError if it is invalid.
+    """
     from streamgate.convert.model_card import read_card
 
     if not path.is_file():
@@ -176,7 +170,7 @@ def _of_card(path: Path) -> tuple[Entry, str]:
 
 
 def _recognise(checkpoint: Path) -> tuple[Entry, str]:
-    """The kind of a checkpoint, and its full title. Raises WeightsError for an unknown one."""
+    """The kind of a checkpoint, and its full title. Raises WeightsError if the kind is unknown."""
     content = load_checkpoint(checkpoint)
     by_name = {kind.converter: kind for kind in KINDS}
     if isinstance(content.get("D"), Mapping):
@@ -257,7 +251,7 @@ def _copy_bounded(packed: Any, plain: Any, size: int, name: str) -> None:
     while chunk := packed.read(1 << 20):
         left -= len(chunk)
         if left < 0:
-            raise WeightsError(f"{name}: the zip's content is larger than it declares; download it again")
+            raise WeightsError(f"{name}: the zip's content is larger than the zip declares; download it again")
         plain.write(chunk)
 
 
@@ -267,11 +261,11 @@ def _calibrated(
     """Fit a calibration on the faces of `folder`; a recognizer is converted again with the fitted drop rate."""
     from streamgate.convert import calibrate
     from streamgate.networks.detector import Detector
-    from streamgate.networks.ifqa import IfqaNetwork
+    from streamgate.networks.ifqa import OUTPUTS
     from streamgate.networks.recognizer import Recognizer
     from streamgate.networks.sessions import Session
 
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = usable_cores()
     identity = f"{name}/{folder.name}/{sha256_of(checkpoint)[:8]}"
     detector = Detector(Session(store.resolve("standard")["detector"], device or "cpu", threads))
     with tempfile.TemporaryDirectory(prefix="streamgate-import-") as temporary:
@@ -280,11 +274,12 @@ def _calibrated(
         weights = store.Weights(name, (kind.roles[0],), "imported", path, sha256_of(path), "", "", kind.input, {}, None)
         session = Session(weights, device or "cpu", threads)
         if kind.roles[0] == "ifqa":
+            session.need_outputs(*OUTPUTS)
             faces = list(calibrate.aligned_faces(folder, detector, calibrate.IFQA_LIMIT, ffhq=True))
-            mapping, found = calibrate.calibrate_ifqa(IfqaNetwork(session), faces, identity)
+            mapping, found = calibrate.calibrate_ifqa(session, faces, identity)
             return mapping, _words(found, len(faces)), converted
         faces = list(calibrate.aligned_faces(folder, detector))
-        fitted, found = calibrate.fit_serfiq(Recognizer(session), faces, _PLAIN_DROP_RATE, identity)
+        fitted, found = calibrate.fit_serfiq(Recognizer(session), faces, PLAIN_DROP_RATE, identity)
     again = convert(kind.converter, [checkpoint], {**kind.options, "drop_rate": fitted.drop_rate})
     return fitted, _words(found, len(faces)), replace(again, versions=converted.versions)
 

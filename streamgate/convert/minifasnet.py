@@ -45,7 +45,7 @@ def _depthwise(inputs: int, inner: int, outputs: int, stride: int) -> nn.Module:
 
 
 class MiniFASNetV2(nn.Module):
-    """BGR 0..255 (N, 3, 80, 80) to logits (N, 3). Attribute names follow the published checkpoint."""
+    """The graph described above. Attribute names follow the published checkpoint, which takes BGR 0..255."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,27 +63,17 @@ class MiniFASNetV2(nn.Module):
         self.bn = nn.BatchNorm1d(_EMBEDDING)
         self.prob = nn.Linear(_EMBEDDING, 3, bias=False)
 
-    def forward(self, face: Tensor) -> Tensor:
-        x = self.conv2_dw(self.conv1(face))
-        for name in ("conv_23", "conv_3", "conv_34", "conv_4", "conv_45", "conv_5"):
-            x = getattr(self, name)(x)
-        return self.prob(self.bn(self.linear(self.conv_6_dw(self.conv_6_sep(x)).flatten(1))))
-
-
-class LivenessGraph(nn.Module):
-    """The exported module, from RGB bytes to the probability of a live face."""
-
-    def __init__(self, network: MiniFASNetV2) -> None:
-        super().__init__()
-        self.network = network
-
     def forward(self, face: Tensor) -> tuple[Tensor]:
         planes = face.permute(0, 3, 1, 2).flip(1).to(torch.float32)
-        return (torch.softmax(self.network(planes), dim=1)[:, LIVE],)
+        x = self.conv2_dw(self.conv1(planes))
+        for name in ("conv_23", "conv_3", "conv_34", "conv_4", "conv_45", "conv_5"):
+            x = getattr(self, name)(x)
+        logits = self.prob(self.bn(self.linear(self.conv_6_dw(self.conv_6_sep(x)).flatten(1))))
+        return (torch.softmax(logits, dim=1)[:, LIVE],)
 
 
-def graph(state: Mapping[str, Tensor]) -> LivenessGraph:
+def graph(state: Mapping[str, Tensor]) -> MiniFASNetV2:
     """The graph of a checkpoint's state dict. Raises RuntimeError if it has another layout."""
     network = MiniFASNetV2()
     network.load_state_dict(dict(state))
-    return LivenessGraph(network).eval()
+    return network.eval()

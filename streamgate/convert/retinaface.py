@@ -10,7 +10,7 @@ and `landm` (N, P, 10); `loc` and `landm` are relative to the priors of `network
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -56,7 +56,7 @@ def _mobilenet025() -> nn.Sequential:
 
 
 def _bottleneck(inputs: int, width: int, stride: int) -> Residual:
-    """ResNet's 1x1, 3x3, 1x1 residual block with the stride on the 3x3 (He et al., the v1.5 variant)."""
+    """ResNet's residual block of 1x1, 3x3 and 1x1 convolutions, with the stride in the 3x3 (He et al., v1.5)."""
     layers: dict[str, nn.Module] = {}
     for number, (before, after, kernel, step) in enumerate(
         [(inputs, width, 1, 1), (width, width, 3, stride), (width, 4 * width, 1, 1)], 1
@@ -101,16 +101,15 @@ class ContextModule(nn.Module):
         return F.relu(torch.cat([self.conv3X3(x), self.conv5X5_2(shared), wide], dim=1))
 
 
-class _PriorHead(nn.Module):
-    """A 1x1 convolution with `values` outputs per prior: (N, C, h, w) -> (N, h*w*2, values)."""
+def _heads(channels: int, values: int) -> nn.ModuleList:
+    """For each of the three levels, a 1x1 convolution with `values` outputs per prior."""
+    return nn.ModuleList(named(conv1x1=nn.Conv2d(channels, ANCHORS * values, 1)) for _ in range(3))
 
-    def __init__(self, channels: int, values: int) -> None:
-        super().__init__()
-        self.values = values
-        self.conv1x1 = nn.Conv2d(channels, ANCHORS * values, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv1x1(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.values)
+def by_prior(heads: Iterable[nn.Module], levels: Sequence[Tensor]) -> Tensor:
+    """The outputs of a network's heads on the contexts (N, C, h, w) of their levels, as (N, P, values)."""
+    found = [head(level).permute(0, 2, 3, 1) for head, level in zip(heads, levels, strict=True)]
+    return torch.cat([one.reshape(one.shape[0], -1, one.shape[-1] // ANCHORS) for one in found], dim=1)
 
 
 class RetinaFace(nn.Module):
@@ -131,9 +130,9 @@ class RetinaFace(nn.Module):
         self.ssh1 = ContextModule(channels, slope)
         self.ssh2 = ContextModule(channels, slope)
         self.ssh3 = ContextModule(channels, slope)
-        self.ClassHead = nn.ModuleList(_PriorHead(channels, 2) for _ in range(3))
-        self.BboxHead = nn.ModuleList(_PriorHead(channels, 4) for _ in range(3))
-        self.LandmarkHead = nn.ModuleList(_PriorHead(channels, 10) for _ in range(3))
+        self.ClassHead = _heads(channels, 2)
+        self.BboxHead = _heads(channels, 4)
+        self.LandmarkHead = _heads(channels, 10)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         maps = [image]
@@ -143,18 +142,14 @@ class RetinaFace(nn.Module):
         middle = self.fpn.merge2(middle + F.interpolate(coarse, scale_factor=2.0, mode="nearest"))
         fine = self.fpn.merge1(fine + F.interpolate(middle, scale_factor=2.0, mode="nearest"))
         context = [self.ssh1(fine), self.ssh2(middle), self.ssh3(coarse)]
-        loc, logits, landmarks = (
-            torch.cat([head(level) for head, level in zip(heads, context, strict=True)], dim=1)
-            for heads in (self.BboxHead, self.ClassHead, self.LandmarkHead)
-        )
-        return loc, logits, landmarks
+        return by_prior(self.BboxHead, context), by_prior(self.ClassHead, context), by_prior(self.LandmarkHead, context)
 
 
 _BODIES = {
     "mobilenet025": (_mobilenet025, (64, 128, 256), 64, 0.1),
     "resnet50": (_resnet50, (512, 1024, 2048), 256, 0.0),
 }
-"""For each body: its builder, the channels of its three maps and of the pyramid, the slope of the leaky ReLU."""
+"""For each body: its builder, the channels of its three maps and of the pyramid, and the slope of the leaky ReLU."""
 
 
 class DetectorGraph(nn.Module):

@@ -16,7 +16,8 @@ MEASURE = MeasureSpec(
     name="eyes",
     label="Eyes",
     hint="open",
-    purpose="Are both eyes open? Compares the less open eye with how far this person's eyes are usually open.",
+    purpose="Are both eyes open? Measured as the opening of the less open eye, compared with how far this person's "
+    "eyes are typically open.",
     source="expression",
     output="signals",
     read=_read,

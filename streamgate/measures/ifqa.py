@@ -8,7 +8,7 @@ from streamgate.measures.spec import Limit, MeasureSpec
 
 
 def _read(output: Any) -> float:
-    return float(output.score)
+    return float(output.value)
 
 
 MEASURE = MeasureSpec(

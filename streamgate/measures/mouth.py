@@ -1,4 +1,4 @@
-"""mouth: is it closed, or in the middle of a word?"""
+"""mouth: is the mouth closed, or open, as in the middle of a word?"""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ MEASURE = MeasureSpec(
     name="mouth",
     label="Mouth",
     hint="closed",
-    purpose="Is the mouth closed, or caught in mid-word? Measured by the gap between the lips and the opening of the "
-    "jaw.",
+    purpose="Is the mouth closed, or is it open, for example in the middle of a word? Measured by the gap between the "
+    "lips and the opening of the jaw.",
     source="expression",
     output="signals",
     read=opening,

@@ -1,7 +1,7 @@
 """Inference: runs the networks of the roles detector, recognizer, pose, expression and ifqa (docs/design.md 2).
 
-`Networks.open` finds the weights and provides one adapter per role; `Batcher` shares the adapters among many tracks and
-sources; `alignment` computes the crop transforms.
+`Networks.open` finds the weights and opens one network per role; `Batcher` shares them among many tracks and sources;
+`alignment` computes the crop transforms.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 from streamgate.networks.batcher import Batcher
 from streamgate.networks.detector import Detector
 from streamgate.networks.expression import ExpressionNetwork, ExpressionOutput
-from streamgate.networks.ifqa import IfqaNetwork, IfqaOutput
 from streamgate.networks.network_set import Networks
-from streamgate.networks.pose import PoseNetwork
 from streamgate.networks.recognizer import Recognizer, RecognizerOutput
 
 __all__ = [
@@ -19,10 +17,7 @@ __all__ = [
     "Detector",
     "ExpressionNetwork",
     "ExpressionOutput",
-    "IfqaNetwork",
-    "IfqaOutput",
     "Networks",
-    "PoseNetwork",
     "Recognizer",
     "RecognizerOutput",
 ]

@@ -6,11 +6,11 @@ within 1e-3 on a GPU. Queues are bounded: `submit` blocks while the role's queue
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from threading import Condition, Semaphore, Thread
 from time import perf_counter
 from types import TracebackType
@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 
 from streamgate.frames import Array
-from streamgate.networks.ifqa import IfqaOutput
+from streamgate.networks.ifqa import ifqa_scores
 from streamgate.networks.network_set import Networks
+from streamgate.networks.pose import head_poses
 from streamgate.networks.recognizer import RecognizerOutput
+from streamgate.parallel import usable_cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,8 @@ class InferenceRequest:
 Runner = Callable[[Sequence[Array]], Sequence[Any]]
 """A function that returns one result for each array, in the same order."""
 Observer = Callable[[str, int, float], None]
-"""A function that is called after each run with the role, the number of items and the seconds it took."""
+"""A function that is called after each run with the role, the number of items and the duration of the run in seconds.
+"""
 
 
 FILL_S = 0.005
@@ -47,15 +50,15 @@ FILL_S = 0.005
 _GPU_WORKERS = 2
 """Threads per role on a GPU: while the batch of one thread runs, the other prepares a batch or reads results."""
 _GPU_BATCHES_WAITING = 4
-_CLOSED = "the networks are closed: a Gate cannot be used after close() or its with block"
+_CLOSED = "the networks are closed: a Gate cannot be used after close() was called or its `with` block has ended"
 
 
 class Batcher:
     """Runs submitted pictures on worker threads and returns results as futures.
 
-    The result of "detector" is a list[Face]; of "recognizer", "expression" and "ifqa" a RecognizerOutput,
-    ExpressionOutput or IfqaOutput of one face, without the N axis; of "pose" float32 (3,) in degrees. Use the batcher
-    as a context manager.
+    For "detector", the result is a list[Face]. For "recognizer", "expression" and "ifqa", it is a RecognizerOutput,
+    ExpressionOutput or CropOutput of one face, without the N axis. For "pose", it is float32 (3,), in degrees. Use the
+    batcher as a context manager.
     """
 
     def __init__(
@@ -91,11 +94,11 @@ class Batcher:
         """A batcher for open networks; `threshold` is the minimum score of a detected face.
 
         On the CPU, each item is a separate run, and up to `workers` runs of a role execute at once (default: one per
-        core, at most 8, because each holds its own activations); on a GPU, batches are filled from all clients.
+        core, at most 8, because each run holds its own activations). On a GPU, batches are filled from all clients.
         """
         found = runners(networks, threshold)
         if not networks.bound:
-            return cls(found, 1, limit, workers or min(8, os.cpu_count() or 1), observe)
+            return cls(found, 1, limit, workers or min(8, usable_cores()), observe)
         sizes = {role: networks.batch(role) for role in found}
         limit = max(limit, _GPU_BATCHES_WAITING * max(sizes.values()))
         return cls(found, sizes, limit, workers or _GPU_WORKERS, observe, FILL_S)
@@ -158,18 +161,12 @@ def runners(networks: Networks, threshold: float) -> dict[str, Runner]:
     found: dict[str, Runner] = {
         "detector": lambda pictures: networks.detector.detect(pictures, threshold),
         "recognizer": recognize,
-        "pose": lambda crops: list(networks.pose.run(np.stack(crops))),
+        "pose": lambda crops: list(head_poses(networks.pose, np.stack(crops))),
     }
-    expression, ifqa = networks.expression, networks.ifqa
-    if expression is not None:
+    if (expression := networks.expression) is not None:
         found["expression"] = lambda crops: expression.run(np.stack(crops))
-    if ifqa is not None:
-
-        def rate(crops: Sequence[Array]) -> list[IfqaOutput]:
-            out = ifqa.run(np.stack(crops))
-            return [out.row(i) for i in range(len(crops))]
-
-        found["ifqa"] = rate
+    if networks.ifqa is not None:
+        found["ifqa"] = partial(ifqa_scores, networks.ifqa)
     return found | {name: measure.run for name, measure in networks.crop_measures.items()}
 
 
@@ -217,7 +214,7 @@ class _RoleQueue:
         return future
 
     def run(self, picture: Array) -> Any:
-        """Run one picture in the calling thread.
+        """Run the network on one picture, in the calling thread.
 
         `_slots` limits the number of simultaneous runs, because each run holds its own activations.
         """
@@ -274,7 +271,7 @@ class _RoleQueue:
         try:
             with self._slots:
                 results = self._run([picture for picture, _ in taken])
-        except BaseException as error:  # raised in the callers instead, because this thread must continue
+        except BaseException as error:  # the callers raise the error, because this thread must continue
             for _, future in taken:
                 future.set_exception(error)
             return

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+
+import numpy as np
 
 from streamgate.frames import Array
+from streamgate.networks.crop_measures import CropOutput
 from streamgate.networks.sessions import Session, check_pictures
 
 CROP_SIDE = 256
+OUTPUTS = ("score", "map")
+"""Outputs that the graph must have."""
 
 
-@dataclass(frozen=True, slots=True)
-class IfqaOutput:
-    """Results for N faces: `score` float32 (N,) and `map` float32 (N, 256, 256), both 0..1, higher is better.
+def ifqa_scores(session: Session, crops: Sequence[Array]) -> list[CropOutput]:
+    """The score of each crop as `value`, and its map float32 (256, 256), both 0..1, higher is better.
 
-    The batcher returns the result for one face, without the N axis.
+    Crops are RGB uint8 (256, 256, 3), aligned with `ffhq_matrix`; never pass an upscaled 112 px crop.
     """
-
-    score: Array
-    map: Array
-
-    def row(self, index: int) -> IfqaOutput:
-        """The values of one face, without the N axis."""
-        return IfqaOutput(self.score[index], self.map[index])
-
-
-class IfqaNetwork:
-    """Runs the IFQA network on FFHQ-aligned crops. Thread-safe."""
-
-    def __init__(self, session: Session) -> None:
-        session.need_outputs("score", "map")
-        self._session = session
-
-    def run(self, crops: Array) -> IfqaOutput:
-        """Run crops RGB uint8 (N, 256, 256, 3), aligned with `ffhq_matrix`; never pass an upscaled 112 px crop."""
-        crops = check_pictures(crops, CROP_SIDE)
-        outputs = self._session.run_pictures(crops)
-        return IfqaOutput(outputs["score"], outputs["map"])
+    outputs = session.run_pictures(check_pictures(np.stack(crops), CROP_SIDE))
+    return [CropOutput(float(score), found) for score, found in zip(outputs["score"], outputs["map"], strict=True)]

@@ -15,8 +15,7 @@ from streamgate.networks.crop_measures import CropMeasure, open_measure
 from streamgate.networks.detector import NMS_OVERLAP, Detector
 from streamgate.networks.device import Device, choose_device
 from streamgate.networks.expression import ExpressionNetwork
-from streamgate.networks.ifqa import IfqaNetwork
-from streamgate.networks.pose import PoseNetwork
+from streamgate.networks.ifqa import OUTPUTS as IFQA_OUTPUTS
 from streamgate.networks.recognizer import Recognizer
 from streamgate.networks.sessions import BATCH_SIZES, Session
 from streamgate.weights.catalog import Calibration
@@ -27,13 +26,15 @@ _OWN_MEASURE = {"recognizer": "serfiq", "ifqa": "ifqa"}
 
 
 class Networks:
-    """The networks of a run, as adapters; use it as a context manager.
+    """The networks of a run; use it as a context manager.
 
-    The adapters are thread-safe and may be shared by any number of sources.
+    The networks are thread-safe and may be shared by any number of sources.
 
     Attributes:
-        detector, recognizer, pose: the adapters of these roles.
-        expression, ifqa: the adapters of these roles; None without weights.
+        detector, recognizer: the networks of these roles.
+        pose: the session of this role, for `pose.head_poses`.
+        expression: the network of this role; None if there are no weights.
+        ifqa: the session of this role, for `ifqa.ifqa_scores`; None if there are no weights.
         crop_measures: the measures that take their own crop, by name.
         device: where the networks run.
         bound: whether the device is a GPU, or is used like a GPU.
@@ -61,11 +62,14 @@ class Networks:
         self._sessions = by_role = {role: sessions[found.path] for role, found in weights.items()}
         self.detector = Detector(by_role["detector"], nms_iou)
         self.recognizer = Recognizer(by_role["recognizer"])
-        self.pose = PoseNetwork(by_role["pose"])
+        self.pose = by_role["pose"]
+        self.pose.need_outputs("pose")
         self.shared_pose = by_role["pose"] is by_role["recognizer"]
         self.expression = ExpressionNetwork(by_role["expression"]) if "expression" in by_role else None
-        self.ifqa = IfqaNetwork(by_role["ifqa"]) if "ifqa" in by_role else None
-        # Opened last, because nothing else may use the GPU while the other networks capture CUDA graphs.
+        self.ifqa = by_role.get("ifqa")
+        if self.ifqa is not None:
+            self.ifqa.need_outputs(*IFQA_OUTPUTS)
+        # These measures are opened last, because nothing may use the GPU while other networks capture CUDA graphs.
         self.crop_measures: dict[str, CropMeasure] = {
             spec.name: open_measure(spec, self.device, threads) for spec in own
         }
@@ -114,7 +118,7 @@ class Networks:
         ] + [measure.record for measure in self.crop_measures.values()]
 
     def outputs(self, role: str) -> tuple[str, ...]:
-        """Output names of the graph of a role or of a crop measure; empty without weights."""
+        """Output names of the graph of a role or of a crop measure; empty if there are no weights."""
         if role in self.crop_measures:
             return (CROP_OUTPUT,)
         session = self._sessions.get(role)
@@ -154,7 +158,7 @@ class Networks:
         return self._cohort
 
     def close(self) -> None:
-        """Release the weights; adapters that are still referenced elsewhere continue to work."""
+        """Release the weights; networks that are still referenced elsewhere continue to work."""
         self._weights = {}
 
     def __enter__(self) -> Networks:

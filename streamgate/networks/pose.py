@@ -32,22 +32,17 @@ def upright(angles: Array, matrix: Array) -> Array:
     return np.asarray(angles, np.float64) - np.array([0.0, 0.0, turned])
 
 
-class PoseNetwork:
-    """Head pose of face crops. Thread-safe.
+def takes_aligned(session: Session) -> bool:
+    """Whether a pose network takes ArcFace-aligned crops of 112 px, like a recognizer.
 
-    Attributes:
-        aligned: if true, the network takes ArcFace-aligned crops of 112 px, like a recognizer, and returns angles
-            relative to the crop (convert them with `upright`); otherwise it takes `crop_box` regions of 64 px.
+    If so, its angles are relative to the crop (convert them with `upright`). Otherwise, the network takes `crop_box`
+    regions of 64 px.
     """
+    return "recognizer" in session.weights.roles
 
-    def __init__(self, session: Session) -> None:
-        session.need_outputs("pose")
-        self._session = session
-        self._signs = np.asarray(session.weights.output.get("signs", (1.0, 1.0, 1.0)), np.float32)
-        self.aligned = "recognizer" in session.weights.roles
 
-    def run(self, crops: Array) -> Array:
-        """Yaw, pitch and roll in degrees, float32 (N, 3), of crops RGB uint8 (N, S, S, 3); `aligned` determines S."""
-        crops = check_pictures(crops, ALIGNED_SIDE if self.aligned else CROP_SIDE)
-        outputs = self._session.run_pictures(crops)
-        return np.asarray(outputs["pose"] * self._signs)
+def head_poses(session: Session, crops: Array) -> Array:
+    """Yaw, pitch and roll in degrees, float32 (N, 3), of crops RGB uint8 (N, S, S, 3); `takes_aligned` determines S."""
+    crops = check_pictures(crops, ALIGNED_SIDE if takes_aligned(session) else CROP_SIDE)
+    signs = np.asarray(session.weights.output.get("signs", (1.0, 1.0, 1.0)), np.float32)
+    return np.asarray(session.run_pictures(crops)["pose"] * signs)

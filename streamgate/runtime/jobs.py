@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from streamgate.parallel import usable_cores
 
 SOURCE_BYTES = 256 << 20
 """Memory planned for each source that is being read: a 1080p file takes 50 to 100 MiB, a 2160p file up to 250 MiB."""
@@ -35,15 +36,6 @@ def decoder_threads(jobs: int) -> int:
     enough.
     """
     return 1 if jobs >= 2 * usable_cores() else 0
-
-
-def usable_cores() -> int:
-    """Number of CPU cores that this process may use, given its CPU affinity and the quota of its container."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = _read(_CGROUP / "cpu.max").partition(" ")
-    if quota.isdecimal() and period.isdecimal() and int(period):
-        cores = min(cores, -(-int(quota) // int(period)))
-    return max(1, cores)
 
 
 def available_bytes() -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -45,6 +46,11 @@ TRACKED_BYTES = 96 << 20
 """Memory limit for the frames that tracking is ahead of selection, counted as whole frames and shared by all sources
 that are read at once. Each source may always hold eight frames."""
 
+PROGRESS_S = 0.1
+"""Minimum interval between two reports of how far a source has been read."""
+Advanced = Callable[[Source, int, float, int], None]
+"""A function like `Progress.advanced`."""
+
 NOT_ON_GPU = "decoded on the CPU"
 """Beginning of the note for a source that was not decoded on the GPU although this was requested."""
 
@@ -52,7 +58,7 @@ NOT_ON_GPU = "decoded on the CPU"
 class Progress:
     """Receives the progress of a run; all calls about one source come from the same worker thread.
 
-    This base class does nothing with it.
+    This base class ignores all calls.
     """
 
     def opening(self, index: int) -> None:
@@ -63,10 +69,7 @@ class Progress:
         """The source was opened."""
 
     def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None:
-        """The source has been read up to `pts_seconds`."""
-
-    def closed(self, source: Source) -> None:
-        """The source is no longer being read."""
+        """The source has been read up to `pts_seconds`; called at most once per `PROGRESS_S`."""
 
     def finished(self, result: SourceResult) -> None:
         """The source is finished, successfully or not, with this result."""
@@ -88,12 +91,13 @@ class Pipeline:
         stop: threading.Event | None = None,
         broken: threading.Event | None = None,
         emit_candidate: Callable[[Candidate], None] = lambda candidate: None,
-        progress: Progress | None = None,
+        advanced: Advanced = lambda source, frames, pts_seconds, kept: None,
         jobs: int = 1,
     ) -> Iterator[TrackEnd]:
         """Yield the tracks of an opened source as they end, and fill in `result` meanwhile.
 
-        `jobs` is the number of sources that are read at once and share the memory for waiting frames.
+        `advanced` is called at most once per `PROGRESS_S`, with how far the source has been read. `jobs` is the number
+        of sources that are read at once and share the memory for waiting frames.
 
         A source that turns out to be sideways is rotated and read again from its beginning.
         When `stop` is set, the open tracks are ended and yielded; when `broken` is set, reading stops because the
@@ -101,17 +105,19 @@ class Pipeline:
         Raises SourceError when the source fails before its first frame; a later failure ends the tracks early and is
         stored in `result.error`.
         """
-        progress = progress or Progress()
         config = self._context.config
         finalizer = CropFinalizer(self._context, source) if needs_finalizing(config) else None
         began = time.perf_counter()
         may_turn = config.detection.sideways and source.turned is not None
-        read = partial(self._read, source, result, finalizer, stop, broken, emit_candidate, progress, jobs)
+        read = partial(self._read, source, result, finalizer, stop, broken, emit_candidate, advanced, jobs)
         counts, turn = yield from read(may_turn=may_turn)
         if turn:
             source.read_as(turned=turn)
             result.turned = 90 * turn
-            result.notes.append(f"sideways without rotation metadata; rotated by {result.turned} degrees clockwise")
+            result.notes.append(
+                "the video is sideways but has no rotation metadata; "
+                f"it was rotated by {result.turned} degrees clockwise"
+            )
             counts, _ = yield from read(may_turn=False)
         if finalizer is not None and finalizer.missed:
             result.notes.append(
@@ -147,7 +153,7 @@ class Pipeline:
         stop: threading.Event | None,
         broken: threading.Event | None,
         emit_candidate: Callable[[Candidate], None],
-        progress: Progress,
+        advanced: Advanced,
         jobs: int,
         *,
         may_turn: bool,
@@ -191,13 +197,14 @@ class Pipeline:
         size = max(1, source.width * source.height * 3 // 2)
         waiting = int(min(AHEAD, max(3, AHEAD_BYTES // (jobs * size))))
         further = int(min(TRACKED_AHEAD, max(8, TRACKED_BYTES // (jobs * size))))
+        reported = -math.inf
         timeout = stall_seconds() + MARGIN_S
         late = SourceError(f"{source.location}: no frame arrived for {timeout:g} s; the rest of the source is skipped")
         try:
             with (
                 closing(prefetch(source.frames(hints), waiting, timeout_s=timeout, late=late)) as frames,
                 closing(prefetch(tracking.tracked_frames(frames), further)) as tracked_frames,
-                # The hints are closed first because the source may be waiting for one.
+                # The hints are closed first because the source may be waiting for a hint.
                 nullcontext() if hints is None else closing(hints),
             ):
                 for tracked in tracked_frames:
@@ -214,7 +221,9 @@ class Pipeline:
                         ends += selection.take(tracked)
                     else:
                         yield from _finalized(selection.take(tracked), finalizer)
-                    progress.advanced(source, selection.counts.frames, tracked.pts_seconds, selection.counts.kept)
+                    if time.monotonic() - reported >= PROGRESS_S:
+                        reported = time.monotonic()
+                        advanced(source, selection.counts.frames, tracked.pts_seconds, selection.counts.kept)
                     if broken is not None and broken.is_set():
                         break
                     if stop is not None and stop.is_set():
@@ -241,7 +250,7 @@ class Pipeline:
         progress: Progress | None = None,
         labels: Sequence[str] = (),
     ) -> list[SourceResult]:
-        """Process every source and write the results to the (entered) sink.
+        """Process every source and write the results to `sink`, which must have been entered.
 
         Returns the results in the order of `sources`.
 
@@ -292,10 +301,7 @@ class Pipeline:
             with within(stall_seconds() + MARGIN_S, open_it, label) as source:
                 result.source = SourceInfo(source.location, source.source_id)
                 progress.started(source)
-                try:
-                    self._into(sink, source, result, stop, broken, progress, jobs)
-                finally:
-                    progress.closed(source)
+                self._into(sink, source, result, stop, broken, progress, jobs)
         except (SinkError, DeviceError):
             raise
         except StreamgateError as error:
@@ -322,7 +328,13 @@ class Pipeline:
         writer = sink.open_source(result.source)
         try:
             for ended in self.tracks(
-                source, result, stop=stop, broken=broken, emit_candidate=writer.evaluated, progress=progress, jobs=jobs
+                source,
+                result,
+                stop=stop,
+                broken=broken,
+                emit_candidate=writer.evaluated,
+                advanced=progress.advanced,
+                jobs=jobs,
             ):
                 writer.track(ended)
             if broken.is_set():
@@ -336,8 +348,8 @@ class Pipeline:
 
 
 def _too_small(face: Face, config: Config, width: int, height: int) -> str:
-    """The note that nothing is kept because even the largest face (`face`) is too small; it names the options to
-    change."""
+    """A note for a source that keeps nothing because even its largest face, `face`, is too small; it names the options
+    to change."""
     side = shorter_side(face.box)
     remedies = []
     if side < config.smallest_face_px(width, height):
@@ -345,7 +357,7 @@ def _too_small(face: Face, config: Config, width: int, height: int) -> str:
     if config.output.max_upscale and enlargement(face, config.output) > config.output.max_upscale:
         remedies.append("--set output.max_upscale=0")
     return (
-        f"all faces are too small: the largest is {side:.0f} px wide, {face.inter_eye:.0f} px between the eyes; "
+        f"all faces are too small: the largest is {side:.0f} px wide, with {face.inter_eye:.0f} px between the eyes; "
         f"to accept it, add {' '.join(remedies)}"
     )
 

@@ -9,6 +9,7 @@ from streamgate.config import Config
 from streamgate.frames import Array
 from streamgate.networks import Networks
 from streamgate.networks.cohort import Cohort
+from streamgate.networks.pose import takes_aligned
 from streamgate.scoring.calibration import Calibration, sampled_head
 from streamgate.scoring.evaluator import Evaluator
 from streamgate.scoring.lockstep import Infer
@@ -25,7 +26,8 @@ class ScoringContext:
         aligned_pose: whether the pose network takes the recognizer's crop.
         shared_pose: whether the recognizer's graph also returns the pose.
         sampled_head: computes SER-FIQ's d from features (K,) by sampling; None if the graph's closed form is used.
-        identity_threshold: the minimum cosine of two faces of one person; None where the recognizer has no threshold.
+        identity_threshold: the minimum similarity of two faces of one person; None if neither the configuration nor
+            the recognizer's card has a threshold.
         pictures: holds the kept pictures of all tracks.
         cohort: normalises similarities of the recognizer's embeddings; None if plain cosines are used.
     """
@@ -50,7 +52,7 @@ class ScoringContext:
             config,
             Evaluator(config, Calibration.of_networks(networks, config)),
             infer,
-            networks.pose.aligned,
+            takes_aligned(networks.pose),
             networks.shared_pose,
             sampled_head(networks, config),
             identity_threshold=config.identity.threshold or networks.identity_threshold,

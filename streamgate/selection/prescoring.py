@@ -24,7 +24,7 @@ rejected. A turned or covered face usually stays turned or covered for a while."
 
 
 class Prescorer:
-    """Prescores faces of one track, so that each gets a potential quality."""
+    """Prescores faces of one track, so that each gets a potential, which is an upper bound of its quality."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Prescorer:
         self._last_pts = -np.inf
         self._thins = thins
         self._rejected = 0
-        """Number of prescored faces that were rejected in a row, up to now."""
+        """Number of faces rejected since the last prescored face that was not rejected."""
 
     def spread(self, window: Sequence[Observation]) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
         """Prescore evenly spaced faces of the window and return them; the others get no potential."""
@@ -72,13 +72,17 @@ class Prescorer:
     def beside(self, observation: Observation) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
         """Prescore the faces halfway to the previous and to the next evenly spaced face; returns those not prescored
         before."""
-        reach = self._interval(observation) / 2 + 1e-6
+        reach = self.reach(observation) + 1e-6
         away = [(one.pts_seconds - observation.pts_seconds, one) for one in self._observed]
         before = [one for gap, one in away if -reach <= gap < 0][:1]
         after = [one for gap, one in away if 0 < gap <= reach][-1:]
         new = [one for one in before + after if not one.prescored and one.candidate is not None]
         yield from self._prescore_faces(new)
         return new
+
+    def reach(self, observation: Observation) -> float:
+        """Half of the time in seconds between an evenly spaced face and the next."""
+        return self._interval(observation) / 2
 
     def run_expression(
         self, faces: Sequence[Observation]

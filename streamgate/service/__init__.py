@@ -1,1 +1,1 @@
-"""`streamgate serve`, which watches cameras for months."""
+"""The service `streamgate serve`, which watches cameras and is built to run for months."""

@@ -43,8 +43,8 @@ class Access:
 
     Args:
         token: the secret that users and Prometheus send.
-        clock: returns the time in seconds since the epoch, for sessions.
-        monotonic: returns the time in seconds, for wrong tokens.
+        clock: returns the Unix time in seconds; used for sessions.
+        monotonic: returns a monotonic time in seconds; used to limit wrong tokens.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Access:
         return max(0.0, own_wait, shared_wait)
 
     def note_failure(self, client: str) -> float:
-        """Record a wrong token of `client`; returns by how many seconds it came too early, 0 if it was allowed.
+        """Record a wrong token of `client`; returns by how many seconds it came too early, 0 if it was in time.
 
         Attempts during the wait are not counted; otherwise a client that keeps trying would be locked out forever.
         """
@@ -128,7 +128,7 @@ def bearer_of(headers: Mapping[str, str]) -> str | None:
 def checked_token(host: str, token: str | None) -> str | None:
     """The token to use when listening on `host`; None means no authentication and is possible only on loopback.
 
-    Raises UsageError when another host would be served without a token.
+    Raises UsageError if `host` is not loopback and there is no token.
     """
     token = (token or "").strip() or None
     if token is None and not is_loopback(host):

@@ -48,10 +48,11 @@ def connection_limits() -> tuple[int, int]:
 class Connections:
     """The open connections of one server; used only in its event loop.
 
-    When there are too many, the oldest connection that has not sent its whole request is closed. If there is no such
-    connection, the oldest connection whose peer does not read the response is closed. So a peer that sends its request
-    immediately is served, however many idle connections there are. A connection is never closed to make room for
-    another one while its request is being answered and its peer reads the response.
+    When there are too many connections, the oldest one whose peer has not sent a whole request is closed. If there is
+    no such connection, the oldest one whose peer does not read the response is closed; if there is none of these
+    either, the new connection is closed. Therefore, a peer that sends its request immediately is served, however many
+    idle connections there are. A connection is never closed to make room for another one while its request is being
+    answered and its peer reads the response.
 
     Args:
         state: its metrics count the open and the closed connections.
@@ -80,7 +81,7 @@ class Connections:
         class BoundedProtocol(H11Protocol):
             network = ""
             since = 0.0
-            """When the time limit of the current request began (monotonic)."""
+            """When the time allowed for the current request began (monotonic)."""
             behind: float | None = None
             """When the send buffer was first seen to be non-empty (monotonic); None while it is empty."""
 

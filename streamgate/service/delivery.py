@@ -45,7 +45,7 @@ class LiveEvent:
 
     Attributes:
         record: the event's `json` field as it is sent to Redis, without `image`.
-        shot: the face; None for a track that keeps nothing.
+        shot: the face; None for a track without a kept face.
         captured: when the face's frame arrived; None if there is no face.
         ended: when the track ended; None for an `improved`.
     """
@@ -123,7 +123,7 @@ class Delivery(Collector):
         self._stack.close()
 
     def put(self, one: LiveEvent) -> None:
-        """Queue an event; blocks only when hundreds of events already wait because the disk hangs."""
+        """Queue an event; blocks only if so many events are waiting, because the disk hangs, that a queue is full."""
         if self._spool is not None:
             light = replace(one, record={}, jpeg=None, shot=None)
             self._inbox.put((pack(event(one.record, one.kind, one.jpeg)), light))
@@ -162,7 +162,7 @@ class Delivery(Collector):
 
     def _start(self, name: str, work: Callable[[], None]) -> None:
         def guarded() -> None:
-            # A service runs for months, so a bug in this code must not stop delivery until it is restarted.
+            # A service runs for months, so a bug in this code must not stop delivery until the service is restarted.
             while True:
                 try:
                     return work()
@@ -230,8 +230,8 @@ class Delivery(Collector):
             self._state.destination("redis", ok=True, error=None)
 
     def _retry(self, error: Exception, failures: int) -> bool:
-        """Retry after any error, because the operator of the server may fix it at any time. Returns False when
-        stopping."""
+        """Retry after any error, because the operator of the server may fix the cause at any time. Returns False
+        when stopping."""
         assert self._spool is not None and self._redis is not None
         self._failing = True
         if failures % _LOGGED_EVERY == 0:
@@ -294,7 +294,7 @@ class Delivery(Collector):
         if (folder := self._folder) is not None:
             yield GaugeMetricFamily("streamgate_output_bytes", "Size of the faces on disk.", folder.size)
             yield CounterMetricFamily(
-                "streamgate_output_removed", "Faces removed because of the limits of age and size.", folder.removed
+                "streamgate_output_removed", "Faces removed because of the limits on age and size.", folder.removed
             )
 
 

@@ -18,8 +18,8 @@ MAX_LISTENERS = 512
 and retry later."""
 
 _SPARE = 2
-"""Number of connections per client that are reserved, so that a client with the maximum number of event streams still
-gets an error response."""
+"""Number of connections per client that are reserved, so that a client with the maximum number of event streams gets an
+error response to further requests."""
 _WAITING_EVENTS = 256
 _STREAMS_EVERY_S = 3.0
 _WRITE_LIMIT_S = 30.0
@@ -71,10 +71,10 @@ class EventStreams:
         await self._serve(after, receive, send)
 
     async def _serve(self, after: int | None, receive: Any, send: Any) -> None:
-        """Send events until the browser disconnects, stops reading for 30 s, an hour has passed or the server stops.
+        """Send events until the browser disconnects or stops reading for 30 s, an hour has passed, or the server stops.
 
-        In addition, every three seconds a `streams` event carries the state of all streams, as `/api/streams` does:
-        creating one text for all browsers costs less than answering requests from each of them.
+        In addition, a `streams` event with the content of `/api/streams` is sent every three seconds, because creating
+        one text for all browsers costs less than answering requests from each of them.
 
         A slow browser loses its oldest events once 256 are waiting, and gets a `gap` event with the number of lost
         events (null if the server was restarted before the browser reconnected). Because of the limit of an hour, no
@@ -91,8 +91,8 @@ class EventStreams:
         awake = False
 
         def wake() -> None:
-            # The event loop is woken only once for all events that are published before the next `take`, because with
-            # 200 listeners each wake-up is expensive.
+            # The event loop is woken only once for all events that are published before the next `take`, because
+            # wake-ups are expensive if there are 200 listeners.
             nonlocal awake
             if not awake:
                 awake = True

@@ -33,14 +33,15 @@ class FrameQueue:
 
     Args:
         limit: maximum number of frames in the queue.
-        keep_s: how far back, in seconds of their time stamps, the arrival times of taken frames are remembered.
+        keep_s: arrival times are remembered for taken frames whose time stamps are at most this many seconds older
+            than that of the frame taken last.
     """
 
     def __init__(self, limit: int, keep_s: float) -> None:
         self.taken = 0
         """Number of frames that the analysis has taken."""
         self.waited = 0.0
-        """Total seconds that the consumer has waited."""
+        """Number of seconds that the consumer has waited for frames in total."""
         self.closed_at: Timestamp | None = None
         self._limit = limit
         self._keep = keep_s

@@ -27,7 +27,7 @@ _START_SECONDS = 20.0
 _STOP_SECONDS = 1
 _SEND_BUFFER = 128 << 10
 """Send buffer per peer in bytes (the kernel doubles it). With this limit, a peer that does not read uses little memory
-and is soon detected as slow; by default the kernel would buffer megabytes for each peer."""
+and is soon detected as slow; by default, the kernel would buffer megabytes for each peer."""
 _STALLED_MS = 60_000
 """The kernel disconnects a peer that has not acknowledged sent data for this long."""
 
@@ -45,8 +45,8 @@ def serving(
     Args:
         address: name or address to listen on, and a port; port 0 selects a free port. Any host other than loopback
             requires a token.
-        token: the token that users and Prometheus must send; empty for no authentication. The default is the
-            environment variable STREAMGATE_TOKEN.
+        token: the token that users and Prometheus must send; empty for no authentication. By default, the value of
+            the environment variable STREAMGATE_TOKEN is used.
         log: called with one line per problem, at most once a minute for each kind of problem.
 
     Raises:
@@ -115,11 +115,11 @@ def _report_fault(context: dict[str, Any], report: Callable[..., None]) -> None:
 
 
 def parse_address(address: str) -> tuple[str, int]:
-    """Host and port of "HOST:PORT", "[IPV6]:PORT" or "PORT"; without a host it is 127.0.0.1. Raises UsageError."""
+    """Host and port of "HOST:PORT", "[IPV6]:PORT" or "PORT"; the default host is 127.0.0.1. Raises UsageError."""
     host, _, port = address.strip().rpartition(":")
     if port.isascii() and port.isdigit() and int(port) <= 65535 and not (":" in host and not host.startswith("[")):
         return host.strip("[]") or "127.0.0.1", int(port)
-    raise UsageError(f"--http {address}: write it as HOST:PORT, for example 127.0.0.1:8080 or [::1]:8080")
+    raise UsageError(f"--http {address}: write the address as HOST:PORT, for example 127.0.0.1:8080 or [::1]:8080")
 
 
 def _build(
@@ -168,7 +168,9 @@ def _listen(host: str, port: int) -> Listener:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise SinkError(f"{shown}: the port is in use by another program; stop it or choose another port") from None
+            raise SinkError(
+                f"{shown}: the port is in use by another program; stop that program or choose another port"
+            ) from None
         if error.errno == errno.EACCES:
             raise SinkError(f"{shown}: no permission to listen on this port; choose one above 1023") from None
         if error.errno == errno.EADDRNOTAVAIL:

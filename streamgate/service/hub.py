@@ -16,9 +16,10 @@ HubEvent = tuple[int, str, str]
 """One event as listeners receive it: number, kind and data.
 
 The numbers of a process ascend from 1; they can be used as an SSE `id`. The kind is "face" (a face is new or better),
-"stream" (the state of a stream changed), "removed" (a stream was removed from the configuration) or "config" (the file
-was read again). The data is one line of JSON, encoded once for all listeners: `LatestFace.summary()` for "face",
-`StreamSnapshot.summary()` for "stream", {"name"} for "removed", {"error": text or null} for "config".
+"stream" (the state of a stream changed), "removed" (a stream was removed from the configuration) or "config" (the
+configuration file was read again). The data is one line of JSON, encoded once for all listeners:
+`LatestFace.summary()` for "face", `StreamSnapshot.summary()` for "stream", {"name"} for "removed", {"error": text or
+null} for "config".
 """
 Take = Callable[[], list[HubEvent]]
 
@@ -27,7 +28,7 @@ class EventHub:
     """Publishes events to listeners with bounded queues; a slow listener loses its oldest events. Thread-safe."""
 
     def __init__(self) -> None:
-        # Reentrant, because garbage collection of an abandoned listener may remove it during `publish`.
+        # Reentrant, because garbage collection may remove an abandoned listener during `publish`.
         self._mutex = threading.RLock()
         self._queues: dict[Take, tuple[deque[HubEvent], Callable[[], None] | None]] = {}
         self._history: deque[HubEvent] = deque(maxlen=HISTORY)
@@ -59,7 +60,7 @@ class EventHub:
         Args:
             limit: maximum number of waiting events; when it is exceeded, the oldest are dropped.
             after: number of the last event seen; later events that are still remembered are queued first.
-            wake: called from another thread whenever events were queued. It must not block: an asyncio listener
+            wake: called from another thread whenever an event has been queued. It must not block: an asyncio listener
                 passes `lambda: loop.call_soon_threadsafe(flag.set)`.
         """
         queue: deque[HubEvent] = deque(maxlen=max(1, limit))

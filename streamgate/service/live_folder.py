@@ -37,9 +37,9 @@ class LiveFolder:
     Args:
         out: the folder, which is created if it does not exist.
         max_days: crops that are older than this many days are removed; None keeps all crops.
-        max_bytes: limit for all files that streams wrote below `out`; None for no limit.
+        max_bytes: limit for the total size of all files that streams wrote below `out`; None for no limit.
 
-    Entering raises SinkError if the folder is in use, is not writable, or holds the results of `run`.
+    Entering raises SinkError if the folder is in use, is not writable, or holds the results of `streamgate run`.
     """
 
     def __init__(self, out: Path, *, max_days: float | None = None, max_bytes: int | None = None) -> None:
@@ -113,7 +113,7 @@ class LiveFolder:
 
     def _is_due(self, now: float) -> bool:
         too_old = self._max_age is not None and now - self._crops[0][0] > self._max_age
-        # The newest crop always stays; otherwise a small limit would remove each crop as soon as it is written.
+        # The newest crop always stays; otherwise, a small limit would remove each crop as soon as it is written.
         too_much = self._max_bytes is not None and self._bytes > self._max_bytes and len(self._crops) > 1
         return too_old or too_much
 

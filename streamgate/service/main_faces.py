@@ -1,7 +1,8 @@
 """Takes the faces of two-stream cameras from the main stream; a `final` is looked up before an `improved`.
 
-Main streams are decoded only around faces that are in events. One thread decodes for all cameras. A second thread falls
-back to the substream's face when a lookup takes too long, which limits the delay of a `final`.
+Main streams are decoded only around faces that are sent in events, and to align the streams. One thread decodes for all
+cameras. A second thread falls back to the substream's face when a lookup takes too long, which limits the delay of a
+`final`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from streamgate.service.main_stream import MainStream, metrics_of
 from streamgate.tracks import BestShot
 
 _MOST = 64
-"""Maximum number of waiting lookups. When it is exceeded, the lookup for an `improved` is dropped; if none is waiting,
-a `final` uses the substream's face."""
+"""Maximum number of waiting lookups. When it is exceeded, the oldest lookup for an `improved` is dropped; if there is
+none, the new `final` uses the substream's face."""
 _OVERDUE_S = 0.1
 """A lookup whose deadline passed longer ago than this is not started, because other lookups are waiting."""
 _CLOCK_S = 0.2
@@ -108,7 +109,7 @@ class MainFaces(Collector):
             try:
                 work()
             except Exception as error:
-                # A service runs for months, so a bug in this code must not stop lookups until it is restarted.
+                # A service runs for months, so a bug in this code must not stop lookups until the service is restarted.
                 if os.environ.get("STREAMGATE_DEBUG"):
                     traceback.print_exc()
                 self._log(f"main streams: internal error ({type(error).__name__}: {error}); please report it")

@@ -31,17 +31,17 @@ from streamgate.sources.rtp import Unit, access_unit
 from streamgate.tracks import BestShot, Candidate
 
 _REACH_S = 0.3
-"""Maximum distance, in seconds, from the expected time within which to search for the frame."""
+"""Maximum number of seconds from its expected time at which the frame is searched for."""
 _COMPARED_S = 0.4
-"""Length of the stretch before the expected time that is decoded and compared with the substream."""
+"""Pictures from up to this many seconds before the expected time are compared with the substream."""
 _LEAST_COMPARED = 6
 _KEPT = 12
 """Number of decoded frames that are kept while the offset is being checked; the frame to be found is among them."""
 _ALIGN_PICTURES = 40
 ANSWERED_S = 0.4
-"""A lookup that is still in progress this many seconds after its deadline is answered anyway."""
+"""If a lookup is still in progress this many seconds after its deadline, the substream's face is used."""
 _ALIKE = 0.6
-"""Minimum correlation between the small pictures of the two streams' faces for them to count as the same face."""
+"""Minimum correlation between the downscaled crops from the two streams for them to count as the same face."""
 _ALIKE_UNSURE = 0.85
 """The minimum correlation as long as the offset has not been found by comparing pictures."""
 _ALIKE_SIDE = 32
@@ -153,7 +153,7 @@ def _looks_around(lookup: Lookup) -> list[Look]:
 
 
 def _refined(main: MainStream, ours: list[Look], theirs: list[Look], reach: float, offset: float) -> float:
-    """The offset after comparing decoded pictures with the substream around the face."""
+    """The offset after decoded pictures were compared with the substream around the face. Raises Fallback."""
     assert main.ring is not None
     spacing = main.ring.spacing
     found = match(ours, theirs, max(reach, 2.5 * spacing) + spacing, spacing)
@@ -202,7 +202,7 @@ def _decoded(
     ring: PacketRing, units: list[Unit], since: float, maker: PictureMaker, live: LiveConfig,
     give_up: Callable[[], bool], *, coarse: bool = False,
 ) -> Iterator[tuple[float, VideoFrame]]:
-    """Decode from a key frame on; yields times in seconds and frames, and sets the aspect ratio of `maker`.
+    """Decode `units`, which start with a key frame; yields pairs (seconds, frame), and sets `aspect` of `maker`.
 
     Frames before `since` that no other frame depends on are left out. `coarse` decoding is good enough for small
     pictures only. Raises Fallback.
@@ -235,7 +235,7 @@ def _decoded(
 
 
 def _scored(lookup: Lookup, maker: PictureMaker, frame: VideoFrame) -> BestShot:
-    """Score the same face in the main stream's picture; returns its shot."""
+    """Find the face in the main stream's picture and score it; returns its shot. Raises Fallback."""
     shot, scorer = lookup.shot, lookup.scorer
     if frame.is_corrupt:
         raise Fallback("damaged")
@@ -259,7 +259,7 @@ def _scored(lookup: Lookup, maker: PictureMaker, frame: VideoFrame) -> BestShot:
     try:
         image = scorer.crop(candidate, picture)
         phash = scorer.fingerprint(candidate, picture)
-    except ValueError:  # its landmarks coincide
+    except ValueError:  # the face's landmarks coincide
         raise Fallback("no_face") from None
     if _likeness(shot.image, image) < (_ALIKE if lookup.main.alignment.found else _ALIKE_UNSURE):
         lookup.main.alignment.suspect()
@@ -272,7 +272,7 @@ def _scored(lookup: Lookup, maker: PictureMaker, frame: VideoFrame) -> BestShot:
         evidence=replace(candidate.evidence, embedding=shot.embedding),
         measures=candidate.measures,
         quality=candidate.quality,
-        # The face's neighbours are not scored in the main stream, so only its own quality is known.
+        # Faces before and after this one are not scored in the main stream, so only the face's own quality is known.
         quality_smoothed=candidate.quality,
         quality_context=candidate.quality,
         gate=candidate.gate,

@@ -26,7 +26,7 @@ from streamgate.store.records import utc_text
 
 GULP_S = 0.2
 """Interval at which received data is processed. A shorter interval would use more CPU time, because each processing
-step has a fixed cost, equal to that of a hundred packets."""
+step has a fixed cost, which is about that of a hundred packets."""
 _GULP_BYTES = 1 << 17
 """If more bytes than this were received at once, the next interval is shorter, so that a full socket buffer does not
 slow down the camera."""
@@ -35,7 +35,7 @@ FALLBACKS = ("away", "late", "dropped", "unsure", "no_face", "rejected", "damage
 """Reasons for using the substream's face, in this order: the main stream is not connected; the main stream's picture
 did not arrive in time; the packets of that picture were dropped; the face's time in the main stream was not found; no
 face was found in the picture; the gate rejects the face; the picture cannot be decoded; too many lookups are
-waiting."""
+waiting, or the lookup took too long."""
 
 
 class MainStream:
@@ -100,7 +100,7 @@ class MainStream:
     def summary(self) -> dict[str, Any]:
         """JSON-ready: url (redacted), state, error, retry_at, connects, pictures, ring_seconds, ring_bytes, offset
         (seconds), aligned, drift (parts per million), confidence, faces (found in the main stream),
-        fallbacks {reason: faces}.
+        fallbacks {reason: number of faces}.
         """
         ring, alignment = self.ring, self.alignment
         offset, drift = alignment.offset, alignment.drift

@@ -24,7 +24,7 @@ SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 """Bucket bounds of batch sizes."""
 _STREAM_COUNTERS = (
     ("streamgate_frames", "Frames delivered by the camera.", "frames_in"),
-    ("streamgate_frames_dropped", "Frames dropped because analysis was behind.", "frames_dropped"),
+    ("streamgate_frames_dropped", "Frames dropped because analysis was too slow.", "frames_dropped"),
     ("streamgate_frames_skipped", "Frames skipped because of live.max_fps.", "frames_skipped"),
     ("streamgate_frames_in_error", "Packets or pictures that could not be decoded.", "frames_in_error"),
     ("streamgate_connects", "Successful connections.", "connects"),
@@ -74,7 +74,8 @@ def snapshot_metrics(state: ServiceState) -> Iterator[Metric]:
             for stream in streams:
                 family.add_metric([stream.name], float(getattr(stream, attribute)))
             yield family
-    states = GaugeMetricFamily("streamgate_stream_state", "1 for a stream's current state.", labels=["stream", "state"])
+    text = "1 for the current state of the stream, 0 for other states."
+    states = GaugeMetricFamily("streamgate_stream_state", text, labels=["stream", "state"])
     for stream in streams:
         for one in StreamState:
             states.add_metric([stream.name, one.value], float(stream.state is one))

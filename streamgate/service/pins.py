@@ -10,13 +10,13 @@ from streamgate.service.stream_alignment import Look, around
 from streamgate.sources.packet_ring import PacketRing
 
 _COMPARED_S = 0.6
-"""Length of the parts of the substream, before and after the face, that are compared."""
+"""Seconds of the substream before and after the face that are compared with the main stream."""
 _LEAST_S = 0.15
 
 
 @dataclass(slots=True, eq=False)
 class Pinned:
-    """The data retained for a face: small pictures of the substream around its time, and packets of the main stream.
+    """The data retained for a face: small pictures of the substream around the face, and packets of the main stream.
 
     The packets from `start` to `end`, in seconds of the main stream, are retained until `release` is called.
     """
@@ -62,11 +62,11 @@ class Pins:
             self._pinned.pop(track_id)
 
     def of(self, track_id: int, pts_seconds: float) -> Pinned | None:
-        """The data retained for a face; None if there is none."""
+        """The data retained for a face; None if nothing is retained for it."""
         return self._pinned.get(track_id, {}).get(pts_seconds)
 
     def take(self, track_id: int) -> list[Pinned]:
-        """Remove and return the data retained for an ended track; the caller must `release` it."""
+        """Remove and return the data retained for an ended track; the caller must pass it to `release`."""
         return list(self._pinned.pop(track_id, {}).values())
 
 

@@ -1,4 +1,4 @@
-"""`POST /api/score`: takes a picture and returns its faces in the format of `streamgate score`."""
+"""`POST /api/score`: takes a picture and returns the scored faces in it, in the format of `streamgate score`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from streamgate.store.records import score_record
 MAX_BYTES = 64 << 20
 """Maximum body size: enough for an 8-bit picture of 48 megapixels, losslessly compressed."""
 MAX_WAITING = 4
-"""Maximum number of requests that are held at once. It is small because streams have priority and each body needs
-memory."""
+"""Maximum number of requests that are held at once. The number is small because streams have priority and each body
+needs memory."""
 _HEADERS = {"cache-control": "no-store"}
 
 

@@ -1,4 +1,4 @@
-"""Reads and writes the segment files of a spool, which are sequences of framed items; recovers the items after damage.
+"""Reads and writes the segment files of a spool, which are sequences of framed items; skips damaged items.
 
 A frame consists of a mark, the length of the data, a CRC-32 of number and data, the item's number, and the data. After
 a damaged frame, reading continues at the next mark that starts a valid frame: a flipped bit destroys only the item that
@@ -33,7 +33,7 @@ _LAST = 90_000_000
 """Limit for the numbers of existing segments; it leaves enough numbers for new segments."""
 _IN_VAIN = 256 << 20
 """Maximum number of bytes that are read after marks without a valid frame; when it is reached, the rest of the segment
-is skipped. Otherwise a file that consists of marks would take quadratic time."""
+is skipped. Without this limit, a file that consists of marks would take quadratic time."""
 _TRY = 4096
 """Minimum number of bytes that each mark without a valid frame adds to the total limited by `_IN_VAIN`."""
 _BLOCK = 1 << 20
@@ -60,8 +60,8 @@ class ItemLocation:
 def not_a_spool(folder: Path, problem: str) -> SinkError:
     """The error for a folder that holds something other than a spool."""
     return SinkError(
-        f"{folder}: {problem}; it was not written by `streamgate serve`: move it away, or choose another folder with "
-        "--spool"
+        f"{folder}: {problem}; this is not a spool of `streamgate serve`: move the folder away, or choose another one "
+        "with --spool"
     )
 
 
@@ -163,7 +163,7 @@ def _frame_at(file: IO[bytes], offset: int) -> tuple[int, bytes] | None:
 
 
 def _claimed(file: IO[bytes], offset: int) -> int:
-    """Number of bytes that were read to find that a mark does not start a valid frame."""
+    """Number of bytes that were read to find out that a mark does not start a valid frame."""
     head = os.pread(file.fileno(), FRAME.size, offset)
     length = int(FRAME.unpack(head)[1]) if len(head) == FRAME.size else 0
     return length if length <= MAX_ITEM_BYTES else 0

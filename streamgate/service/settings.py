@@ -13,9 +13,9 @@ device = "cuda:0"               # where the networks run
 decode = "cuda"                 # where video is decoded; cuda means the GPU of `device`
 set = { "measures.yaw.max" = 40 }   # for all streams
 
-[streams.entrance]              # the name: letters, digits, . _ -
+[streams.entrance]              # the name: letters, digits, '.', '_' and '-'
 url = "rtsp://user:password@10.0.0.5/stream1"
-preset = "live"                 # preset and set are optional and for this stream only
+preset = "live"                 # preset and set are optional and apply to this stream only
 set = { "measures.size.min" = 80, "live.transport" = "udp" }
 
 [streams.gate]                  # a camera with two streams
@@ -49,8 +49,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SEVERAL = re.compile(r",(?=(?:rtsps?|https?|file)://)", re.IGNORECASE)
 """Separates the addresses of `--rtsp MAIN,SUB`."""
 MAX_STREAMS = 500
-"""Maximum number of streams: more than a machine can decode. It is limited because each stream needs threads and
-descriptors."""
+"""Maximum number of streams: more than a machine can decode. The number is limited because each stream needs threads
+and descriptors."""
 _MAX_SHOWN = 5
 """Maximum number of invalid values that one message names."""
 DEFAULT_OUT = Path("streamgate-live")
@@ -144,7 +144,7 @@ def read_settings(
 ) -> Settings:
     """Combine the command line and the configuration file; `table` holds the flags that were given.
 
-    Raises UsageError for the first problem, with a message of one line without secrets.
+    Raises UsageError for the first problem, with a one-line message that contains no secrets.
     """
     flags = table or ServiceTable()
     own, streams = ServiceTable(), dict[str, StreamTable]()
@@ -205,8 +205,8 @@ def _read_file(path: Path) -> tuple[ServiceTable, dict[str, StreamTable]]:
     for name in streams:
         if not _NAME.fullmatch(name):
             raise UsageError(
-                f"{path}: [streams.{one_line(name, 80)}]: a name consists of 1 to 64 letters, digits, or . _ - and "
-                "starts with a letter or digit"
+                f"{path}: [streams.{one_line(name, 80)}]: a name has 1 to 64 characters (letters, digits, '.', '_' and "
+                "'-') and starts with a letter or digit"
             )
     service = _validated(ServiceTable, tree.get("service", {}), f"{path}: [service]")
     return service, {name: _validated(StreamTable, one, f"{path}: [streams.{name}]") for name, one in streams.items()}
@@ -230,9 +230,9 @@ def _validated(table: Any, tree: Any, what: str) -> Any:
 
 def _config_of(preset: str | None, own: Mapping[str, Any], settings: Sequence[str], what: str) -> Config:
     try:
-        # `measures.yaw.max = 20` is a nested table in TOML, `"measures.yaw.max" = 20` a single key; both mean the same.
-        # Both are converted to the form of `--set`; settings given with `--set` come later and take precedence. `serve`
-        # stores no embeddings, even if a preset for recorded footage asks for them.
+        # In TOML, `measures.yaw.max = 20` is a nested table and `"measures.yaw.max" = 20` is a single key. Here, both
+        # mean the same and are converted to the form of `--set`; settings given with `--set` come later and take
+        # precedence. `serve` stores no embeddings, even if a preset for recorded footage asks for that.
         texts = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in leaves(own)]
         config = load_config(preset or "live", ["identity.store=none", *texts, *settings])
     except UsageError as error:
@@ -241,13 +241,14 @@ def _config_of(preset: str | None, own: Mapping[str, Any], settings: Sequence[st
         raise UsageError("`identity.store` must be `none`, because `serve` stores no embeddings")
     if config.identity.only:
         raise UsageError(
-            "identity.only: serve cannot search for a person; use `streamgate run --only` on recorded footage"
+            "identity.only: `serve` cannot search for a person; use `streamgate run --only` on recorded footage"
         )
     return config
 
 
 def _addresses(stream: StreamTable, what: str, config: Config) -> tuple[str, Config, str | None]:
-    """The address (of the substream, if there are two), the configuration, and the main stream's address or None."""
+    """The address (of the substream, if there are two streams), the configuration, and the main stream's address or
+    None."""
     if stream.url is not None and stream.detect is None and stream.record is None:
         return _address(stream.url, what), config, None
     if stream.url is not None or stream.detect is None or stream.record is None:

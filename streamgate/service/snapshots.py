@@ -25,7 +25,8 @@ class StreamState(StrEnum):
     WAITING = "waiting"
     """Waiting for the next attempt to connect."""
     FAILED = "failed"
-    """The camera rejected the user name or password; attempts are far apart, because cameras lock accounts."""
+    """The camera rejected the user name or password; attempts are far apart, because cameras lock accounts after
+    repeated failures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class StreamSnapshot:
             again.
         retry_at: when the next attempt is due; set only in the states `WAITING` and `FAILED`.
         epoch: UUIDv7 of the connection; None before the first connection.
-        width, height: size of the picture in pixels; 0 before the first frame.
+        width, height: size of the frames in pixels; 0 before the first frame.
         fps: frames analysed per second, over the last ten seconds.
         frames_in: frames that the camera delivered, including dropped and skipped frames.
         frames_dropped: delivered frames that were dropped, oldest first, because analysis was too slow.
@@ -52,7 +53,7 @@ class StreamSnapshot:
         tracks_open: tracks that are open now.
         tracks: tracks that have ended.
         faces: `final` events with a face.
-        last_frame_at: arrival of the latest frame.
+        last_frame_at: arrival time of the latest frame.
         main: state of the main stream of a camera with two streams (see `MainStream.summary`); None for other cameras.
     """
 
@@ -106,8 +107,8 @@ class LatestFace:
         heatmap: IFQA's map as a transparent PNG overlay for the crop, from `heatmap.heatmap_png`; None if IFQA did not
             run.
         image: path of the crop relative to OUT, with `/`; None without `--out`. The file may have been removed
-            meanwhile (max_days, max_gb), so pages should show `jpeg`.
-        series: at most 300 evaluated faces of the track, evenly chosen and in order of time.
+            in the meantime (max_days, max_gb), so pages should show `jpeg`.
+        series: at most 300 evaluated faces of the track, evenly spaced and in order of time.
         number: increases with every event; the page shows faces in this order.
     """
 

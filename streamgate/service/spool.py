@@ -5,8 +5,8 @@ FOLDER/acked                number of the last acknowledged item
 FOLDER/00000001.spool       segments: consecutive framed items, appended and fsynced (see segments.py)
 FOLDER/damaged/             segments with unreadable places, moved here once their intact items are acknowledged
 
-Each item is returned at least once: the number in `acked` is not fsynced for every item, so some items are returned
-again after a power failure. A segment is removed when all of its items are acknowledged.
+Each item is returned at least once: the number in `acked` is not fsynced for every item, so some items may be
+returned again after a power failure. A segment is removed when all of its items are acknowledged.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ from streamgate.store.lock import Lock
 _ACKED = struct.Struct(">QI")
 _SEGMENT_BYTES = 16 << 20
 _MEMORY_BYTES = 64 << 20
-"""Limit for items held in memory while the disk cannot be written."""
+"""Maximum total size of the items that are held in memory while the disk cannot be written."""
 
 
 _SET_ASIDE_BYTES = 256 << 20
 """Maximum total size of the damaged segments that are kept; the oldest ones are removed first."""
 _NAMED = 3
-"""Maximum number of segments named in a message."""
+"""Maximum number of segments that a message names."""
 
 
 class Spool:
@@ -66,8 +66,8 @@ class Spool:
     Args:
         folder: created when missing, accessible only to its owner.
         limit_bytes: total size of all waiting items.
-        root: the output folder that contains `folder`; below `root` no link is followed. None if there is no such
-            folder.
+        root: the output folder that contains `folder`; below `root`, no link is followed. None if `folder` is not in
+            an output folder.
         log: called with a one-line message when damage is found.
 
     Entering raises SinkError if the folder is in use by another process, is not writable, or holds files that were not
@@ -127,7 +127,7 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Make everything durable, including items held in memory if the disk can be written again."""
+        """Make everything durable, including the items held in memory if the disk can be written again."""
         with self._changed:
             held = [location for location in self._locations if location.data is not None]
             with suppress(OSError):
@@ -157,7 +157,7 @@ class Spool:
     def append(self, items: Sequence[bytes]) -> tuple[list[int], SinkError | None]:
         """Durably add items at the end.
 
-        Returns the items' numbers and the disk's error, if any; after an error the items are held only in memory. Disk
+        Returns the items' numbers and the disk's error, if any; after an error, the items are held only in memory. Disk
         errors are never raised.
         """
         with self._changed:
@@ -211,7 +211,7 @@ class Spool:
     def done(self, number: int) -> None:
         """Acknowledge items up to and including `number`.
 
-        Never raises: at worst these items are returned again after a restart.
+        Never raises: at worst, these items are returned again after a restart.
         """
         with self._changed:
             while self._locations and self._locations[0].number <= number:

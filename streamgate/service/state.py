@@ -1,4 +1,4 @@
-"""The state of a running service: written by the engine and read by the HTTP server.
+"""The state of a running service: written by the streams, their delivery and their supervisor; read by the HTTP server.
 
 `ServiceState` is thread-safe and returns immutable, consistent values, which never contain secrets of a URL. It is
 independent of any web framework.
@@ -45,26 +45,26 @@ __all__ = [
 Scorer = Callable[[bytes, str | None], list[ScoredFace]]
 """Returns the scored faces of a picture file, given the file's bytes and `aligned` as in `Gate.score`.
 
-Raises SourceError whose message says why the picture cannot be read, without a name."""
+Raises SourceError if the picture cannot be read. The message has no subject; an example is "is empty (0 bytes)"."""
 
 LATEST_FACES = 240
-"""Maximum number of faces on the wall; each one is kept in memory with its pictures, which take up to 250 kB."""
+"""Maximum number of faces on the wall, which is the page's list of faces. Each face is kept in memory with its
+pictures, which take up to 250 kB."""
 HEARTBEAT_LIMIT_S = 15.0
-"""The supervisor sends a heartbeat every half second; if none arrives for this long, the supervisor is considered to
-hang."""
+"""The supervisor sends a heartbeat every half second; if none arrives for this long, the service is not healthy."""
 
 
 class ServiceState(Collector):
-    """See the module. The engine updates the state with the methods at the end of the class.
+    """See the module. The parts of the service update the state with the methods at the end of the class.
 
     Attributes:
         registry: all metrics; other components may register their own.
         stages: seconds by stage (`decode`, `follow`, `choose`, `encode`, `detector`, `pose`, `recognizer`, `ifqa`).
         batches: batch sizes by network role.
-        final_latency: from `ended_at` of a track to the acknowledgement of its final by Redis (without Redis: by the
-            disk), seconds.
-        capture_latency: from `captured_at` of a face to the acknowledgement of its event, seconds, by kind.
-        events: events acknowledged, by kind.
+        final_latency: seconds from `ended_at` of a track until Redis has acknowledged its final (without Redis: until
+            the final is on disk).
+        capture_latency: seconds from `captured_at` of a face until its event has been acknowledged, by kind of event.
+        events: acknowledged events, by kind.
         faults: errors that the service recovered from, by kind.
         connections: open HTTP connections.
         closed: connections closed by the service, by reason: `late` (the request did not arrive in time), `behind` (the
@@ -85,7 +85,7 @@ class ServiceState(Collector):
             "streamgate_faults", "Errors that the service recovered from, by kind.", ["what"], registry=registry
         )
         self.stages = Histogram(
-            "streamgate_stage_seconds", "Time by stage.", ["stage"], buckets=SECONDS, registry=registry
+            "streamgate_stage_seconds", "Processing time, by stage.", ["stage"], buckets=SECONDS, registry=registry
         )
         self.batches = Histogram(
             "streamgate_batch_size", "Items per network run.", ["role"], buckets=SIZES, registry=registry
@@ -146,7 +146,7 @@ class ServiceState(Collector):
             return tuple(self._streams.values())
 
     def stream(self, name: str) -> StreamSnapshot | None:
-        """A stream; None when it is not configured any more."""
+        """A stream; None if it is no longer configured."""
         with self._mutex:
             return self._streams.get(name)
 
@@ -165,10 +165,10 @@ class ServiceState(Collector):
         """Metrics for the registry."""
         return snapshot_metrics(self)
 
-    # The methods below are for the engine.
+    # The methods below are for the parts of the service that update the state.
 
     def add_stream(self, name: str, url: str, **values: Any) -> None:
-        """Add a configured stream; `url` is redacted.
+        """Add a configured stream; `url` must already be redacted.
 
         A stream whose configuration changed keeps its position and its counters.
         """
@@ -193,7 +193,7 @@ class ServiceState(Collector):
             self.hub.publish("stream", now.summary())
 
     def count(self, name: str, **amounts: int) -> None:
-        """Add to counters of a stream, if it is still configured."""
+        """Increase counters of a stream by the given amounts, if the stream is still configured."""
         with self._mutex:
             if (known := self._streams.get(name)) is not None:
                 grown = {key: getattr(known, key) + amount for key, amount in amounts.items()}

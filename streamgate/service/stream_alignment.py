@@ -1,12 +1,12 @@
-"""Finds the time in a main stream at which its substream's picture was taken.
+"""Finds the time in a camera's main stream that corresponds to a time in the camera's substream.
 
-The two streams of a camera have separate clocks, and one stream arrives later than the other. For each stream, the
-minimum difference between arrival time and time stamp over the last minute is measured. The difference of these two
-minima is the offset of the clocks, including drift, apart from the delay: the difference of the two transmission times.
-The delay is found by comparing pictures: motion in the scene is visible in both streams, so small pictures of both
-streams are compared at all possible delays. Once the delay is found, it hardly changes, and comparing a few pictures
-shows whether it is still correct. A scene without motion gives no information; in that case the last known delay is
-kept.
+The two streams have separate clocks, and one stream arrives later than the other. For each stream, the minimum of
+arrival time minus time stamp is measured over the last minute. The difference between the two minima is the offset of
+the clocks, including their drift, except for an error: the delay, which is the difference between the transmission
+times of the two streams. The delay is found by comparing pictures. Motion in the scene is visible in both streams, so
+small pictures of both streams are compared at all possible delays. Once the delay is found, it hardly changes, and
+comparing a few pictures shows whether it is still correct. A scene without motion gives no information; in that case,
+the last known delay is kept.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ LOOK_S = 0.06
 LOOKS_KEPT = 170
 """Number of small pictures of the substream that are kept, which is enough for ten seconds."""
 FURTHEST_S = 4.0
-"""Maximum difference between the delays of the two streams."""
+"""Maximum of the delay between the two streams, in either direction."""
 _AFTER_CONNECT_S = 0.3
-"""Maximum change of the difference between the delays when a stream reconnects."""
+"""Maximum change of the delay when a stream reconnects."""
 _GROWTH = 0.002
 """Growth of the offset's uncertainty, in seconds per second."""
 _DRIFT_S = 60.0
@@ -51,17 +51,17 @@ _LEAST_MOTION = 1.0
 """Minimum variance over time, averaged over the pixels of the small pictures (in squared grey levels), for a scene to
 count as having motion."""
 _RISE = 0.35
-"""For a sure result, the pictures' difference at lags two to three pictures from the best lag must exceed the
-difference at the best lag by at least this share."""
+"""A result is sure only if the difference between the pictures is larger than at the best lag, by at least this share,
+at all lags that are two to three picture intervals away from the best lag."""
 _CONTRADICTED = 3
 _ENOUGH = 3
 """Number of comparisons after which an offset is only checked at intervals."""
 _CHECK_S = 30.0
-"""Interval between checks. Within one interval the clocks drift by less than half a picture interval, and arrival times
-show that drift too."""
+"""Interval between checks. Within this time, the clocks drift apart by less than half a picture interval, and this
+drift is also visible in the arrival times."""
 _RIVAL = 0.15
-"""For a sure result, the difference at all lags at least two pictures from the best lag must exceed the difference at
-the best lag by at least this share."""
+"""A result is sure only if the difference between the pictures is larger than at the best lag, by at least this share,
+at all lags that are two or more picture intervals away from the best lag."""
 
 
 def small_picture(picture: Picture | Frame, times: int) -> Array:
@@ -86,7 +86,7 @@ class Match:
     Attributes:
         lag: seconds to subtract from the main stream's times, in addition to the assumed offset.
         confidence: 0..1; 0 if other lags match equally well.
-        off_limits: whether there is motion and the best lag is at the limit of the lags that were tried.
+        off_limits: whether there is motion and the best lag is the smallest or the largest one that was tried.
     """
 
     lag: float
@@ -102,7 +102,7 @@ def match(main: Sequence[Look], sub: Sequence[Look], furthest: float, spacing: f
     """Find the lag within +-`furthest` seconds at which both streams match best; None if there are too few pictures.
 
     Args:
-        main: pictures with times converted to the substream's clock, by the offset that is currently assumed.
+        main: pictures of the main stream, with times converted to the substream's clock by the assumed offset.
         spacing: seconds between two pictures of the main stream.
     """
     if len(main) < 2 or len(sub) < 4:
@@ -113,7 +113,7 @@ def match(main: Sequence[Look], sub: Sequence[Look], furthest: float, spacing: f
         return None
     theirs = np.stack([look.luma for look in sub])
     times = np.array([look.seconds for look in sub])
-    # Every fourth picture is enough, because the variance only decides which pixels are compared.
+    # Every fourth picture is enough, because the variance is only used to select and weight the pixels to compare.
     variance = theirs[:: max(1, min(4, len(sub) // 8))].astype(np.float32).var(axis=0)
     if float(variance.mean()) < _LEAST_MOTION:
         return Match(0.0, 0.0)
@@ -177,14 +177,14 @@ class ArrivalClock:
 
     @property
     def base(self) -> float | None:
-        """Minimum of arrival time minus time stamp; None before the first picture."""
+        """Minimum of arrival time minus time stamp over the last minute; None before the first picture."""
         return min(self._least.values(), default=None) if self._least else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """An offset found in pictures, the time when it was found (`time.monotonic()`), and the offset according to arrival
-    times at that time."""
+    """An offset found by comparing pictures, the time when it was found (`time.monotonic()`), and the offset that
+    arrival times gave at that time."""
 
     at: float
     offset: float
@@ -235,8 +235,7 @@ class Alignment:
         if not found:
             return arrival + delay
         now = time.monotonic()
-        # Arrival times follow the drift of the clocks. Larger changes come from network jitter, because no clock drifts
-        # that fast.
+        # Arrival times show the drift of the clocks. Changes that are larger than the worst drift are network jitter.
         return median(
             one.offset + min(max(arrival - one.arrival, one.worst(now, -1)), one.worst(now, 1)) for one in found
         )
@@ -291,8 +290,8 @@ class Alignment:
             self.drift = _drift(list(self._found))
 
     def doubted(self) -> None:
-        """Record that pictures contradict the offset; after a few such calls, all possible delays are searched
-        again."""
+        """Record that pictures contradict the offset. After three such calls without a sure result in between, all
+        possible delays are searched again."""
         with self._mutex:
             self._contradicted += 1
             if self._contradicted < _CONTRADICTED:

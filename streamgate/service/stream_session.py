@@ -62,11 +62,11 @@ class _Sent:
     quality: float = 0.0
     pts_seconds: float = float("-inf")
     news: bool = False
-    """Whether faces of the track were judged since its best face was last requested."""
+    """Whether faces of the track have been judged since its best face was last considered for an `improved`."""
     face_pts: float = float("nan")
     """Time of the face that was sent last."""
     main_pts: float | None = None
-    """Time of the last lookup in the main stream, in pts seconds; None if there was none."""
+    """Time of the last lookup in the main stream, in pts seconds; None if there was no lookup."""
     main_shot: BestShot | None = None
     """The face that the last successful lookup found in the main stream."""
     ended: bool = False
@@ -80,7 +80,7 @@ class StreamSession:
         location: address of the stream without secrets.
         queue: the frames of the connection.
         emit: called with each event.
-        written: whether finals are also written to disk; if so, the wall shows their paths.
+        written: whether finals are also written to disk; if so, the web page shows their paths.
         main: the main stream of a camera with two streams, in which `main_faces` finds faces.
     """
 
@@ -164,8 +164,8 @@ class StreamSession:
     def _end_of(self, ended: TrackEnd, tracked: TrackedFrame) -> Timestamp:
         """When a track ended.
 
-        A track whose gap became too long ended at the first frame beyond `tracking.max_gap_s`. A track that was ended
-        by a cut or by its maximum age ended at this frame.
+        A track whose gap became too long ended at the first frame after `tracking.max_gap_s` had passed. A track
+        that was ended by a cut or by its maximum age ended at the frame `tracked`.
         """
         here = self._queue.arrival_at(tracked.pts_seconds) or Timestamp.now()
         gap = self._queue.arrival_after(ended.track.last_pts + self._context.config.tracking.max_gap_s)
@@ -175,7 +175,8 @@ class StreamSession:
         self._series[candidate.track_id].append(Point.of(candidate))
 
     def _improved(self, track_id: int, now: float) -> None:
-        """Send the track's best face if it is clearly better than the last one sent and the interval has passed."""
+        """Send the track's best face if it is clearly better than the last one sent and the interval between two events
+        has passed."""
         live = self._context.config.live
         sent = self._sent[track_id]
         if not sent.news or now - sent.pts_seconds < live.improved_interval_s:
@@ -186,7 +187,7 @@ class StreamSession:
             return
         if sent.seq and shot.quality_smoothed < sent.quality + live.improved_gain:
             return
-        if shot.pts_seconds == sent.face_pts:  # the same face, judged differently since more is known about the person
+        if shot.pts_seconds == sent.face_pts:  # the same face, judged again with more known about the person
             return
         sent.quality, sent.pts_seconds, sent.face_pts = shot.quality_smoothed, now, shot.pts_seconds
         series = self._series_of(track_id)

@@ -36,7 +36,7 @@ _STEADY_S = 10.0
 _FPS_WINDOW_S = 10.0
 _COUNTERS = ("frames_in", "frames_dropped", "frames_skipped", "frames_in_error", "tracks", "faces")
 _FLUSH_S = 30.0
-"""Time to finish the last faces of a lost connection before the next connection is opened."""
+"""Maximum time to finish the last faces of a lost connection before the next connection is opened."""
 
 
 class Stream:
@@ -64,7 +64,7 @@ class Stream:
     ) -> None:
         self.spec = spec
         self.main: MainStream | None = None
-        """The main stream of a camera with two streams; this stream is then the substream."""
+        """The main stream of a camera with two streams; this stream is then the substream. None for other cameras."""
         self._main_faces = main_faces
         if spec.main_url is not None and main_faces is not None:
             self.main = MainStream(spec.name, spec.main_url, spec.config.live, log)
@@ -72,7 +72,7 @@ class Stream:
         self._main_clock: ArrivalClock | None = None
         self._compared_at = 0.0
         self.device_error: DeviceError | None = None
-        """The device error after which the stream gives no more results; None if there was none."""
+        """The device error after which the stream gives no more results; None if there was no such error."""
         self._decode = decode
         self._context = context
         self._state = state
@@ -109,7 +109,7 @@ class Stream:
             queue.close()
 
     def join(self, seconds: float) -> bool:
-        """Wait until the last events are emitted; False on timeout. A hanging reader thread is abandoned."""
+        """Wait until the last events are emitted; returns False on timeout. A hanging reader thread is abandoned."""
         watcher = self._watcher
         if watcher is not None:
             watcher.join(max(0.0, seconds))
@@ -182,7 +182,7 @@ class Stream:
         except LiveError as error:
             if not reached:
                 self._state.count(self.spec.name, attempts_failed=1)
-            # The location is left out of the message, because it is always shown next to the stream's name.
+            # The location is left out, because the message is always shown together with the stream's name.
             return error.kind, str(error).removeprefix(f"{error.location}: ")
         except DeviceError as error:
             self.device_error = error
@@ -208,7 +208,7 @@ class Stream:
                     return
                 if self._failure is not None:
                     raise self._failure
-                # The camera delivered the frames that were skipped before decoding, so they count as dropped.
+                # Frames that were skipped before decoding were delivered by the camera, so they count as dropped.
                 left_out, connection.left_out = connection.left_out, 0
                 counts.frames_in += 1 + left_out
                 counts.frames_dropped += left_out
@@ -252,14 +252,14 @@ class Stream:
             self._state.show_snapshot(self.spec.name, encode_jpeg(picture, _SNAPSHOT_QUALITY))
 
     def _is_wanted(self, pts_seconds: float) -> bool:
-        """Whether a frame is analysed under the limit `live.max_fps`."""
+        """Whether `live.max_fps` allows this frame to be analysed."""
         if not self._live.max_fps:
             return True
         if pts_seconds < self._due:
             return False
         spacing = 1 / self._live.max_fps
-        # The next due time is counted from the last due time, not from this frame, to keep the mean rate; after a
-        # pause, counting starts again from the frame.
+        # The next due time is counted from the last due time, not from this frame, to keep the mean rate. After a
+        # pause, it is counted from this frame.
         self._due = max(self._due, pts_seconds - spacing) + spacing
         return True
 

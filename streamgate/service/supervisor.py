@@ -1,4 +1,4 @@
-"""The service: the configured streams, which share one set of networks and one delivery."""
+"""The service: runs the configured streams, which share one set of networks and one `Delivery`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TICK_S = 0.5
 TRIM_S = 30.0
 """Interval at which free memory is returned to the system."""
 STOP_S = 4.0
-"""Time for streams and destinations to stop; the page takes up to another second."""
+"""Maximum time for streams and destinations to stop; stopping the HTTP server takes up to another second."""
 
 
 class Service:
@@ -152,7 +152,7 @@ class Service:
         for name in (*changed, *added):
             self._add(wanted[name])
         if _fixed(settings) != _fixed(self._settings):
-            self._log("changes to destinations, networks and addresses of the service take effect after a restart")
+            self._log("changes to destinations, networks and addresses of the service take effect only after a restart")
         self._settings = settings
         self._state.note(config_error=None, config_read_at=datetime.now(UTC))
         counts = [f"{len(names)} {what}" for names, what in ((added, "added"), (changed, "changed"), (gone, "removed"))]
@@ -177,7 +177,7 @@ class Service:
             self._state.note(notes=notes)
 
     def _check(self, settings: Settings) -> None:
-        """Check that every stream's settings work with the loaded networks before any change. Raises UsageError."""
+        """Check that every stream's settings work with the loaded networks; changes no stream. Raises UsageError."""
         found = {}
         for spec in settings.streams:
             found[spec.name] = self._engine.stream_context(spec.config, spec.name)

@@ -1,4 +1,4 @@
-"""The routes of the web application. It reads only a ServiceState and the package's own files."""
+"""The routes of the web application, which reads only a ServiceState and the package's own files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MAX_FIELDS = 10
 _PRIVATE = {"cache-control": "no-store"}
 """Keeps pictures of people out of the browser's cache on disk."""
 _CHECKED = {"cache-control": "no-cache"}
-"""Makes the browser revalidate its copy, since an update may have changed the file."""
+"""Makes the browser revalidate its copy, because an update of streamgate may have changed the file."""
 
 
 def build_application(state: ServiceState, access: Access | None, events: EventStreams) -> FastAPI:

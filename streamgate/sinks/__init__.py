@@ -1,4 +1,4 @@
-"""Destinations of best shots: disk, Redis, standard output, and groups of them."""
+"""Destinations for best shots: disk, Redis, standard output, and groups of destinations."""
 
 from __future__ import annotations
 

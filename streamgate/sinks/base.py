@@ -1,4 +1,4 @@
-"""The interface of a destination of best shots, implemented for disk and Redis."""
+"""The interface of a destination for best shots, implemented for disk and Redis."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SourceWriter(Protocol):
         ...
 
     def commit(self, result: SourceResult) -> None:
-        """Make everything of this source final. Raises SinkError."""
+        """Make all results of this source final. Raises SinkError."""
         ...
 
     def discard(self) -> None:
@@ -50,6 +50,6 @@ class Sink(Protocol):
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
         """Derive the results that cover the whole run; called after all sources are done.
 
-        Raises DeliveryError if a destination did not accept some of the results while the run continued.
+        Raises DeliveryError if the destination has not accepted all results although the run continued.
         """
         ...

@@ -18,10 +18,10 @@ def remove_delivery_log(out: Path) -> None:
 
 
 def read_delivery_log(out: Path, destination: str) -> set[str]:
-    """Ids of the sources that earlier processes of this run delivered to a destination (its redacted address).
+    """Ids of the sources that earlier processes of this run delivered to `destination`, which is a redacted address.
 
     All destinations of a run share OUT/.streamgate/delivered.jsonl. A log that cannot be read counts as empty: the
-    sources are sent again, and their events have the same ids.
+    sources are sent again, and their events have the same ids as before.
     """
     with suppress(OSError):
         entries = jsonlines.read_log(out, f"{STATE_DIR}/{_NAME}")
@@ -30,7 +30,7 @@ def read_delivery_log(out: Path, destination: str) -> set[str]:
 
 
 def log_delivery(out: Path, destination: str, source_id: str) -> None:
-    """Record that everything of this source was delivered to the destination.
+    """Record that all events of this source were delivered to the destination.
 
     A failed write is ignored: a later process then sends the source again.
     """

@@ -1,7 +1,8 @@
 """Derives the files that cover a whole run from its committed sources: faces.jsonl, persons.jsonl and summary.json.
 
 Sources are sorted by id and their faces by (track, rank), regardless of the order in which the sources were committed.
-So the files of an interrupted run can be derived again later, with the same bytes as those of an uninterrupted run.
+Therefore, if an interrupted run is resumed, its files are identical, byte for byte, to those of an uninterrupted run,
+except for the timing.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ def derive(
 ) -> int:
     """Write OUT/faces.jsonl, OUT/persons.jsonl (if the run finds persons) and OUT/summary.json, each atomically.
 
-    `source_ids` are the committed sources; from `results` only uncommitted (failed) sources are used. When the run is
-    `complete`, persons become final, and with identity.store=session the templates are removed, unless
+    `source_ids` are the ids of the committed sources; of `results`, only those of other (failed) sources are used. When
+    the run is `complete`, persons become final, and with identity.store=session the templates are removed, unless
     `keep_templates` is set because this folder is to be merged with others.
-    Returns how many earlier persons could not be compared with new tracks because their templates are gone.
-    Time is linear in the number of records, memory in the number of sources and kept faces.
+    Returns the number of earlier persons who could not be compared with new tracks because their templates were
+    removed.
+    Time is linear in the number of records; memory is linear in the number of sources and kept faces.
     Raises ResultsError, SinkError.
     """
     committed = sorted(set(source_ids))

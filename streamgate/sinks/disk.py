@@ -1,4 +1,5 @@
-"""The disk sink: one folder per source, committed by one rename; files that cover the run are derived from them."""
+"""The disk sink: one folder per source, committed by one rename, and files for the whole run, derived from all folders.
+"""
 
 from __future__ import annotations
 
@@ -25,27 +26,28 @@ from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 
 _STAGING = f"{STATE_DIR}/staging"
 _DIFFERENCES = 5
-"""Maximum number of differences between two runs named in a message."""
+"""Maximum number of differences between two runs that a message names."""
 
 
 class DiskSink:
     """Writes a run below `out`, which is created when missing. Files that streamgate did not write are not touched.
 
     Entering locks the folder; it fails if the folder is in use, is not writable, or contains results of an earlier run.
-    `overwrite` replaces such results: the files in that run's manifest are removed when the first source opens, so a
-    run that fails before that loses nothing. `resume` keeps the finished sources and adds new ones; it refuses results
-    of another configuration, other weights or another schema. Without `candidates` no candidates.jsonl.gz is written;
-    `report` writes report.html and, with each source, the data that the report shows.
+    With `overwrite`, the earlier results are replaced: the files that the earlier run's manifest lists are removed when
+    the first source is opened, so a run that fails before then destroys nothing. With `resume`, finished sources are
+    kept and new ones are added; results with a different configuration, different weights or a different schema are
+    refused. Without `candidates`, no candidates.jsonl.gz is written. With `report`, report.html is written and, with
+    each source, the data that the report shows.
 
     Args:
-        part: whether these are the results of a shard, to be merged with others later.
+        part: whether these are the results of a shard, which will be merged with those of other shards later.
         lock: the folder's lock, which may already be held.
         begun: called once, after the folder has been taken over and before anything is committed.
 
     Attributes:
         unfinished: ids of sources that were in progress when an earlier run died.
-        unknown_persons: number of persons of an earlier run that could not be compared with new tracks, because their
-            embeddings are gone.
+        unknown_persons: number of persons of an earlier run who could not be compared with new tracks, because their
+            templates were removed.
 
     Raises SinkError, ResultsError for earlier results that cannot be read, and UsageError for earlier results without
     `overwrite` or `resume`. Thread-safe.
@@ -129,8 +131,8 @@ class DiskSink:
             named = "; ".join(differing[:_DIFFERENCES])
             more = f" and {len(differing) - _DIFFERENCES} more" if len(differing) > _DIFFERENCES else ""
             raise UsageError(
-                f"--resume: {self._out} was started with other settings: {named}{more}; use the same settings, "
-                "--overwrite to replace its results, or choose another folder with -o"
+                f"--resume: the run in {self._out} was started with different settings: {named}{more}; use the same "
+                "settings, replace its results with --overwrite, or choose another folder with -o"
             )
 
     def _has_results(self) -> bool:
@@ -158,7 +160,7 @@ class DiskSink:
     def open_source(self, source: SourceInfo) -> DiskWriter:
         """Start a source in staging. Raises SinkError, and SourceError for a source that this run already has.
 
-        When resuming, a source that was interrupted is replaced when it commits again.
+        When a run is resumed, the results of an interrupted source are replaced when the source is committed again.
         """
         source_id = source.source_id
         _check_name(source_id)
@@ -180,10 +182,10 @@ class DiskSink:
             return writer
 
     def adopt(self, folder: Path, names: Iterable[str]) -> bool:
-        """Take over a source that was committed in another folder; returns False if this run has it already, unchanged.
+        """Take over a source that was committed in another folder; returns False if this run already has these results.
 
-        `names` are the source's files, relative to `folder`. They are hard-linked if the file system supports it, else
-        copied, and `folder` is not changed. An existing source that differs is replaced.
+        `names` are the source's files, relative to `folder`. They are hard-linked if the file system supports it, and
+        copied otherwise; `folder` is not changed. If this run has different results of the source, they are replaced.
         Raises SinkError, ResultsError.
         """
         source_id = folder.name
@@ -204,7 +206,7 @@ class DiskSink:
         return True
 
     def finish(self, results: list[SourceResult], timing: Mapping[str, float]) -> None:
-        """Derive faces.jsonl and summary.json. Raises SinkError.
+        """Derive the files that cover the whole run. Raises SinkError.
 
         If no source could be opened, the results of an earlier run are not changed, unless that run is being resumed.
         """
@@ -228,7 +230,7 @@ class DiskSink:
                 try:
                     self._derive([], {}, complete=False)
                 except (ResultsError, SinkError):
-                    # The original error matters more; the sources are committed and can be derived again.
+                    # The original error matters more; the files can be derived again from the committed sources.
                     if kind is None:
                         raise
         finally:
@@ -242,8 +244,8 @@ class DiskSink:
         with files.sink_errors(self._out):
             kept: dict[str, tuple[str, ...]] = {}
             if self._resume:
-                # A source that is listed but missing was only partly removed, or its run died before the rename;
-                # what is left of it is removed now.
+                # A source that is listed but missing was only partly removed, or its run died before the rename. The
+                # files that are left of this source are removed now.
                 kept = {key: self._manifest.sources.pop(key) for key in self._manifest.present()}
                 files.remove_listed(self._out, self._manifest.source_paths())
             else:
@@ -272,7 +274,7 @@ class DiskSink:
             self._manifest.write()
 
     def has_more(self, source_id: str, frames: int) -> bool:
-        """Whether an interrupted earlier run got at least as far in this source, so that its results must be kept."""
+        """Whether an earlier, interrupted run got at least as far in this source, so that its results must stay."""
         earlier = RunFolder(self._out).result(source_id) if source_id in self._manifest.sources else None
         return earlier is not None and earlier.frames >= frames
 
@@ -289,8 +291,8 @@ class DiskSink:
                 files.remove_listed(self._out, self._manifest.source_paths(source_id))
                 remove_identity(self._out, source_id)
             save_identity(self._out, source_id, templates, faces)
-            # The source is listed first, so that a crash right after the rename leaves no files that `--overwrite` does
-            # not know.
+            # The source is listed in the manifest first. Otherwise, a crash right after the rename would leave files
+            # that `--overwrite` does not remove.
             self._manifest.add(source_id, names)
             files.rename_folder(self._out, f"{_STAGING}/{source_id}", source_id)
             self._written.add(source_id)

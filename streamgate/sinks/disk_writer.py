@@ -1,4 +1,4 @@
-"""Writes one source of a run to its staging folder, which the disk sink then puts in place."""
+"""Writes the results of one source to a staging folder, which the disk sink then moves to its final place."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class DiskWriter:
-    """Writes one source to its staging folder. To be used by one thread at a time."""
+    """Writes the results of one source to its staging folder. Only one thread at a time may use a writer."""
 
     def __init__(
         self, sink: DiskSink, source: SourceInfo, folder: Path, *, candidates: bool, report: bool
@@ -61,7 +61,7 @@ class DiskWriter:
                 self._candidates.write(line)
 
     def track(self, ended: TrackEnd) -> None:
-        """Write the crops; the records are collected and sorted at the commit."""
+        """Write the crops, and collect the records, which are sorted and written at the commit."""
         track_id = ended.track.track_id
         with files.sink_errors(self._folder):
             for shot in ended.shots:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class SinkGroup:
-    """Passes everything to each of `sinks` in order; put the most important one (disk) first.
+    """Passes everything to each of `sinks` in order; put the most important sink (disk) first.
 
     When a commit fails, the sinks before the failing one keep the source; the failing sink and those after it drop it.
     """

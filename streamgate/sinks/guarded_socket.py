@@ -14,7 +14,7 @@ from typing import Any
 from redis import exceptions as errors
 
 MAX_REPLY_BYTES = 1 << 20
-"""Limit for the total size of all replies to one send; the reply to a command has a few hundred bytes."""
+"""Limit for the total size of all replies to one send; the reply to one command has at most a few hundred bytes."""
 REPLY_TIMES = 2.0
 """Time limit for all replies to one send, as a multiple of the connection's timeout."""
 STOP_LIMIT_S = 2.0
@@ -30,7 +30,7 @@ class GuardedSocket:
         connection: the socket. Its timeout limits each wait; `REPLY_TIMES` times the timeout limits the whole reply.
         stopping: set to request a stop.
 
-    Reading raises InvalidResponse for a reply that is too large, TimeoutError for one that takes too long.
+    Reading raises InvalidResponse if the reply is too large, and TimeoutError if it takes too long.
     """
 
     def __init__(self, connection: socket.socket, stopping: threading.Event) -> None:

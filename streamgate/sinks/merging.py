@@ -1,4 +1,4 @@
-"""Merges the shards of a run (OUT/shards/1, OUT/shards/2 ...) into OUT, which then equals the output of one run."""
+"""Merges the shards of a run (OUT/shards/1, OUT/shards/2, ...) into OUT; the result is that of a run without shards."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def write_part(folder: Path, shard: Shard, run: RunInfo) -> None:
 
 
 def merge(out: Path, *, overwrite: bool = False) -> tuple[str, list[str]]:
-    """Add the results of the shards in `out` to `out` itself, and derive everything that covers the whole run.
+    """Add the results of the shards in `out` to `out` itself, and derive the files that cover the whole run.
 
     Returns what was merged, as one line, and one line for each reason why the result is not complete.
 
@@ -95,8 +95,8 @@ def merge(out: Path, *, overwrite: bool = False) -> tuple[str, list[str]]:
     committed = [result for result in results if result.status in ("done", "interrupted")]
     kept = sum(one.kept for one in committed)
     done = (
-        f"{kept} face{'' if kept == 1 else 's'} of {len(committed)} source(s) from {len(parts)} shard(s) in "
-        f"{display(out)} ({new} new)"
+        f"{kept} face{'' if kept == 1 else 's'} of {len(committed)} source(s) ({new} new) from {len(parts)} shard(s) "
+        f"in {display(out)}"
     )
     return done, unfinished
 
@@ -140,7 +140,7 @@ def _read(folder: Path) -> _Part:
 
 
 def _refuse_strangers(parts: Sequence[_Part]) -> None:
-    """Refuse shards with different settings, weights or numbers of shards. Raises UsageError."""
+    """Refuse shards that differ in settings, weights or the total number of shards. Raises UsageError."""
     first = parts[0]
     for part in parts[1:]:
         if part.shard.count != first.shard.count:
@@ -154,19 +154,19 @@ def _refuse_strangers(parts: Sequence[_Part]) -> None:
         for folder, other in ((first.out, run_record(first.run)), (part.out, part.folder.manifest.run)):
             if found := differences(other, mine):
                 raise UsageError(
-                    f"{display(part.out)} was made with other settings or weights than {display(folder)}: "
-                    f"{'; '.join(found[:5])}; run it again with --overwrite"
+                    f"{display(part.out)} was made with settings or weights that differ from those of "
+                    f"{display(folder)}: {'; '.join(found[:5])}; run this shard again with --overwrite"
                 )
 
 
 def _refuse_to_forget(out: Path, parts: Sequence[_Part]) -> None:
-    """Refuse to start over when an earlier merge removed the templates: all persons would be split into tracks."""
+    """Refuse to start over when an earlier merge removed the templates: each track would become a separate person."""
     wanted = parts[0].run.identity.wanted and has_people(out)
     known = (load_identity(part.out, one)[0] for part in parts for one in part.folder.source_ids)
     if wanted and not any(known):
         raise UsageError(
-            f"--overwrite: the persons of {display(out)} could not be found again: with identity.store=session their "
-            "templates were removed by the first complete merge; merge without --overwrite, or run the shards again"
+            f"--overwrite: the persons of {display(out)} cannot be found again, because the first complete merge "
+            "removed their templates (identity.store=session); merge without --overwrite, or run the shards again"
         )
 
 

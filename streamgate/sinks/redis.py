@@ -1,4 +1,4 @@
-"""The Redis sink: `final` events on a stream, sent after their source is committed (docs/design.md 6, Events)."""
+"""The Redis sink: sends the `final` events of a source to a stream after the commit (docs/design.md 6, Events)."""
 
 from __future__ import annotations
 
@@ -23,38 +23,39 @@ from streamgate.store.sorter import KeyedSorter
 from streamgate.tracks import Candidate, TrackEnd
 
 _NAMED = 3
-"""Maximum number of sources named in a message."""
+"""Maximum number of sources that a message names."""
 
 
 class RedisSink:
-    """Sends the events of a source when it commits: one per kept face, and one of rank 0 per track without a kept face.
+    """Sends a source's events at its commit: one per kept face, and one with rank 0 per track without a kept face.
 
-    Until then the events of a source wait as JSON and JPEG in a `KeyedSorter` (2 MiB of memory, then a temporary
-    file). They are sent sorted by (track, rank), in pipelines of at most 64 events or 4 MiB. Each event is delivered at
-    least once: after a lost reply a chunk is sent again, and consumers de-duplicate by `id`.
+    Until then, the events of a source wait as JSON and JPEG in a `KeyedSorter` (in memory up to 2 MiB, then in a
+    temporary file). They are sent sorted by (track, rank), in pipelines of at most 64 events and 4 MiB. Each event is
+    delivered at least once: after a lost reply, the chunk is sent again, so consumers must de-duplicate events by `id`.
 
-    Transient errors (server unreachable, slow, out of memory, failing over) are retried for `retry_seconds`. Events
-    that the server has not accepted within that time are counted, and the run continues without them: a commit never
-    fails. Later sources are sent as soon as the server accepts events again, which is checked once every
-    `retry_seconds`. `finish` sends the missing events, read back from the results, and raises DeliveryError with the
-    counts if the server still does not accept them.
+    After transient errors (server unreachable, slow, out of memory, failing over), sending is retried for
+    `retry_seconds`. Events that the server has not accepted within that time are counted as missing, and the run
+    continues without them: a commit never fails. From then on, at most one source per `retry_seconds` is tried, until
+    the server accepts events again; the events of all other sources count as missing. `finish` sends the missing
+    events, read back from the results, and raises DeliveryError with the counts if the server still does not accept
+    them.
 
     Args:
         url: redis://[user:password@]host[:port][/db], rediss://... or unix://path[?db=N].
         stream: key of the Redis stream.
         maxlen: the stream is trimmed to about this many events (`MAXLEN ~`).
         jpeg_quality: 1..100.
-        retry_seconds: see above; with 0 there is a single attempt.
+        retry_seconds: see above; with 0, there is only one attempt.
         results: the output folder, in which delivered sources are recorded and from which missing events are read back;
             `streamgate replay` can send everything again.
-        resumed: sources of `results` may have been committed by an earlier process; those that it did not deliver are
-            sent in `finish`.
+        resumed: whether an earlier process may have committed sources of `results`; `finish` sends those that the
+            earlier process did not deliver.
         probe: whether entering checks the server, which is useful only at the start of a run.
-        stopping: set to end the run; errors are then not retried.
+        stopping: set to end the run; after that, there are no retries.
         warn: called with a one-line message when delivery starts to fail, and when it works again.
 
     Raises UsageError for a malformed URL; entering raises SinkError when the server cannot be used, so that a wrong
-    address is reported before any work. Messages never contain secrets of the URL. Thread-safe.
+    address is reported before any work is done. Messages never contain secrets of the URL. Thread-safe.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class RedisSink:
             if before is not None and now - before < self._retry_seconds:
                 self._count(source, 0, len(events), self._problem or "no connection")
                 return
-            # Set before sending, so that sources that commit in the meantime do not try the server too.
+            # Set before sending, so that no other thread tries the failing server in the meantime.
             self._asked = None if before is None else now
         sent, problem = self._deliver(events.in_order(), patient=before is None)
         self._note(source, sent, len(events), problem)

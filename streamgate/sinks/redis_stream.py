@@ -1,4 +1,4 @@
-"""Writing events to a Redis stream: connection, sending, and readable error messages."""
+"""Writes events to a Redis stream: connects, sends, and explains errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from streamgate.sinks.guarded_socket import GuardedSocket
 
 STREAM = "streamgate:faces"
 MAXLEN = 100_000
-"""Approximate number of events that the stream keeps; at 512 px and quality 92 an event is about 20 to 80 kB."""
+"""Approximate number of events that the stream keeps. With crops of 512 px and JPEG quality 92, an event has about 20
+to 80 kB."""
 
 _CONNECT_SECONDS = 3.0
 _ANSWER_SECONDS = 5.0
@@ -36,14 +37,14 @@ _SPOKEN = (
     ("MOVED", "the server is part of a cluster and the key is on another node; use the address of that node"),
     ("protected mode", "the server accepts only local clients; set a password on it, or turn off protected-mode"),
 )  # fmt: skip
-"""Messages, each with a text that occurs in an error of the server or of TLS; they are checked before the type of the
-error."""
+"""Pairs of a text that occurs in an error of the server or of TLS, and the message for the user. These pairs are
+checked before those in `_REMEDIES`."""
 
 _NONSENSE = "the reply does not follow the Redis protocol; check the address"
 _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
     (errors.AuthenticationError, "the server rejects the user name or password; correct them in the URL"),
     (errors.AuthorizationError, "the server rejects the user name or password; correct them in the URL"),
-    (errors.NoPermissionError, "this user may not write to the stream; allow XADD on it (ACL SETUSER)"),
+    (errors.NoPermissionError, "this user may not write to the stream; allow XADD on its key (ACL SETUSER)"),
     (errors.OutOfMemoryError, "the server is out of memory; raise its maxmemory or trim the stream"),
     (errors.ReadOnlyError, "the server is a read-only replica; use the address of its primary"),
     (errors.MasterDownError, "the server is a replica that has lost its primary; use the address of the primary"),
@@ -53,8 +54,8 @@ _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
     (errors.TimeoutError, "the server does not respond in time; check the address and the server's load"),
     (errors.ConnectionError, "no connection; check that the server is running and that host and port are right"),
 )
-"""Messages, each with a type of error. The most specific types come first, because some types derive from the last
-one."""
+"""Pairs of an error type and the message for the user. Specific types come first, because some of them are subclasses
+of the last type."""
 
 _REPEATED = re.compile(r"^Command # \d+ .* of pipeline caused error: ", re.DOTALL)
 _FINAL = (errors.AuthenticationError, errors.AuthorizationError)
@@ -78,8 +79,8 @@ _OPTIONS = frozenset(
      "socket_timeout", "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile",
      "ssl_check_hostname", "ssl_ciphers", "ssl_keyfile", "ssl_min_version", "ssl_password", "username"}
 )  # fmt: skip
-"""Accepted query options. The library has other options, whose values are Python objects or which change how replies
-are parsed."""
+"""Accepted query options. The library's other options are refused: they take Python objects as values or change how
+replies are parsed."""
 
 
 class RedisStream:
@@ -93,7 +94,7 @@ class RedisStream:
         stopping: set to request a stop; a new event by default.
 
     Errors of the server are never raised; they are returned as exceptions, together with the number of accepted events.
-    Replies are limited in time and size, see `GuardedSocket`.
+    Replies are limited in time and size (see `GuardedSocket`).
 
     Raises UsageError for a malformed URL; the connection is made on first use.
     """
@@ -122,7 +123,7 @@ class RedisStream:
         try:
             if self._client.ping() is not True:
                 return errors.InvalidResponse("the reply to PING is not PONG")
-            # A write that never changes anything (no entry has this id). It detects a read-only server or a key of
+            # This write never changes anything, because no entry has this id. It detects a read-only server or a key of
             # another type before any source is processed.
             self._client.xdel(self._stream, "0-0")
         except errors.NoPermissionError:
@@ -134,9 +135,9 @@ class RedisStream:
     def attempt(self, chunk: Sequence[bytes]) -> tuple[int, Exception | None]:
         """Send a chunk once, in order.
 
-        Returns how many events from the start of the chunk were accepted, and the error or None. The server accepts
-        all events or none (MULTI), which keeps their order if it rejects some. If the user may not use MULTI, events
-        are sent one by one.
+        Returns how many events from the start of the chunk were accepted, and the error or None. The events are sent
+        in one transaction (MULTI), of which the server accepts all events or none, so that their order is kept if it
+        rejects one of them. If the user may not use MULTI, events are sent one by one.
         """
         taken = 0
         try:
@@ -152,7 +153,7 @@ class RedisStream:
                 taken += 1
         except Exception as error:
             if isinstance(error, errors.OutOfMemoryError):
-                # The server keeps a buffer for each connection, and frees its memory only when the connection closes.
+                # The server keeps a buffer for each connection, and frees the buffer only when the connection closes.
                 with suppress(Exception):
                     self._client.connection_pool.disconnect(inuse_connections=False)
             return taken, error
@@ -185,7 +186,7 @@ class RedisStream:
             remedy, said = _NONSENSE, f"{type(error).__name__}: {said}"
         if isinstance(error, errors.TimeoutError) and self._url.startswith("rediss:"):
             # A server without TLS mistakes the handshake for a command and waits for the end of that command.
-            remedy = f"{remedy}, or it does not speak TLS on this port: use redis://"
+            remedy = f"{remedy}; if it does not speak TLS on this port, use redis://"
         return f"{remedy.format(stream=self._stream)} ({said})" if remedy else said
 
     def close(self) -> None:
@@ -222,8 +223,8 @@ def _connect(url: str, option: str, stopping: threading.Event) -> redis.Redis:
     problem = _malformed(url)
     if problem is None:
         try:
-            # The client's retries are turned off, because this module has its own. RESP2 also works with servers before
-            # version 6.
+            # The client's retries are turned off, because the callers of this module retry. RESP2 also works with
+            # servers before version 6.
             client = redis.Redis.from_url(
                 url,
                 protocol=2,
@@ -252,7 +253,7 @@ def _connect(url: str, option: str, stopping: threading.Event) -> redis.Redis:
     # one.
     raise UsageError(
         f"{option} {redact_url(url)}: {problem}; use redis://[user:password@]HOST[:PORT][/DB] and percent-encode "
-        "special characters of the password"
+        "special characters in the password"
     )
 
 
@@ -291,7 +292,7 @@ _FIELDS = ("id", "kind", "json", "jpeg")
 
 
 def pack(fields: Mapping[str, str | bytes]) -> bytes:
-    """An event's fields as one byte string; only the last one, the JPEG, can contain a raw newline."""
+    """An event's fields as one byte string; only the last field, the JPEG, can contain a raw newline."""
     values = (fields[name] for name in _FIELDS if name in fields)
     return b"\n".join(value if isinstance(value, bytes) else value.encode() for value in values)
 

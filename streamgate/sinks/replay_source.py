@@ -1,4 +1,4 @@
-"""Reads the `final` events from an output folder of `run`, as the run sent them or should have sent them.
+"""Recreates the `final` events of a run from its output folder, as the run sent them or should have sent them.
 
 Damaged entries are skipped. Records and crops are read one by one, so memory does not grow with the folder.
 """
@@ -23,7 +23,7 @@ _COMMITTED = ("done", "interrupted")
 _SUFFIXES = ("png", "jpg", "webp")
 
 Damaged = Callable[[str], None]
-"""Called with a short description of damage, which starts with the file's name."""
+"""Called with the name of a damaged file, followed by a short description of the damage."""
 
 
 @dataclass(frozen=True, slots=True)

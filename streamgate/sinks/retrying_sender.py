@@ -1,4 +1,4 @@
-"""Delivery to a Redis stream in order, with bounded retries of transient errors."""
+"""Delivers events to a Redis stream in order, and retries after transient errors for a limited time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def send_in_order(
 
     Args:
         peek: returns the next events, at most the given number; an empty sequence ends the delivery.
-        done: called with the number of those events that the server accepted.
+        done: called after an attempt with the number of these events, counted from the first, that were accepted.
         retry: called after a failed attempt with the error and the number of consecutive failures before it; pauses
             and returns True, or returns False to end the delivery.
     """
@@ -73,15 +73,15 @@ def deliver(
     retry_seconds: float = RETRY_SECONDS,
     warn: Callable[[str], None] = lambda line: None,
 ) -> tuple[int, str | None]:
-    """Send packed events in order, each at least once: after a lost reply events are sent again. Thread-safe.
+    """Send packed events in order, each at least once: after a lost reply, events are sent again. Thread-safe.
 
     Returns the number of events that the server accepted, and the reason why events remain undelivered, or None if all
-    were delivered. An error while reading the events (OSError) also ends the delivery. Once `stream.stopping` is set
-    there are no retries: events that the server does not accept at once stay undelivered.
+    were delivered. An error while reading the events (OSError) also ends the delivery. Once `stream.stopping` is set,
+    there are no retries: events that the server does not accept at the first attempt stay undelivered.
 
     Args:
         retry_seconds: transient errors are retried until the server has accepted nothing for this long, plus the
-            timeouts of the connection itself; with 0 there is a single attempt.
+            timeouts of the connection itself; with 0, there is only one attempt.
         warn: called with a one-line message when retrying starts.
     """
     delivery = _Delivery(stream, events, retry_seconds, warn)
@@ -92,7 +92,7 @@ def deliver(
 class _Delivery:
     """Buffers the next events of an iterator, up to one chunk; events that were not accepted stay at the front.
 
-    Pauses between failed attempts, and stops retrying when nothing was accepted for `retry_seconds`.
+    Pauses between failed attempts, and stops retrying when nothing has been accepted for `retry_seconds`.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class _Delivery:
     ) -> None:
         self.sent = 0
         self.problem: str | None = None
-        """Why the remaining events cannot be read; None if they can."""
+        """Why the remaining events cannot be read; None if they can be read."""
         self._stream = stream
         self._events = iter(events)
         self._retry_seconds = retry_seconds

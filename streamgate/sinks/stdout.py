@@ -15,15 +15,15 @@ from streamgate.store.layout import FACES
 def print_records(out: Path, source_id: str, stream: BinaryIO | None = None) -> None:
     """Print the records of a committed source's kept faces, by (track, rank).
 
-    The bytes of the source's faces.jsonl are printed unchanged, so that the terminal's encoding does not limit which
-    names can be shown. `stream` is standard output by default. Raises SinkError.
+    The bytes of the source's faces.jsonl are written unchanged, so that a name that the terminal's encoding cannot
+    represent causes no error. `stream` is standard output by default. Raises SinkError.
     """
     if stream is None:
         if sys.stdout is None:
             raise SinkError("--json prints to standard output, which is closed")
         stream = sys.stdout.buffer
     with files.sink_errors(out / source_id):
-        records = files.open_below(out, f"{source_id}/{FACES}")  # closed below, where errors of the stream are handled
+        records = files.open_below(out, f"{source_id}/{FACES}")  # closed below, where errors of `stream` are handled
     with records:
         try:
             shutil.copyfileobj(records, stream)

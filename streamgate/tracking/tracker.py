@@ -47,15 +47,6 @@ class Track:
     """Whether the face has been seen often enough to rule out noise."""
 
 
-@dataclass(frozen=True, slots=True)
-class TrackerUpdate:
-    """The result of one detection round: continued tracks (with their faces), new tracks, and lost tracks."""
-
-    seen: list[tuple[Track, Face]]
-    born: list[Track]
-    lost: list[Track]
-
-
 class Tracker:
     """Tracks faces within one source. The ids of the tracks count from 1 over the whole source."""
 
@@ -70,8 +61,12 @@ class Tracker:
         """Active tracks, ordered by first frame; their faces may have been out of sight for up to `max_gap_s`."""
         return self._tracks
 
-    def update(self, pts_seconds: float, faces: Sequence[Face]) -> TrackerUpdate:
-        """Update the tracks with all detections (score >= low_score) of the frame at `pts_seconds`."""
+    def update(self, pts_seconds: float, faces: Sequence[Face]) -> list[Track]:
+        """Update the tracks with all detections (score >= low_score) of the frame at `pts_seconds`.
+
+        Returns the tracks that are lost. Of `tracks`, those that were seen in this round have `missed` 0 and the new
+        `face`; those that begin in this round have a single detection.
+        """
         config = self._config
         # Even if the frame interval exceeds `max_gap_s`, a track is lost only after a round that missed its face.
         lost = [track for track in self._tracks if track.missed and pts_seconds - track.last_pts > self._max_gap_s]
@@ -93,9 +88,8 @@ class Tracker:
         found = {track.track_id for track, _ in seen}
         for track in self._tracks:
             track.missed += track.track_id not in found
-        born = [self._start(pts_seconds, face) for face in strong if face.score >= config.new_score]
-        self._tracks += born
-        return TrackerUpdate(sorted(seen, key=lambda pair: pair[0].track_id), born, lost)
+        self._tracks += [self._start(pts_seconds, face) for face in strong if face.score >= config.new_score]
+        return lost
 
     def expire(self, born_before: float) -> list[Track]:
         """End the tracks first seen before `born_before` (pts seconds). Returns them ordered by their first frame."""

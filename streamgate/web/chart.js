@@ -8,7 +8,7 @@ const TOP = 12;
 const BAND = 10; // height of the gate's band
 const AXIS = 22; // room for the times
 
-let patterns = 0; // each chart has its own pattern: sharing one of a hidden chart would hide its users
+let patterns = 0; // each chart has its own pattern: a shared pattern would not be drawn while the chart that defines it is hidden
 
 export class Chart {
   // `openKey`: the legend entry for faces without a verdict, shown only if there are any.
@@ -30,8 +30,8 @@ export class Chart {
     holder.addEventListener("keydown", (event) => this.step(event));
   }
 
-  // `points`: {pts_seconds, quality or null, passed (null: no verdict)}; `chosen`: pts_seconds of the face or null;
-  // `start`, `end`: of its track; `picks`: further faces to mark, {pts_seconds, quality}.
+  // `points`: {pts_seconds, quality or null, passed (null: no verdict)}; `chosen`: pts_seconds of the open face, or null;
+  // `start`, `end`: times of the track's first and last face, in seconds; `picks`: other faces to mark, {pts_seconds, quality}.
   set(points, chosen, start, end, picks = []) {
     this.points = points;
     this.chosen = chosen;
@@ -115,7 +115,7 @@ export class Chart {
     return quality === null ? [line] : [line, draw("circle", { class: "chosen", cx: x, cy: this.y(quality), r })];
   }
 
-  // Each evaluated face covers the time halfway to its neighbours.
+  // Each evaluated face covers the time up to the midpoints between it and its neighbours.
   band() {
     const top = this.height - AXIS - BAND;
     const all = runs(this.points, this.start, this.end);
@@ -174,7 +174,7 @@ function runs(points, start, end) {
   return found;
 }
 
-// Round times from `from` to `to`.
+// Round, evenly spaced times between `from` and `to`; the spacing is chosen so that there are about `most` of them or fewer.
 function ticks(from, to, most) {
   const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600];
   const step = steps.find((length) => (to - from) / length <= most) ?? 7200;

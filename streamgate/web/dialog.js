@@ -5,7 +5,8 @@ import { make, one, say } from "./dom.js";
 import { measureRows } from "./measures.js";
 import * as words from "./words.js";
 
-// Subclasses implement `open(key)`, which shows a face, and `beside()`, the faces that the arrows go through.
+// Subclasses implement `open(key)`, which shows a face, and `beside()`, which returns the faces through which the
+// arrow keys move.
 export class FaceDialog {
   // `clock`: formats a time in the source, as for a chart.
   constructor({ clock = null } = {}) {
@@ -18,7 +19,7 @@ export class FaceDialog {
     one("next").addEventListener("click", () => this.go(1));
     one("views").addEventListener("change", (event) => this.look(event.target.value));
     this.dialog.addEventListener("click", (event) => {
-      if (event.target === this.dialog) this.dialog.close(); // a click outside of it
+      if (event.target === this.dialog) this.dialog.close(); // a click outside the dialog
     });
     this.dialog.addEventListener("keydown", (event) => this.key(event));
     this.dialog.addEventListener("close", () => this.closed());
@@ -32,7 +33,7 @@ export class FaceDialog {
     else if (this.dialog.open) this.dialog.close();
   }
 
-  // Opens the dialog with what `show` has drawn.
+  // Opens the dialog on the face that `draw` has put into it.
   reveal() {
     if (!this.dialog.open) {
       this.opener = this.face.key;
@@ -43,7 +44,7 @@ export class FaceDialog {
     this.chart.render();
   }
 
-  // `face`: {key, ...}; `judged`: its {quality, gate, measures}; `photo` and `heat`: addresses, `heat` may be null;
+  // `face`: {key, ...}; `judged`: its {quality, gate, measures}; `photo`, `heat`: addresses of its pictures, `heat` may be null;
   // `facts`: [name, text or element].
   draw(face, { title, when, photo, heat, judged, facts }) {
     this.face = face;
@@ -63,7 +64,7 @@ export class FaceDialog {
     this.enable();
   }
 
-  // Index of the open face among those that the arrows go through.
+  // Index of the open face among the faces of `beside()`.
   place() {
     return this.beside().findIndex((face) => face.key === this.face.key);
   }
@@ -120,7 +121,7 @@ export function linkTo(face) {
   return `#face=${encodeURIComponent(face.key)}`;
 }
 
-// Size and position of a face in its picture.
+// The size of a face in its picture, its enlargement, and its share outside the frame, as far as they are known.
 export function placeFacts({ box, upscaled, outside }) {
   const found = [];
   if (box) found.push(["Face in the picture", `${Math.round(box[2] - box[0])} × ${Math.round(box[3] - box[1])} px`]);

@@ -38,7 +38,7 @@ def test_bestshot_finds_no_regret_where_all_faces_are_alike_and_keeps_its_result
     again = run_script("bestshot.py", drifting, "--work", work, "--results", results, models=standard_models())
     assert again.returncode == 0, again.stderr
     assert kept == {path.name: path.stat().st_mtime_ns for path in work.iterdir()}
-    assert "2 results were kept from earlier runs" in section(results, "bestshot")
+    assert "2 results were reused from earlier runs" in section(results, "bestshot")
 
 
 @pytest.mark.parametrize("name", ["bestshot.py", "scale.py"])
@@ -57,9 +57,9 @@ def test_scale_goes_through_all_questions(drifting: Path, tmp_path: Path) -> Non
     ran = run_script("scale.py", drifting, "--quick", "--results", results, models=standard_models())
     assert ran.returncode == 0, ran.stderr
     text = section(results, "scale")
-    for title in ("Length", "Faces per frame", "Size of the picture", "Files at once"):
+    for title in ("Length", "Faces per frame", "Frame size", "Files at once"):
         part = text.partition(f"### {title}")[2].partition("###")[0]
         measured = [row for row in rows(part, "") if row[0].replace(".", "").isdigit()]
         assert len(measured) == 2 and all(float(row[2]) > 0 for row in measured), part
     assert "fsgan_conan: not in videos0; drift takes its place" in text
-    assert "no measurement" in text
+    assert "This is no measurement" in text

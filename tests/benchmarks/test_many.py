@@ -18,6 +18,6 @@ def test_every_step_is_measured_for_every_number_of_sources(tmp_path: Path) -> N
     for step in steps:
         (row,) = rows(text, step)
         assert "s CPU" in row[1] and "s CPU" in row[2] and float(row[4]) > 20, row
-    assert text.count("CPU time for 6 sources over that for 3") == 6 and "**met**" in text
+    assert text.count("times the CPU time of 3 sources") == 6 and "**met**" in text
     assert list(tmp_path.iterdir()) == [results], "the work is cleared away"
     assert str(tmp_path) not in text

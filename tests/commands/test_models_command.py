@@ -87,3 +87,11 @@ def test_a_pull_that_broke_off_goes_on(mirror: str, tmp_path: Path) -> None:
     assert server.requests[0]["Range"] == "bytes=1000000-"
     done = streamgate("models", "pull", "--mirror", mirror, models=models)
     assert done.code == 0 and "retinaface-mnet025-foamliu: present" in done.err
+
+
+def test_the_list_fits_100_columns_and_shows_all_terms(tmp_path: Path) -> None:
+    shown = streamgate("models", "list", models=tmp_path).out
+    states = json.loads(streamgate("models", "list", "--json", models=tmp_path).out)
+    lines = shown.splitlines()
+    assert max(map(len, lines[:-1])) <= 100  # the last one is a path
+    assert all(state["name"] in shown and state["licence"].split(";")[0] in shown for state in states)

@@ -21,6 +21,7 @@ from streamgate.convert.iresnet import DEPTHS, blocks_of, iresnet  # noqa: E402
 from streamgate.errors import UsageError, WeightsError  # noqa: E402
 from streamgate.measures.serfiq import raw_from_spread  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
+from streamgate.networks.ifqa import ifqa_scores  # noqa: E402
 from streamgate.weights import store  # noqa: E402
 from support.command import inside, lines, streamgate  # noqa: E402
 from support.media import astronaut_frames, write_clip  # noqa: E402
@@ -169,9 +170,9 @@ def test_the_official_ifqa_checkpoint_is_imported(models: Path, tmp_path: Path) 
     assert (made.roles, made.name) == (("ifqa",), "ifqa-official")
     with Networks.open("imported,embedded", device="cpu") as networks:
         assert networks.ifqa is not None
-        found = networks.ifqa.run(np.full((1, 256, 256, 3), 7, np.uint8))
+        (found,) = ifqa_scores(networks.ifqa, [np.full((256, 256, 3), 7, np.uint8)])
     # All weights zero give exactly a half (docs/design.md 4.2).
-    assert found.score.tolist() == [0.5] and (found.map == 0.5).all()
+    assert found.value == 0.5 and (found.map == 0.5).all()
 
 
 def test_the_drop_rate_that_is_fitted_lays_the_medians_furthest_apart(networks: Networks, models: Path) -> None:

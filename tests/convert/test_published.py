@@ -21,7 +21,7 @@ from streamgate.convert.export import noise, run  # noqa: E402
 from streamgate.convert.ifqaplus import IfqaPlus, VitSpec  # noqa: E402
 from streamgate.errors import WeightsError  # noqa: E402
 from streamgate.measures.serfiq import closed_form_spread  # noqa: E402
-from streamgate.networks.ifqa import IfqaNetwork  # noqa: E402
+from streamgate.networks.ifqa import ifqa_scores  # noqa: E402
 from streamgate.networks.recognizer import Recognizer  # noqa: E402
 from streamgate.networks.sessions import Session  # noqa: E402
 from streamgate.weights import store  # noqa: E402
@@ -95,19 +95,19 @@ def test_ifqaplus_gives_the_published_score_and_map(tmp_path: Path) -> None:
     made = import_weights(tmp_path / "IFQA++_Metric.pth", name="again")
     assert made.roles == ("ifqa",)
     stored = {one.name: one.data_type for one in onnx.load(made.path).graph.initializer}
-    assert stored["network.blocks.0.attn.qkv.weight_fp16"] == onnx.TensorProto.FLOAT16
+    assert stored["blocks.0.attn.qkv.weight_fp16"] == onnx.TensorProto.FLOAT16
 
     faces = smooth_faces(2, 256)
-    found = IfqaNetwork(Session(made, "cpu")).run(faces)
+    found = ifqa_scores(Session(made, "cpu"), faces)
     halved = {name: value.half().float() if value.ndim > 1 else value for name, value in state.items()}
-    for face, score, realness in zip(faces, found.score, found.map, strict=True):
+    for face, one in zip(faces, found, strict=True):
         with torch.no_grad():
             want = published_ifqaplus(halved, face, SMALL)
             exact = published_ifqaplus(state, face, SMALL)
         assert float(want.std()) > 0.1
-        assert score == pytest.approx(float(exact.mean()), abs=1e-4)
+        assert one.value == pytest.approx(float(exact.mean()), abs=1e-4)
         larger = nn.functional.interpolate(want[None, None], (256, 256), mode="bilinear")[0, 0]
-        assert np.abs(realness - larger.numpy()).max() < 1e-4
+        assert np.abs(one.map - larger.numpy()).max() < 1e-4
 
 
 def test_ifqaplus_has_the_published_size() -> None:

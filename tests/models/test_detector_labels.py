@@ -43,8 +43,8 @@ def test_a_head_on_its_side_is_no_swapped_label(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("180 30 50 60", "reaches outside its 200x120 picture"),
-        ("-9 30 50 60", "reaches outside"),
+        ("180 30 50 60", "extends beyond its 200x120 picture"),
+        ("-9 30 50 60", "extends beyond"),
         ("40 30 -50 60", "sides must be positive"),
         ("90 90 40 30 nose", "not numbers"),
         ("40 30 50", "3 values"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -34,7 +35,7 @@ def test_smoke_run_changes_the_head_alone(tmp_path: Path) -> None:
     done = real("--smoke", "--work", tmp_path, "--threads", "1")
     assert done.returncode == 0, done.stderr
     made = tmp_path / "smoke"
-    assert json.loads((made / "card.json").read_text())["real"]["drawings"] == 12
+    assert json.loads((made / "card.json").read_text())["real"]["drawings"] == 24
     assert "| all photographs | 12 |" in (made / "card.md").read_text()
     before = torch.load(ROOT / "models/expression/expression_warm.pth", weights_only=True)["network"]
     after = torch.load(made / "expression_warm.pth", weights_only=True)["network"]
@@ -47,6 +48,13 @@ def test_smoke_run_changes_the_head_alone(tmp_path: Path) -> None:
     assert not np.array_equal(committed.real, new.real)
 
 
+def test_the_table_is_measured_without_training(tmp_path: Path) -> None:
+    done = real("--smoke", "--table", "--work", tmp_path, "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    assert "| all drawings | 12 |" in (tmp_path / "smoke/card.md").read_text()
+    assert not (tmp_path / "smoke/expression.onnx").exists()
+
+
 def test_faces_are_cut_once_and_both_kinds_are_needed(tmp_path: Path) -> None:
     source = tmp_path / "portraits"
     source.mkdir()
@@ -57,6 +65,17 @@ def test_faces_are_cut_once_and_both_kinds_are_needed(tmp_path: Path) -> None:
         read_sources(tmp_path / "real")
     with np.load(tmp_path / "real/portraits.npz") as kept:
         assert kept["crops"].shape == (1, *CANVAS, 3) and bool(kept["real"]) and str(kept["kind"]) == "portrait"
+
+
+def test_a_picture_can_be_left_out_by_its_hash(tmp_path: Path) -> None:
+    source = tmp_path / "drawings"
+    source.mkdir()
+    write_rgb(source / "a.png", astronaut())
+    digest = hashlib.sha256((source / "a.png").read_bytes()).hexdigest()[:16]
+    with Networks.open("embedded", "cpu") as networks:
+        cut_source(source, "drawing", False, tmp_path / "real", networks, [digest])
+    with np.load(tmp_path / "real/drawings.npz") as kept:
+        assert len(kept["crops"]) == 0
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

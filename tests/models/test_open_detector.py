@@ -208,3 +208,20 @@ def test_a_short_run_leaves_every_deliverable(tmp_path: Path, portraits: tuple[P
 def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a file of labels"):
         compose.read_rows(tmp_path)
+
+
+def test_portraits_are_cut_without_enlarging_them(tmp_path: Path) -> None:
+    from models.open.portraits import SIDE, cut
+
+    (tmp_path / "portraits").mkdir()
+    file = tmp_path / "portraits/large.png"
+    write_rgb(file, np.random.default_rng(1).integers(0, 256, (1000, 1000, 3), dtype=np.uint8))
+    points = np.array([[[420.0, 420], [580, 420], [500, 520], [440, 600], [560, 600]]])
+    labels = tmp_path / "labels.npz"
+    np.savez(labels, sha256=[hashlib.sha256(file.read_bytes()).hexdigest()], points=points / 2)
+    with pytest.raises(DataError, match="no face of 512 px and more"):
+        cut([file.parent], labels, tmp_path / "faces")
+    np.savez(labels, sha256=[hashlib.sha256(file.read_bytes()).hexdigest()], points=points)
+    assert cut([file.parent], labels, tmp_path / "faces") == 1
+    (made,) = (tmp_path / "faces").iterdir()
+    assert read_rgb(made).shape == (SIDE, SIDE, 3)

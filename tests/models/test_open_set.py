@@ -19,7 +19,7 @@ from streamgate.engine import Engine
 from streamgate.weights.store import resolve
 
 FOLDER = Path(__file__).resolve().parents[2] / "models/open"
-ROLES = ("detector", "recognizer")
+ROLES = ("detector", "recognizer", "expression")
 
 
 def card(role: str) -> dict[str, Any]:
@@ -37,10 +37,11 @@ def test_cards_describe_the_files_and_name_their_teachers(role: str) -> None:
     assert "PROVENANCE.md" in (FOLDER / role / "card.md").read_text()
 
 
-def test_the_evaluation_on_the_recognizers_card_is_of_this_file() -> None:
-    found = card("recognizer")
-    assert found["sha256"][:16] in (FOLDER / "recognizer/card.md").read_text()
-    assert json.loads((FOLDER / "recognizer/evaluation.json").read_text())["sha256"] == found["sha256"]
+@pytest.mark.parametrize("role", ["recognizer", "expression"])
+def test_the_evaluation_on_the_card_is_of_this_file(role: str) -> None:
+    found = card(role)
+    assert found["sha256"][:16] in (FOLDER / role / "card.md").read_text()
+    assert json.loads((FOLDER / role / "evaluation.json").read_text())["sha256"] == found["sha256"]
 
 
 def test_every_picture_is_listed_once_by_its_hash() -> None:
@@ -63,7 +64,7 @@ def test_the_provenance_has_the_numbers_of_the_list() -> None:
 def test_the_set_fills_what_a_run_needs_and_nothing_from_the_default_one() -> None:
     card("detector"), card("recognizer")
     found = resolve("open")
-    assert set(found) == {"detector", "recognizer", "pose"}
+    assert set(found) == {"detector", "recognizer", "pose", "expression"}
     assert {weights.tier for weights in found.values()} == {"open"}
     assert found["recognizer"].calibration is not None and found["recognizer"].identity_threshold is not None
 
@@ -72,8 +73,8 @@ def test_a_run_with_it_says_which_measures_are_left_out() -> None:
     card("detector"), card("recognizer")
     with Engine(load_config(), models="open", device="cpu") as engine:
         absent = engine.run_info().absent_measures
-    assert {"occlusion", "eyes", "ifqa"} <= set(absent)
-    assert not {"serfiq", "yaw", "pitch", "sharpness"} & set(absent)
+    assert {"occlusion", "ifqa"} <= set(absent)
+    assert not {"serfiq", "yaw", "pitch", "sharpness", "eyes", "mouth", "expression", "gaze"} & set(absent)
 
 
 def test_it_finds_and_scores_the_portrait() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from streamgate.networks import Batcher
 from streamgate.networks.batcher import InferenceRequest
+from streamgate.networks.pose import head_poses
 
 
 def doubles(arrays):
@@ -96,7 +97,7 @@ def test_a_cancelled_item_is_not_run():
 def test_results_equal_direct_runs_bit_for_bit(networks, hq_faces):
     crops = [np.ascontiguousarray(face[72:184, 72:184]) for face in hq_faces[:12]]
     direct = networks.recognizer.run(np.stack(crops))
-    poses = networks.pose.run(np.stack([crop[:64, :64] for crop in crops]))
+    poses = head_poses(networks.pose, np.stack([crop[:64, :64] for crop in crops]))
     found = networks.detector.detect(hq_faces[:4])
     with Batcher.over(networks, workers=2) as batcher:
         identities = [batcher.submit("recognizer", crop) for crop in crops]

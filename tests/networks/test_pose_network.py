@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from streamgate.networks.alignment import box_matrix
-from streamgate.networks.pose import crop_box
+from streamgate.networks.pose import crop_box, head_poses
 from support.real_weights import overlap, read_rgb, shared_part
 
 
@@ -18,7 +18,8 @@ def cut(picture, box):
 
 def test_mirroring_negates_yaw_and_roll(networks, hq_faces):
     crops = np.stack([cut(face, networks.detector.detect([face])[0][0].box) for face in hq_faces])
-    plain, mirrored = networks.pose.run(crops), networks.pose.run(np.ascontiguousarray(crops[:, :, ::-1]))
+    plain = head_poses(networks.pose, crops)
+    mirrored = head_poses(networks.pose, np.ascontiguousarray(crops[:, :, ::-1]))
     for axis, sign in ((0, -1), (1, 1), (2, -1)):
         assert np.median(np.abs(plain[:, axis] - sign * mirrored[:, axis])) < 3
     assert np.corrcoef(plain[:, 0], mirrored[:, 0])[0, 1] < -0.8
@@ -34,7 +35,7 @@ def test_yaw_and_roll_signs_follow_the_landmarks(networks, hq_faces):
         if not faces:
             continue
         points = faces[0].landmarks
-        figures = networks.pose.run(cut(turned, faces[0].box)[None])[0]
+        figures = head_poses(networks.pose, cut(turned, faces[0].box)[None])[0]
         across = points[1] - points[0]
         yaw.append(figures[0])
         nose.append((points[2] - points[:2].mean(axis=0)) @ across / (across @ across))
@@ -60,13 +61,14 @@ def test_yaw_error_on_afw(networks):
                 continue
             x1, y1, x2, y2 = np.maximum(crop_box(best.box / scale), 0).round().astype(int)
             crop = cv2.resize(picture[y1:y2, x1:x2], (64, 64), interpolation=cv2.INTER_AREA)
-            errors.append(networks.pose.run(crop[None])[0] - [truth["yaw_deg"], truth["pitch_deg"], -truth["roll_deg"]])
+            found = head_poses(networks.pose, crop[None])[0]
+            errors.append(found - [truth["yaw_deg"], truth["pitch_deg"], -truth["roll_deg"]])
     yaw, pitch, roll = np.abs(errors).mean(axis=0)
     assert yaw < 9 and pitch < 10 and roll < 7
 
 
 def test_company_does_not_change_a_pose(networks, hq_faces):
     crops = np.stack([cv2.resize(face, (64, 64)) for face in hq_faces[:9]])
-    together = networks.pose.run(crops)
+    together = head_poses(networks.pose, crops)
     for index in range(len(crops)):
-        assert np.array_equal(networks.pose.run(crops[index : index + 1])[0], together[index])
+        assert np.array_equal(head_poses(networks.pose, crops[index : index + 1])[0], together[index])

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from streamgate.errors import DeviceError, UsageError, WeightsError
-from streamgate.networks import IfqaNetwork, Networks, Recognizer
+from streamgate.networks import Networks, Recognizer
 from streamgate.networks.device import Device
+from streamgate.networks.ifqa import ifqa_scores
 from streamgate.networks.sessions import RowSession, Session, as_input
 from streamgate.weights.catalog import InputSpec
 from streamgate.weights.store import Weights, resolve
@@ -59,12 +60,11 @@ def ifqa_weights(tmp_path: Path) -> Weights:
 
 
 def test_ifqa_pictures_are_normalised_to_plus_minus_one(tmp_path):
-    network = IfqaNetwork(Session(ifqa_weights(tmp_path), "cpu"))
-    crops = np.stack([np.full((256, 256, 3), value, np.uint8) for value in (0, 255)])
-    output = network.run(crops)
-    assert np.allclose(output.score, [-1, 1], atol=1e-5)
-    assert output.map.shape == (2, 256, 256)
-    assert np.allclose(output.row(1).map, 1, atol=1e-5)
+    session = Session(ifqa_weights(tmp_path), "cpu")
+    black, white = ifqa_scores(session, [np.full((256, 256, 3), value, np.uint8) for value in (0, 255)])
+    assert (black.value, white.value) == (pytest.approx(-1, abs=1e-5), pytest.approx(1, abs=1e-5))
+    assert black.map.shape == white.map.shape == (256, 256)
+    assert np.allclose(white.map, 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 3, 16, 21])

@@ -23,7 +23,7 @@ from streamgate.errors import WeightsError  # noqa: E402
 from streamgate.faces import Status  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
 from streamgate.networks.alignment import arcface_matrix  # noqa: E402
-from streamgate.networks.pose import upright  # noqa: E402
+from streamgate.networks.pose import head_poses, takes_aligned, upright  # noqa: E402
 from streamgate.weights.store import embedded_folder, from_card  # noqa: E402
 from support.media import astronaut  # noqa: E402
 from support.real_weights import read_rgb, shared_part, standard_models  # noqa: E402
@@ -64,10 +64,10 @@ def face() -> np.ndarray:
 
 def test_one_run_fills_both_roles_and_every_measure(folder: Path, face: np.ndarray) -> None:
     with Networks.open(f"{folder},embedded", "cpu") as networks:
-        assert networks.shared_pose and networks.pose.aligned
+        assert networks.shared_pose and takes_aligned(networks.pose)
         crop = np.ascontiguousarray(face[72:184, 72:184])[None]
         row = networks.recognizer.run(crop).row(0)
-        assert row.pose is not None and networks.pose.run(crop)[0] == pytest.approx(row.pose)
+        assert row.pose is not None and head_poses(networks.pose, crop)[0] == pytest.approx(row.pose)
     with Engine(load_config(), models=f"{folder},embedded", device="cpu") as engine:
         assert engine.run_info().absent_measures == {}
         (scored,) = engine.score(face)

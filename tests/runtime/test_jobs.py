@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from streamgate import parallel
 from streamgate.runtime import jobs
 from streamgate.runtime.jobs import RESERVED_BYTES, SOURCE_BYTES, automatic_jobs, available_bytes, decoder_threads
 
@@ -16,6 +17,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with eight cores and plenty of memory, in a container whose files are in the folder returned."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     monkeypatch.setattr(jobs, "_CGROUP", tmp_path)
+    monkeypatch.setattr(parallel, "_CPU_QUOTA", tmp_path / "cpu.max")
     (tmp_path / "memory.max").write_text(f"{1 << 40}\n")
     (tmp_path / "memory.current").write_text("0\n")
     monkeypatch.setattr(jobs, "_MEMINFO", tmp_path / "meminfo")

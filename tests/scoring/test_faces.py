@@ -13,8 +13,8 @@ from streamgate.config import load_config
 from streamgate.engine import Engine
 from streamgate.faces import Face, Status
 from streamgate.frames import Array
+from streamgate.networks.crop_measures import CropOutput
 from streamgate.networks.expression import NEEDED, ExpressionOutput
-from streamgate.networks.ifqa import IfqaOutput
 from streamgate.networks.recognizer import RecognizerOutput
 from streamgate.scoring.context import ScoringContext
 from streamgate.scoring.faces import FaceScorer
@@ -42,7 +42,7 @@ def scored(face: Face = FACE, **outputs: Any) -> Candidate:
         "pose": np.array([3.0, -2.0, 1.0]),
         "recognizer": RECOGNISED,
         "expression": AT_REST,
-        "ifqa": IfqaOutput(np.float32(0.7), np.zeros((256, 256), np.float32)),
+        "ifqa": CropOutput(0.7, np.zeros((256, 256), np.float32)),
         **outputs,
     }
     config = load_config("studio", ["advanced.refine=false"])
@@ -69,7 +69,7 @@ def test_every_network_gives_its_measures() -> None:
         ({"recognizer": replace(RECOGNISED, spread=np.float32(math.nan))}, {"serfiq"}),
         ({"expression": replace(AT_REST, signals={**AT_REST.signals, "lidsLeft": -math.inf})}, {"eyes"}),
         ({"expression": replace(AT_REST, visible=math.nan)}, {"occlusion"}),
-        ({"ifqa": IfqaOutput(np.float32(math.nan), np.zeros((256, 256), np.float32))}, {"ifqa"}),
+        ({"ifqa": CropOutput(math.nan, np.zeros((256, 256), np.float32))}, {"ifqa"}),
     ],
 )
 def test_a_network_that_gives_no_number_makes_an_error_of_its_measures_alone(
@@ -101,7 +101,7 @@ def test_what_a_face_promised_is_corrected_by_what_was_seen_of_it() -> None:
     """Else later faces would have to look better than one that only seemed to be good before anybody looked."""
     blinking = replace(AT_REST, signals={**AT_REST.signals, "lidsLeft": 0.045})
     outputs = {"expression": blinking, "pose": np.zeros(3), "recognizer": RECOGNISED,
-               "ifqa": IfqaOutput(np.float32(0.7), np.zeros((256, 256), np.float32))}  # fmt: skip
+               "ifqa": CropOutput(0.7, np.zeros((256, 256), np.float32))}  # fmt: skip
     config = load_config("studio", ["advanced.refine=false"])
     context = ScoringContext(config, evaluator(), lambda wanted: [outputs[one.role] for one in wanted])
     scorer, picture, candidate = (

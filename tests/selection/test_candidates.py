@@ -332,6 +332,32 @@ def test_what_leads_by_a_first_look_is_looked_at_again() -> None:
     assert found.pts_seconds == pytest.approx(1.6, abs=0.09) and not found.unsettled
 
 
+@pytest.mark.parametrize("shift, runs", [(0.04, 1), (0.1, 2)])
+def test_a_face_is_looked_at_again_only_if_its_eyes_moved_enough_for_what_it_lacks(shift: float, runs: int) -> None:
+    seen: list[float] = []
+
+    class Shifting(Expressions):
+        def run_expression(self, candidate: Candidate, picture: Picture) -> Steps:
+            seen.append(candidate.pts_seconds)
+            again = candidate.refined
+            yield from super().run_expression(candidate, picture)
+            candidate.unsettled = 0.0 if again else shift
+
+    levels = {0.4: 70.0, 2.0: 67.5}
+    scorer = Shifting(lambda pts: next((q for t, q in levels.items() if abs(pts - t) < 0.09), 50.0))
+    drive(load_config("studio", ["advanced.prescore_share=0"]), scorer, 4.0)
+    assert max(seen.count(pts) for pts in seen if 1.9 < pts < 2.1) == runs
+
+
+@pytest.mark.parametrize("preset, stops", [("studio", True), ("live", False)])
+def test_faces_that_cannot_reach_the_least_quality_are_not_scored_after_the_first(preset: str, stops: bool) -> None:
+    """Where the best face is kept even if it does not pass, they are."""
+    scorer = KnownQuality(lambda pts: 40.0, lambda pts: 44.0)
+    selector = drive(load_config(preset, ["keep.min_quality=45", "identity.store=none"]), scorer, 8.0)
+    assert (len(scorer.scored) <= 3) == stops
+    assert any(one.quality for one in selector.drain())
+
+
 @pytest.mark.parametrize("preset", ["studio", "live"])
 def test_a_face_of_a_torn_picture_is_never_kept(preset: str) -> None:
     """Not even where any face is better than none: what is kept there is the best of the others."""

@@ -172,7 +172,7 @@ def test_tls_to_a_plain_port_and_the_other_way_round(make: Make, start_tls_redis
     quickly = "socket_timeout=0.3&socket_connect_timeout=0.3"
     to_plain = f"rediss://u:s3cret-pw@127.0.0.1:{server.plain.port}/0{server.trusted}&{quickly}"
     to_tls = f"redis://u:s3cret-pw@127.0.0.1:{server.port}/0?{quickly}"
-    for url, words in ((to_plain, "does not speak TLS on this port: use redis://"), (to_tls, "no connection")):
+    for url, words in ((to_plain, "does not speak TLS on this port, use redis://"), (to_tls, "no connection")):
         with refused(words) as caught, RedisSink(url, make.run(), retry_seconds=SHORT):
             pass
         assert "s3cret-pw" not in whole_chain(caught.value)

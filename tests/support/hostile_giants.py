@@ -78,6 +78,8 @@ def giant_png_frames(path: Path) -> None:
 
 
 GIANTS = [
-    Hostile("giant.h264", "H.264 of 16,384 x 9,216 px by its parameter set, 2 kB", giant_h264, "decoding.max_pixels"),
-    Hostile("giant-png.avi", "AVI of 16,000 x 16,000 px PNG, 70 kB", giant_png_frames, "decoding.max_pixels"),
+    Hostile("giant.h264", "H.264 of 2 kB whose parameter set claims 16,384 x 9,216 px",
+            giant_h264, "decoding.max_pixels"),
+    Hostile("giant-png.avi", "AVI of 70 kB with PNG frames of 16,000 x 16,000 px",
+            giant_png_frames, "decoding.max_pixels"),
 ]

@@ -98,7 +98,7 @@ def lying(form: str) -> bytes:
 NO_PICTURE = "not a picture|damaged|empty"
 
 BROKEN = [
-    Hostile("zero.png", "picture of zero bytes", data(b""), NO_PICTURE),
+    Hostile("zero.png", "empty file named .png", data(b""), NO_PICTURE),
     Hostile("text.jpg", "text named .jpg", data(b"no picture at all\n" * 20), NO_PICTURE),
     Hostile("cut.png", "PNG cut off after its header", data(lambda: png(64, 64, bytes(576), 1)[:40]), NO_PICTURE),
     Hostile("exr.png", "OpenEXR named .png", data(b"\x76\x2f\x31\x01" + bytes(200)), NO_PICTURE),
@@ -118,11 +118,11 @@ UNUSUAL = [
 ]
 
 LIES = [
-    Hostile("giant.png", "20,000 x 20,000 px PNG, 50 kB on disk", data(lambda: giant_png(20_000, 20_000)), "pixels"),
-    Hostile("lie.png", "PNG of 60,000 x 60,000 px, by the header", data(lambda: png(60_000, 60_000, b"\0")), "pixels"),
-    Hostile("lie.jpg", "JPEG of 65,500 x 65,500 px, by the header", data(lambda: lying("JPEG")), "pixels"),
-    Hostile("lie.bmp", "BMP of 30,000 x 30,000 px, by the header", data(lambda: lying("BMP")), "pixels"),
-    Hostile("lie.tiff", "TIFF of 30,000 x 30,000 px, by the header", data(lambda: lying("TIFF")), "pixels"),
-    Hostile("lie.webp", "WebP of 16,383 x 16,383 px, by the header", data(lambda: lying("WEBP")), "pixels"),
-    Hostile("lie.ppm", "PPM of 30,000 x 30,000 px, by the header", data(lambda: lying("PPM")), "pixels"),
+    Hostile("giant.png", "PNG of 50 kB with 20,000 x 20,000 px", data(lambda: giant_png(20_000, 20_000)), "pixels"),
+    Hostile("lie.png", "PNG header that claims 60,000 x 60,000 px", data(lambda: png(60_000, 60_000, b"\0")), "pixels"),
+    Hostile("lie.jpg", "JPEG header that claims 65,500 x 65,500 px", data(lambda: lying("JPEG")), "pixels"),
+    Hostile("lie.bmp", "BMP header that claims 30,000 x 30,000 px", data(lambda: lying("BMP")), "pixels"),
+    Hostile("lie.tiff", "TIFF header that claims 30,000 x 30,000 px", data(lambda: lying("TIFF")), "pixels"),
+    Hostile("lie.webp", "WebP header that claims 16,383 x 16,383 px", data(lambda: lying("WEBP")), "pixels"),
+    Hostile("lie.ppm", "PPM header that claims 30,000 x 30,000 px", data(lambda: lying("PPM")), "pixels"),
 ]

@@ -64,26 +64,27 @@ def references(folder: Path, port: int) -> Sequence[Hostile]:
     )
     made = [
         ("hls-file.mp4", "HLS playlist with a file:// entry", f"{head}file://{victim}\n#EXT-X-ENDLIST\n"),
-        ("hls-path.ts", "HLS playlist with a path", f"{head}{victim}\n#EXT-X-ENDLIST\n"),
+        ("hls-path.ts", "HLS playlist with the path of a file", f"{head}{victim}\n#EXT-X-ENDLIST\n"),
         ("hls-http.mp4", "HLS playlist with an http:// entry", f"{head}{web}/hls.ts\n#EXT-X-ENDLIST\n"),
-        ("hls-key.mp4", "HLS playlist with a key at an address",
+        ("hls-key.mp4", "HLS playlist with an http:// address of a key",
          f'{head.replace("#EXTINF", f"""#EXT-X-KEY:METHOD=AES-128,URI="{web}/key"{chr(10)}#EXTINF""")}'
          f"{web}/hls.ts\n#EXT-X-ENDLIST\n"),
-        ("hls.m3u8", "HLS playlist under its own name", f"{head}{web}/hls.ts\n#EXT-X-ENDLIST\n"),
-        ("concat.mp4", "concat script with a file", f"ffconcat version 1.0\nfile '{victim}'\n"),
-        ("concat-http.mkv", "concat script with an address", f"ffconcat version 1.0\nfile '{web}/concat.mp4'\n"),
-        ("dash.mp4", "DASH manifest with an address", mpd.format(f"{web}/dash.mp4")),
-        ("dash-file.mp4", "DASH manifest with a file", mpd.format(f"file://{victim}")),
-        ("session.mp4", "SDP with an address", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+        ("hls.m3u8", "HLS playlist named .m3u8", f"{head}{web}/hls.ts\n#EXT-X-ENDLIST\n"),
+        ("concat.mp4", "concat script that names a file", f"ffconcat version 1.0\nfile '{victim}'\n"),
+        ("concat-http.mkv", "concat script that names an address", f"ffconcat version 1.0\nfile '{web}/concat.mp4'\n"),
+        ("dash.mp4", "DASH manifest that names an address", mpd.format(f"{web}/dash.mp4")),
+        ("dash-file.mp4", "DASH manifest that names a file", mpd.format(f"file://{victim}")),
+        ("session.mp4", "SDP file that names an address",
+         "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
          f"m=video {port} RTP/AVP 96\na=rtpmap:96 H264/90000\n"),
-        ("redirect.avi", "redirector with an address", f"[Reference]\nRef1={web}/asf.wmv\n"),
-        ("picture.jpg", "SVG with an address, named .jpg",
+        ("redirect.avi", "ASF redirector that names an address", f"[Reference]\nRef1={web}/asf.wmv\n"),
+        ("picture.jpg", "SVG that names an address, with the suffix .jpg",
          f'<svg xmlns="http://www.w3.org/2000/svg"><image href="{web}/svg.png"/></svg>'),
     ]  # fmt: skip
     found = [Hostile(name, what, partial(text, content=content), playlist) for name, what, content in made]
     for name, what, target, kind in (
         ("reference-file.mp4", "MP4 with its data in another file", f"file://{victim}", b"url "),
-        ("reference-path.mov", "QuickTime film with its data in another file", str(victim), b"alis"),
+        ("reference-path.mov", "QuickTime file with its data in another file", str(victim), b"alis"),
         ("reference-http.mp4", "MP4 with its data at an address", f"{web}/dref.mp4", b"url "),
     ):
         make = partial(external_mp4, target=target, kind=kind)

@@ -180,15 +180,15 @@ def nested_boxes(path: Path) -> None:
 
 
 TINY_INTERLACED = Hostile(
-    "rows.mkv", "interlaced pictures of 16 x 2 px",
+    "rows.mkv", "interlaced frames of 16 x 2 px",
     clip(frames=plain_frames(10, (16, 2)), codec="mpeg2video", options={"flags": "+ildct+ilme"}),
     "no frame could be decoded",
 )  # fmt: skip
 
 DAMAGED = [
     TINY_INTERLACED,
-    Hostile("zero.mp4", "zero bytes", data(b""), "empty"),
-    Hostile("text.mp4", "text", data(b"this is a shopping list\n" * 50), "text"),
+    Hostile("zero.mp4", "empty file", data(b""), "empty"),
+    Hostile("text.mp4", "text named .mp4", data(b"this is a shopping list\n" * 50), "text"),
     Hostile("noise.mp4", "random bytes", data(lambda: np.random.default_rng(0).bytes(50_000)), "not a video"),
     Hostile("cut.mp4", "MP4 cut off, index lost", cut(".mp4", 0.8), "cut off"),
     Hostile("cut-front.mp4", "MP4 cut off, index in front", cut(".mp4", 0.6, "faststart"), damaged=True),
@@ -196,7 +196,7 @@ DAMAGED = [
     Hostile("cut.avi", "AVI cut off", cut(".avi", 0.6), damaged=True),
     Hostile("cut.ts", "transport stream cut off", cut(".ts", 0.6), damaged=None),
     Hostile("header.mp4", "only the first 40 bytes", cut(".mp4", 0.0005), "cut off|not a video"),
-    Hostile("audio.mp4", "only audio", audio, "only audio"),
+    Hostile("audio.mp4", "audio without video", audio, "only audio"),
     Hostile("cover.mp4", "a song with a cover picture", cover_only, "only audio"),
     Hostile("headless.mkv", "key frame missing at the start", no_keyframe, damaged=True),
 ]
@@ -208,10 +208,11 @@ UNUSUAL = [
     Hostile("wide.mov", "4000 x 1 video", clip(frames=plain_frames(5, (4000, 1)), codec="png", pix_fmt="rgb24")),
     Hostile("fast.mp4", "10,000 fps",
             clip(frames=face(1) * 1200, fps=Fraction(1000), pts=list(range(1200)), time_base=Fraction(1, 10_000))),
-    Hostile("still.mkv", "packets without duration, three at each time", zero_durations),
-    Hostile("changing.ts", "resolution changes midway, twice", changing_size, damaged=None),
-    Hostile("phone.mp4", "rotated phone", clip(frames=[np.rot90(one).copy() for one in face()], rotation=90)),
-    Hostile("tv.mp4", "interlaced", clip(interlaced=True)),
+    Hostile("still.mkv", "packets without duration, three with each time stamp", zero_durations),
+    Hostile("changing.ts", "the resolution changes twice", changing_size, damaged=None),
+    Hostile("phone.mp4", "rotated video of a phone",
+            clip(frames=[np.rot90(one).copy() for one in face()], rotation=90)),
+    Hostile("tv.mp4", "interlaced video", clip(interlaced=True)),
     Hostile("hlg.mkv", "HLG, 10 bit", clip(pix_fmt="yuv420p10le", matrix="bt2020", transfer=18, primaries=9)),
     Hostile("pq.mkv", "PQ, 10 bit", clip(pix_fmt="yuv420p10le", matrix="bt2020", transfer=16, primaries=9)),
     Hostile("deep.mkv", "4:4:4, 12 bit", clip(codec="libx265", pix_fmt="yuv444p12le",
@@ -221,17 +222,17 @@ UNUSUAL = [
 """Sound files that are out of the ordinary: all of them are read, and their face is found."""
 
 LIES = [
-    Hostile("giant-frames.avi", "frames of 30,000 x 30,000 px, by the header", giant_frames,
+    Hostile("giant-frames.avi", "AVI header that claims frames of 30,000 x 30,000 px", giant_frames,
             "no frame could be decoded|pixels"),
-    Hostile("screen.gif", "GIF with a screen of 65,535 x 65,535 px", large_gif, "."),
-    Hostile("samples.mp4", "MP4 that says it has 268 million frames",
+    Hostile("screen.gif", "GIF header that claims a screen of 65,535 x 65,535 px", large_gif, "."),
+    Hostile("samples.mp4", "MP4 header that claims 268 million frames",
             patched(b"stsz", 12, b"\x0f\xff\xff\xff"), ".", None),
-    Hostile("box.mp4", "MP4 with a box of 10 GB, by the header",
+    Hostile("box.mp4", "MP4 header that claims a box of 2 GiB",
             patched(b"mdat", -4, b"\x7f\xff\xff\xff"), ".", None),
-    Hostile("long.mp4", "MP4 that lasts 10,000 years, by the header",
+    Hostile("long.mp4", "MP4 header that claims a duration of 49 days",
             patched(b"mvhd", 20, b"\xff\xff\xff\xff"), "", None),
-    Hostile("nested.mp4", "MP4 boxes nested 20,000 deep", nested_boxes, "cut off|not a video"),
+    Hostile("nested.mp4", "MP4 with 20,000 nested boxes", nested_boxes, "cut off|not a video"),
     Hostile("zeros.ts", "transport stream followed by 10 GB of zeros", zeros_behind(1.0), "", True),
-    Hostile("mostly-zeros.ts", "a packet or two followed by 10 GB of zeros", zeros_behind(0.02), "."),
+    Hostile("mostly-zeros.ts", "a few packets followed by 10 GB of zeros", zeros_behind(0.02), "."),
 ]  # fmt: skip
 """Sizes that are not true: memory has to stay bounded."""

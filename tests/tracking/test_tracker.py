@@ -24,9 +24,8 @@ def follow(rounds: list[tuple[float, list[Face]]]) -> list[dict[int, float]]:
     tracker = Tracker(CONFIG)
     seen = []
     for pts, faces in rounds:
-        update = tracker.update(pts, faces)
-        pairs = [*update.seen, *((track, track.face) for track in update.born)]
-        seen.append({track.track_id: float(one.box[0]) for track, one in pairs})
+        tracker.update(pts, faces)
+        seen.append({track.track_id: float(track.face.box[0]) for track in tracker.tracks if not track.missed})
     return seen
 
 
@@ -73,7 +72,7 @@ def test_lost_tracks_are_reported_once_and_flush_ends_the_rest() -> None:
     tracker = Tracker(CONFIG)
     tracker.update(0.0, [face(100), face(400)])
     tracker.update(0.2, [face(100), face(400)])
-    lost = [tracker.update(0.2 + i * 0.3, [face(100)]).lost for i in range(1, 8)]
+    lost = [tracker.update(0.2 + i * 0.3, [face(100)]) for i in range(1, 8)]
     assert [track.track_id for round_lost in lost for track in round_lost] == [2]
     assert [track.track_id for track in tracker.flush()] == [1]
     assert list(tracker.tracks) == []
@@ -81,7 +80,8 @@ def test_lost_tracks_are_reported_once_and_flush_ends_the_rest() -> None:
 
 def test_one_sighting_is_not_a_person_yet() -> None:
     tracker = Tracker(CONFIG)
-    (born,) = tracker.update(0.0, [face(100)]).born
+    tracker.update(0.0, [face(100)])
+    (born,) = tracker.tracks
     assert not born.confident
     tracker.update(0.2, [face(100)])
     assert born.confident

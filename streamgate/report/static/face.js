@@ -11,7 +11,7 @@ export class Face extends FaceDialog {
   constructor({ faces, tracks, heats, labels, base, sift }) {
     super({ clock: words.position });
     Object.assign(this, { faces, tracks, heats, labels, base, sift });
-    say(one("key-chosen"), "kept, or open here");
+    say(one("key-chosen"), "kept faces and this face");
     this.small = make("p", { class: "note", id: "photo-small", hidden: true }, "The full-size picture is missing; this is a small copy.");
     one("heat-none").after(this.small);
     one("photo").addEventListener("error", () => this.shrink());
@@ -65,8 +65,9 @@ export class Face extends FaceDialog {
     this.labels.tell();
   }
 
-  // The faces that the arrows go through: the search results if there are any; else, like the open face, the kept ones
-  // in the order of the page, the near misses of a track, the rejected ones in pictures, or the evenly spaced ones.
+  // The faces through which the arrow keys move: the search results, if the open face is one of them; otherwise all faces
+  // of the open face's kind: rejected faces in pictures, evenly spaced faces, the near misses of its track, or the kept
+  // faces in the order of the page.
   beside() {
     const { face, sift } = this;
     if (sift.found?.includes(face)) return sift.found;
@@ -76,7 +77,7 @@ export class Face extends FaceDialog {
     return face.missed ? this.tracks.get(face.track_key).misses : all.filter((each) => !each.missed);
   }
 
-  // Shown at once and not on hashchange, since the next key may be pressed before that event.
+  // Shows the face at once, because the next key may be pressed before the hashchange event.
   go(step) {
     const next = super.go(step);
     if (next) this.show(next);
@@ -117,7 +118,7 @@ function factsOf(face, track, base) {
   const found = [];
   if (!face.missed && !face.picture) {
     found.push(["Rank in the track", String(face.rank)], ["Smoothed quality", words.whole(face.quality_smoothed)]);
-    found.push(["Local mean quality", words.whole(face.quality_context)]);
+    found.push(["Mean quality around this time", words.whole(face.quality_context)]);
   }
   if (track && track.last_pts > track.first_pts) found.push(["Track length", `${(track.last_pts - track.first_pts).toFixed(1)} s`]);
   if (face.frame_index !== null && face.frame_index !== undefined && !face.name) found.push(["Frame", words.grouped(face.frame_index)]);

@@ -5,13 +5,13 @@ import { faceTile, missTile, momentOf, placeOf } from "./tiles.js";
 import { trackCard } from "./tracks.js";
 import * as words from "./words.js";
 
-const UNNAMED = { nobody: "Faces without a person", nothing: "Nothing kept" };
+const UNNAMED = { nobody: "Faces not assigned to a person", nothing: "Nothing kept" };
 const ROW = matchMedia("(max-width: 720px)").matches ? 6 : 12; // faces shown before "Show all"
 const GROUPS = 16; // groups shown before "Show more"
-const OPEN_TRACKS = 120; // with more tracks than this on the page they are collapsed
+const OPEN_TRACKS = 120; // if the page has more tracks than this, they are collapsed
 
 export class Groups {
-  // `elements` are the elements to put on the page.
+  // `elements`: the elements to put on the page.
   constructor(context) {
     this.context = context;
     // Persons with a single picture share a section; otherwise the page would consist of headings.
@@ -106,7 +106,7 @@ function row(tiles, { heats, labels }, first = ROW) {
 }
 
 function folded(all, group, context) {
-  // Tracks that keep nothing have less to show, so several share a row.
+  // Tracks without a kept face have less to show, so several of them share a row.
   const lists = [true, false].map((kept) => [make("ul", { class: kept ? "tracks" : "tracks small" }), all.filter((track) => Boolean(track.kept) === kept)]);
   let drawn = false;
   const draw = () => {

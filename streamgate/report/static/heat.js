@@ -3,7 +3,8 @@
 import { make } from "./dom.js";
 
 export class Heats {
-  // `side` in cells, `signs` by level, `colours` [r, g, b, a] by level, `weight` (base64, one byte per cell).
+  // `side`: the side of a map, in cells; `signs`: the character for each level; `colours`: [r, g, b, a] for each level;
+  // `weight`: the opacity of each cell, one byte per cell, in base64.
   constructor({ side, signs, colours, weight }) {
     this.side = side;
     this.levels = new Map([...signs].map((sign, level) => [sign, level]));

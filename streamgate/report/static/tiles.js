@@ -8,7 +8,7 @@ import * as words from "./words.js";
 
 export const jpeg = (text) => (text ? `data:image/jpeg;base64,${text}` : "");
 
-// A kept face; `where` is up to two texts that tell it from its neighbours.
+// A kept face; `where`: up to two texts that distinguish it from its neighbours.
 export function faceTile(face, where, heats) {
   const shut = !face.gate.passed;
   const frame = framed(face);

@@ -6,7 +6,7 @@ export async function ask(address) {
   const answer = await fetch(address, { headers: { accept: "application/json" } });
   if (answer.status === 401) {
     location.assign("/login");
-    return new Promise(() => {}); // the page is about to go
+    return new Promise(() => {}); // the browser is about to leave this page
   }
   if (answer.status === 404) throw new Missing(address);
   if (!answer.ok) throw new Error(`${address}: ${answer.status}`);
@@ -20,7 +20,8 @@ export function addressOf(face, part = "") {
   return `/api/faces/${key}${part && `/${part}?v=${face.number}`}`;
 }
 
-// Listens forever. `on` has a function per event kind, plus `open` (listening again: fetch what was missed) and `lost`.
+// Listens forever. `on` has one function per kind of event, plus `open` (connected, or events were missed: fetch the
+// current faces) and `lost` (the connection was lost).
 export function listen(on) {
   let source;
   let again;
@@ -31,7 +32,8 @@ export function listen(on) {
     source.onopen = () => on.open();
     source.onerror = () => {
       on.lost();
-      // The browser reconnects automatically, except after a response that was not a stream: then find out why.
+      // The browser reconnects automatically, except after a response that was not a stream. In that case, `ask` leads
+      // to the login page if the session has expired.
       if (source.readyState === EventSource.CLOSED) {
         ask("/api/streams").catch(() => {});
         again = setTimeout(connect, 4000);

@@ -29,7 +29,7 @@ export class Detail extends FaceDialog {
     this.reveal();
   }
 
-  // A better picture or the final of the open face arrived.
+  // Called when a better picture or the `final` event of the open face has arrived.
   async renew(face) {
     if (!this.dialog.open || this.face?.key !== face.key) return;
     const found = await ask(addressOf(face)).catch(() => null);
@@ -64,10 +64,10 @@ function factsOf({ record, image }) {
   const { track } = record;
   const found = [
     ["Smoothed quality", words.whole(record.quality_smoothed)],
-    ["Local mean quality", words.whole(record.quality_context)],
+    ["Mean quality around this time", words.whole(record.quality_context)],
     ["Track", `${record.track_id}, rank ${record.rank}`],
     ["In view", `${(track.last_pts - track.first_pts).toFixed(1)} s`],
-    ["Faces evaluated", `${words.grouped(track.frames_scored)} of ${words.grouped(track.frames_seen)} seen`],
+    ["Faces fully scored", `${words.grouped(track.frames_scored)} of ${words.grouped(track.frames_seen)}`],
     ...placeFacts(record),
   ];
   if (record.stream) found.push(["Taken from", record.stream === "main" ? "main stream" : "substream"]);

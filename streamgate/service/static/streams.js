@@ -1,4 +1,4 @@
-// The row of streams with the state and rate of each; a click shows only the faces of that stream.
+// The row of streams with the state and rate of each; a click on a stream shows only its faces.
 
 import { make, one, say } from "./dom.js";
 import * as words from "./words.js";

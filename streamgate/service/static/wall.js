@@ -12,7 +12,7 @@ const KEPT = 240;
 
 export class Wall {
   constructor() {
-    this.faces = new Map(); // key -> face, all that is known
+    this.faces = new Map(); // key -> face, for all known faces
     this.tiles = new Map(); // key -> {item, face}
     this.list = one("wall");
     this.newer = one("newer");
@@ -35,7 +35,7 @@ export class Wall {
   set(faces) {
     this.loaded = true;
     const known = new Set(faces.map((face) => face.key));
-    // After a restart of the service its numbers start over: faces that it no longer knows are removed.
+    // After a restart of the service, its numbers start over: faces that it no longer knows are removed.
     for (const key of this.faces.keys()) if (!known.has(key)) this.faces.delete(key);
     for (const face of faces) this.faces.set(face.key, face);
     this.offer();
@@ -65,7 +65,7 @@ export class Wall {
     this.offer();
   }
 
-  // The shown faces in order; the arrows of the open face go through them.
+  // The faces shown, in order; the arrow buttons of the open face go through them.
   shown() {
     return [...this.list.children].map((item) => this.faces.get(item.dataset.key)).filter(Boolean);
   }
@@ -76,7 +76,7 @@ export class Wall {
       .slice(0, SHOWN);
   }
 
-  // The best rank of each track, ordered by the start of the track, which does not change while it is open.
+  // The best face of each track, ordered by the start of the track, which does not change while the track continues.
   sorted() {
     const best = new Map();
     for (const face of this.faces.values()) {
@@ -126,7 +126,8 @@ export class Wall {
       this.refresh(tile, face);
       this.list.append(item);
     }
-    // A final may arrive after that of a later track. Items already in place are not touched, so they keep the focus.
+    // A final may arrive after the final of a later track. Items already in place are not touched, so that they keep
+    // the focus.
     wanted.forEach((face, place) => {
       const { item } = this.tiles.get(face.key);
       if (this.list.children[place] !== item) this.list.insertBefore(item, this.list.children[place] ?? null);

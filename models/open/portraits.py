@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Cut portraits to what the IFQA recipe trains on: FFHQ-aligned faces, never enlarged.
+
+    python models/open/portraits.py PICTURES... --labels labels.npz --out FACES
+    python models/ifqa/train.py FACES --config models/open/ifqa/config.toml --fresh --work DIR --target models/open/ifqa
+
+PICTURES are folders or tar files, labels.npz is what label.py wrote for them. A picture gives its largest face, as a
+PNG file of `SIDE` px; faces that are smaller, or reach outside the picture, are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+from models.common.images import DataError, decode_rgb, list_sources, write_rgb  # noqa: E402
+from streamgate.networks.alignment import ffhq_corners, ffhq_matrix, ffhq_side  # noqa: E402
+
+SIDE = 512
+OUTSIDE = 0.02
+"""Share of the square's side that may lie outside the picture, where its border is repeated."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad data or arguments (one line on stderr)."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("--labels", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args(arguments)
+    try:
+        print(f"{args.out}: {cut(args.pictures, args.labels, args.out)} faces")
+    except (DataError, OSError) as error:
+        print(f"portraits.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def cut(pictures: list[Path], labels: Path, out: Path) -> int:
+    """Write the faces into `out`, named by the sha256 of their pictures; returns how many there are.
+
+    Raises DataError if there are none.
+    """
+    with np.load(labels, allow_pickle=False) as arrays:
+        points, digests = arrays["points"].astype(np.float64), arrays["sha256"]
+    # The largest face of a picture is its first row.
+    first = {digest: row for row, digest in reversed(list(enumerate(digests)))}
+    out.mkdir(parents=True, exist_ok=True)
+    count = 0
+    for source in list_sources(pictures):
+        digest = hashlib.sha256(source.data).hexdigest()
+        landmarks = points[first[digest]] if digest in first else np.full((5, 2), np.nan)
+        if not np.isfinite(landmarks).all() or ffhq_side(landmarks) < SIDE:
+            continue
+        picture = decode_rgb(source.data)
+        if picture is None or not _inside(landmarks, picture):
+            continue
+        write_rgb(out / f"{digest[:16]}.png", _aligned(picture, landmarks))
+        count += 1
+    if not count:
+        raise DataError(f"no face of {SIDE} px and more in {', '.join(map(str, pictures))}")
+    return count
+
+
+def _inside(landmarks: np.ndarray, picture: np.ndarray) -> bool:
+    slack = OUTSIDE * ffhq_side(landmarks)
+    corners, size = ffhq_corners(landmarks), np.array(picture.shape[1::-1])
+    return bool((corners >= -slack).all() and (corners <= size + slack).all())
+
+
+def _aligned(picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """uint8 (SIDE, SIDE, 3); a larger face is averaged, so that nothing aliases."""
+    times = max(1, int(np.ceil(ffhq_side(landmarks) / SIDE)))
+    matrix, side = ffhq_matrix(landmarks, times * SIDE), times * SIDE
+    large = cv2.warpAffine(picture, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.resize(large, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
