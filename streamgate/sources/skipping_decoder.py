@@ -2,11 +2,12 @@
 
 While there is no face, only the decoded frames that are due for detection are yielded.
 
-All packets are read, also those that are not decoded. So frames have the same times and ranks as in the whole file, the
-accuracy of seeking does not matter, and skipped packets can still be decoded when a face appears after them.
+All packets are read, even those that are not decoded. Therefore, frames have the same times and ranks as if all packets
+were decoded, the accuracy of seeking does not matter, and skipped packets can still be decoded when a face appears
+after them.
 
-The result depends neither on speed nor on the number of decoder threads: a hint about a frame takes effect a fixed
-number of packets later, and hints are only requested for frames that were already yielded.
+The result does not depend on speed or on the number of decoder threads: a hint about a frame takes effect a fixed
+number of packets later, and hints are requested only for frames that were already yielded.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ LAG = 36
 """Number of packets after which the hint about a frame takes effect. A decoder holds back at most 16 frames for its
 threads and 16 for reordering, so it has returned the frame before that packet."""
 AHEAD_BYTES = 32 << 20
-"""Maximum size in bytes of the packets that wait to be decoded; the packets kept for decoding again have the same
-limit."""
+"""Maximum total size in bytes of the packets that wait to be decoded; the same limit applies to the packets that are
+kept so that they can be decoded again."""
 _REORDERED = 16
-"""Maximum number of packets between a frame and a frame that is stored after it but shown before it."""
+"""Maximum number of packets from the packet of a frame to that of a frame that is stored later but shown earlier."""
 PATIENCE = 3
 """Skipping ends after this many consecutive key frames that cannot be decoded on their own."""
 
@@ -43,17 +44,17 @@ Numbered = tuple[int, Packet]
 class SkippingDecoder:
     """Decodes packets to frames.
 
-    Without hints it decodes everything in order. Hints require reliable packet times. The source calls `begin(None)` if
-    the times are wrong, and for interlaced video, because deinterlacing a frame needs its neighbours.
+    Without hints, it decodes everything in order. Hints require reliable packet times. The source calls `begin(None)`
+    if the times are wrong, and for interlaced video, because deinterlacing a frame requires the adjacent frames.
 
     Args:
-        packets: packets of one stream, in storage order; may raise SourceError when no more can be read.
+        packets: packets of one stream, in storage order; may raise SourceError if no more packets can be read.
         codec: the stream's decoder; its `skip_frame` is set here.
-        decode: decodes a packet, or flushes the decoder if given None; the second argument says whether to count
-            damage.
+        decode: decodes a packet, or flushes the decoder if the packet is None; the second argument says whether to
+            count damage.
         scout: returns a second decoder of the stream, without threads, for single key frames.
-        is_reference: tells whether other frames are predicted from the frame of a packet.
-        sees_face: asks the hint provider whether a picture has a face, before that picture is yielded.
+        is_reference: returns whether other frames are predicted from the frame of a packet.
+        sees_face: asks the hint provider whether a picture shows a face, before that picture is yielded.
         time_base: time base of the packets.
     """
 
@@ -97,7 +98,7 @@ class SkippingDecoder:
         self._spared: set[int] = set()  # times of frames that may not be yielded
 
     def begin(self, hints: HintProvider | None, until: float = 0.0) -> None:
-        """From now on use `hints`, up to frames at `until` seconds (0.0: to the end); with None decode everything."""
+        """From now on, use `hints` for frames before `until` seconds (0.0: all frames); if None, decode everything."""
         self._hints_end = self._after(0, until) if until else 1 << 62
         self._hints = hints
         self._keeps_group = hints is not None and hints.max_skip_s > 0
@@ -109,7 +110,7 @@ class SkippingDecoder:
             self._thins = False
 
     def stop_after(self, rank: int) -> None:
-        """Decode everything from `LAG` packets after `rank` on. The decoder has returned that frame by that point."""
+        """Decode everything from `LAG` packets after the frame with `rank`, which was returned by that point."""
         self._stops_at = rank + LAG
 
     def shown(self, rank: int, pts_seconds: float) -> None:
@@ -119,9 +120,9 @@ class SkippingDecoder:
             self._shown.append((rank, pts_seconds))
 
     def left_out(self, until: int | None = None) -> int:
-        """Number of frames that were left out since the last call and are earlier than the yielded frame at `until`.
+        """Number of frames before the yielded frame at `until` that were left out and not counted by earlier calls.
 
-        `until` is None at the end of the stream.
+        At the end of the stream, `until` is None.
         """
         past = {pts for pts in self._spared if until is None or pts <= until}
         self._spared -= past
@@ -156,7 +157,7 @@ class SkippingDecoder:
             raise self._failure
 
     def _is_needed(self, packet: Packet, max_gap_s: float) -> bool:
-        """Whether the frame is a reference, or the frames around it are too far apart to leave it out."""
+        """Whether the frame is a reference, or the frames before and after it are too far apart to leave it out."""
         if self._is_reference(packet):
             return True
         pts, limit = packet.pts, max_gap_s * self._base.denominator / self._base.numerator * (1 + 1e-9)
@@ -201,7 +202,7 @@ class SkippingDecoder:
         return self._fresh(frames)
 
     def _fresh(self, frames: list[VideoFrame]) -> Iterator[VideoFrame]:
-        """The frames that were not yielded before and are needed now."""
+        """Yield the given frames, except those that were already yielded or are not needed now."""
         for frame in frames:
             if frame.pts is None or (frame.pts > self._skip_until and (not self._thins or self._due(frame.pts))):
                 yield frame
@@ -244,9 +245,10 @@ class SkippingDecoder:
     def _skip(self, hints: HintProvider, word: Interest) -> Iterator[VideoFrame]:
         """Skip from key frame to key frame, as long as none of them is interesting.
 
-        If there is no face (EMPTY), the skip ends at the last key frame without a face. No face is missed, because the
-        packets after it, which were read ahead, are decoded later. If all faces are known (KNOWN), decoding continues
-        from the first key frame whose hint is neither EMPTY nor KNOWN.
+        If there is no face (EMPTY), the skip ends at the last key frame without a face. The packets after this key
+        frame, which were read ahead, are decoded later, so a face that appears before the next key frame is not missed.
+        If all faces are known (KNOWN), decoding continues from the first key frame whose hint is neither EMPTY nor
+        KNOWN.
         """
         assert self._group is not None
         group = self._group
@@ -288,8 +290,8 @@ class SkippingDecoder:
     def _next_face(self, hints: HintProvider, since: int, first: int = 0) -> int | None:
         """Index in `_waiting` of the key frame to probe next, at or after index `first`. Reads packets up to it.
 
-        The key frame is the first one that is due for detection, or else the last one within `max_skip_s`. If there is
-        none, returns None, and no skip starts until the packets read ahead are decoded.
+        This is the first key frame that is due for detection, or else the last key frame within `max_skip_s`. If there
+        is none, returns None, and no skip starts until the packets that were read ahead are decoded.
         """
         due = self._after(since, hints.probe_interval_s)
         limit = min(self._after(since, hints.max_skip_s), self._hints_end)
@@ -298,7 +300,7 @@ class SkippingDecoder:
             if index == len(self._waiting):
                 item = self._read()
                 if item is None:
-                    # The file ends before another key frame: decode the rest.
+                    # The file ends before the next key frame: decode the rest.
                     found = None
                     break
                 self._waiting.append(item)
@@ -321,7 +323,7 @@ class SkippingDecoder:
     def _read_past(self, pts: int) -> None:
         """Read ahead until no later packet can be shown before `pts`.
 
-        This is needed because the rank of a frame is the number of packets that are shown before the frame.
+        This is necessary because the rank of a frame is the number of packets that are shown before that frame.
         """
         for index in range(_REORDERED + 1):
             if index == len(self._waiting):
@@ -339,8 +341,8 @@ class SkippingDecoder:
     def _probe(self, hints: HintProvider, index: int, word: Interest) -> VideoFrame | None:
         """The decoded key frame at an index of `_waiting`.
 
-        None if it cannot be decoded on its own, or if it has a face and the hint is EMPTY. In that case no skip starts
-        before the frame is decoded and examined in order.
+        None if it cannot be decoded on its own, or if it shows a face and the hint is EMPTY. In these cases, no skip
+        starts before the frame is decoded and examined in order.
         """
         number, packet = self._waiting[index]
         picture = self._alone(packet)

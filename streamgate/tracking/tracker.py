@@ -64,8 +64,8 @@ class Tracker:
     def update(self, pts_seconds: float, faces: Sequence[Face]) -> list[Track]:
         """Update the tracks with all detections (score >= low_score) of the frame at `pts_seconds`.
 
-        Returns the tracks that are lost. Of `tracks`, those that were seen in this round have `missed` 0 and the new
-        `face`; those that begin in this round have a single detection.
+        Returns the tracks that are lost. In `tracks`, a track whose face was seen in this round has `missed` 0 and the
+        new `face`; a track that begins in this round has a single detection.
         """
         config = self._config
         # Even if the frame interval exceeds `max_gap_s`, a track is lost only after a round that missed its face.
