@@ -165,7 +165,7 @@ def _mirror_base(mirror: str | None) -> str | None:
         raise UsageError(f"mirror {redact_url(mirror)} must be an http, https or file URL, or a folder")
     if not _has_place(mirror):
         raise UsageError(
-            f"mirror {redact_url(mirror)}: host or port is malformed; special characters of a password must be "
+            f"mirror {redact_url(mirror)}: the host or the port is malformed; special characters of a password must be "
             "percent-encoded"
         )
     return mirror.rstrip("/")
