@@ -36,10 +36,10 @@ _NAMED = 5
 @sink_retry_option
 @quiet_option
 def replay(out: Path, url: str, sink_retry: float, quiet: bool) -> int:
-    """Send the events of a finished run again.
+    """Send the `final` events of a finished run again.
 
     The events have the same ids as before, so that consumers can recognize duplicates. Results that cannot be read
-    are reported; all others are sent.
+    are reported; the events of all others are sent.
     """
     from streamgate.commands.progress import Display
     from streamgate.sinks.redis_stream import MAXLEN, RedisStream
