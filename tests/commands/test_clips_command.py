@@ -203,7 +203,7 @@ def test_other_weights_than_those_of_the_run_are_refused(work: Path) -> None:
     summary["weights"][0]["sha256"] = "0" * 64
     (work / "summary.json").write_text(json.dumps(summary))
     done = streamgate("clips", work)
-    assert done.code == 2 and "other weights" in done.err and "--models" in done.err
+    assert done.code == 2 and "different weights" in done.err and "--models" in done.err
 
 
 def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
