@@ -32,7 +32,7 @@ class FaceKey:
 
 
 def grade_of(text: str) -> int | None:
-    """GOOD, USABLE or BAD for a word or its first letter ("m", mild flaw, means usable); None for any other text."""
+    """GOOD, USABLE or BAD for a word or its first letter, or for "m" (mild flaw: usable); None for any other text."""
     word = text.strip().lower()
     return WORDS.get(word, _SHORT.get(word))
 

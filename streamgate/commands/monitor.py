@@ -97,7 +97,7 @@ class RunMonitor:
         self.display.advanced(index, frames, kept)
 
     def finished(self, index: int, result: SourceResult) -> None:
-        """A source has ended; its results are committed."""
+        """A source has ended; its results, if any, are committed."""
         state = self._state
         state.idle_deaths = 0
         state.reading.discard(index)

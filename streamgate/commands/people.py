@@ -44,7 +44,7 @@ def people(context: click.Context, out: Path) -> int | None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 @click.pass_obj
 def list_(out: Path, as_json: bool = False) -> int:
-    """Show the persons: faces, tracks, and where they were seen."""
+    """Show the persons with their faces and tracks, and where they were seen."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

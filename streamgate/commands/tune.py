@@ -119,12 +119,12 @@ def tune(
         errors.print(f"[red]streamgate:[/red] {escape(escaped(problem))}. The results of this source are unchanged")
     for problem in result.problems:
         errors.print(f"[yellow]streamgate: warning:[/yellow] {escape(escaped(problem))}")
-    made = f"made with {escape(', '.join(_settings(result)))}"
+    changed = escape(", ".join(_settings(result)))
     if dry:
-        console.print(f"these would be the results if {made}; nothing was changed (--dry-run)")
+        console.print(f"these would be the results with {changed}; nothing was changed (--dry-run)")
     else:
         seconds = time.perf_counter() - began
-        console.print(f"the results in {escape(display(out))} are now as if {made} ({seconds:.1f} s)")
+        console.print(f"the results in {escape(display(out))} now have the settings {changed} ({seconds:.1f} s)")
         if (out / REPORT).is_file():
             console.print(f"report: {escape(display(out / REPORT))}")
     return 1 if result.left_out else 0
