@@ -212,7 +212,7 @@ def _read_preset(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         tree = {**own, "measures": measure_defaults()}
         own = tables
     elif not isinstance(base_name, str):
-        raise UsageError(f"preset {one_line(str(path))}: `extends` must be the name of a preset")
+        raise UsageError(f"preset {one_line(str(path))}: extends must be the name of a preset")
     else:
         tree = _read_preset(base_name, (*seen, str(path)))
     what = f"preset {one_line(str(path))}"
