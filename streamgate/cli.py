@@ -21,7 +21,7 @@ from streamgate.redaction import scrub
 
 COMMANDS = {
     "Find faces": ("run", "score", "serve", "demo"),
-    "Use the results of a run in its folder OUT": ("people", "tune", "report", "clips", "export", "replay", "merge"),
+    "Use the results in a run folder OUT": ("people", "tune", "report", "clips", "export", "replay", "merge"),
     "Check measures against human labels": ("label", "fit", "compare"),
     "Show and manage measures and weights": ("measures", "models"),
 }

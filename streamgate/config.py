@@ -128,7 +128,7 @@ def load_config(
     setting or flag sets these keys.
 
     Raises:
-        UsageError: unknown preset or key, value out of range, contradictory values.
+        UsageError: an unknown preset or key, a value out of range, or contradictory values.
     """
     tree = _read_preset(str(preset))
     settings = list(settings)

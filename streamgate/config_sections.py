@@ -133,7 +133,7 @@ class SerfiqConfig(Section):
 
 
 class PrecisionConfig(Section):
-    """Precision of each role's network on a GPU; on the CPU it is always fp32."""
+    """Precision of each role's network on a GPU; on the CPU, it is always fp32."""
 
     detector: Literal["fp32", "fp16"]
     recognizer: Literal["fp32", "fp16"]

@@ -33,8 +33,8 @@ _THREADS = 2  # fixed, because the bytes that x264 writes depend on the number o
 def write_demo_clip(path: Path, portrait: Array, *, seconds: float | None = None) -> None:
     """Render the clip into `path` (MP4, H.264); the same portrait gives the same bytes with the same encoder build.
 
-    `portrait` is scikit-image's astronaut, RGB uint8 (512, 512, 3). If `seconds` is given, only the first `seconds` are
-    written. Raises OSError.
+    `portrait` is scikit-image's astronaut, RGB uint8 (512, 512, 3). If `seconds` is given, the clip ends
+    after that time. Raises OSError.
     """
     import av
 

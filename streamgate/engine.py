@@ -42,7 +42,7 @@ class Engine:
         models: "embedded", "open", "standard", "imported" or a folder with weights; several are joined by commas.
         device: "auto", "cpu", "cuda" or "cuda:N", or a `networks.device.Device`.
         threads: CPU threads inside one network run.
-        observe: called after each network run with its role, number of items and seconds, from several threads.
+        observe: called after each network run, from several threads, with role, number of items and seconds.
 
     Raises:
         UsageError: the weights cannot provide what the configuration asks for.

@@ -92,12 +92,12 @@ class Gate:
 
         Args:
             source: a path, or a list of paths.
-            sequence_fps: read the images of a folder as frames at this rate; by default they are unrelated pictures.
+            sequence_fps: read the images of a folder as frames at this rate; by default, they are unrelated.
             progress: called up to ten times per second with the progress in the source, in the thread that requests the
                 next face.
 
         Raises:
-            UsageError: `source` is not a path.
+            UsageError: `source` is neither a path nor a list of paths.
             SourceError: an input cannot be read. If there are several inputs, the first error is raised after all other
                 inputs have been read.
             DeviceError: the GPU fails.
@@ -163,7 +163,7 @@ class Gate:
             yield from ended.shots
 
     def people(self, tracks: Iterable[TrackEnd]) -> dict[str, list[BestShot]]:
-        """Group the shots of tracks by person; returns the shots, best first and with `person_id` set, by person id.
+        """Group the shots of tracks by person; returns, by person id, the shots, best first and with `person_id` set.
 
         Pass the tracks from `tracks`, of any number of sources: `gate.people(gate.tracks("footage"))`. Raises
         UsageError if `identity.store` is none or the recognizer in use has no identity threshold.

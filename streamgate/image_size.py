@@ -133,7 +133,7 @@ def _avif(data: bytes) -> tuple[int, int] | None:
         if kind == b"ispe":
             found.append(_pair(">II", data, body + 4))
         elif kind == b"tkhd":
-            # In version 1 the time fields are longer. Width and height are 16.16 fixed-point numbers.
+            # In version 1, the time fields are longer. Width and height are 16.16 fixed-point numbers.
             width, height = _pair(">II", data, body + (88 if data[body] == 1 else 76))
             found.append((width >> 16, height >> 16))
     return max(found, key=_area, default=None)

@@ -63,7 +63,7 @@ def read_labels(path: Path) -> tuple[dict[FaceKey, int], list[str]]:
     for number, row in enumerate(table.rows, 1):
         key, grade = face_key(row), grade_of(row["label"])
         if key is None:
-            problems.append(f"row {number}: track_id or pts_seconds is not a number")
+            problems.append(f"row {number}: track_id or pts_seconds is not a valid number")
         elif not row["label"]:
             continue
         elif grade is None:

@@ -38,7 +38,7 @@ def _share(text: str) -> float:
     found = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,9})?)(%?)", text.replace(" ", ""))
     share = float(found[1]) / (100 if found[2] else 1) if found else 2.0
     if share > 1:
-        raise click.BadParameter(f"{text!r} is not a share; write for example 5% or 0.05")
+        raise click.BadParameter(f"{text!r} is not a share; write, for example, 5% or 0.05")
     return share
 
 
@@ -80,7 +80,7 @@ def _share(text: str) -> float:
 )
 @_which(
     "--footage", multiple=True, metavar="DIR", type=PATH, shell_complete=complete_folders,
-    help="Folder to search for sources that were moved. Repeatable.",
+    help="Folder to search for source files that were moved. Repeatable.",
 )
 @_picture(
     "-o", "--output", "target", metavar="DIR", type=PATH, shell_complete=complete_folders,

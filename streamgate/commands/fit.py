@@ -38,7 +38,7 @@ _networks = section("Networks")
 @click.option("--overwrite", is_flag=True, help="Replace FILE.")
 @_footage(
     "--footage", multiple=True, metavar="DIR", type=PATH, shell_complete=complete_folders,
-    help="Folder to search for sources that were moved. Repeatable.",
+    help="Folder to search for source files that were moved. Repeatable.",
 )
 @_networks(
     "--models", metavar="SET[,SET]", shell_complete=complete_models,

@@ -33,7 +33,7 @@ def expanded(inputs: Iterable[str], stdin: BinaryIO | None = None) -> tuple[str,
 
 def _expand(inputs: list[str], stdin: BinaryIO | None) -> Iterator[str]:
     if inputs.count("-") > 1:
-        raise UsageError("standard input ('-') can be read only once: give '-' once")
+        raise UsageError("standard input ('-') can be read only once: give '-' only once")
     for given in inputs:
         if given == "-":
             yield from _from_stdin(stdin)

@@ -33,7 +33,7 @@ _footage = section("Footage")
 )
 @_footage(
     "--footage", multiple=True, metavar="DIR", type=PATH, shell_complete=complete_folders,
-    help="Folder to search for sources that were moved. Repeatable.",
+    help="Folder to search for source files that were moved. Repeatable.",
 )
 def label(out: Path, target: Path | None, port: int, browser: bool, each: int, footage: tuple[Path, ...]) -> int:
     """Label faces of the results in OUT as good, usable or bad, in a browser.

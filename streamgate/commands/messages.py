@@ -53,7 +53,7 @@ class RunState:
         probing: path of the file that is being opened to detect its type, because the name does not show it.
         failed_probes: paths of files whose type could not be detected, because a worker died.
         found: the sources found in the inputs.
-        info, config: the properties and configuration of the run, from the first worker; later workers use the same.
+        info, config: the properties and configuration of the run, from the first worker; later workers use them too.
         words: the wording of each reason, once a worker has reported it.
         lock: the lock of the output folder, once a worker has taken it.
         begun: whether this run has taken over the output folder, so all sources committed there belong to this run.

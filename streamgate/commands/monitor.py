@@ -70,7 +70,7 @@ class RunMonitor:
         self._state.lock = Lock.held(self._request.out, self._files.pop(0))
 
     def known(self, done: Mapping[int, SourceResult], unfinished: frozenset[int]) -> None:
-        """The run is resumed: `done` has the results of completed sources, by index; `unfinished`, interrupted ones."""
+        """The run is resumed. `done` has results by source index, `unfinished` the indexes of interrupted sources."""
         self._state.results.update(done)
         self._state.last |= unfinished
         if done:
@@ -93,7 +93,7 @@ class RunMonitor:
         self.display.started(index, estimated_frames)
 
     def advanced(self, index: int, frames: int, kept: int) -> None:
-        """Progress in a source."""
+        """Reading of a source has progressed."""
         self.display.advanced(index, frames, kept)
 
     def finished(self, index: int, result: SourceResult) -> None:

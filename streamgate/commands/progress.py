@@ -303,7 +303,7 @@ def _lines(path: Path) -> int | None:
 
 
 def replay_bar(display: Display, total: int) -> Callable[[int], None]:
-    """Start the bar of a replay of `total` events; call the result with the number of events read so far."""
+    """Start the bar of a replay of `total` events; the returned function takes the number of events read."""
     bar = display.bar(
         TextColumn("sending"),
         BarColumn(),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from streamgate.sinks.replay_source import FinishedSource
 
 _NAMED = 5
-"""Maximum number of problems listed per source; further ones are only counted."""
+"""Maximum number of problems listed per source; further problems are only counted."""
 
 
 @click.command(cls=Command, epilog="streamgate replay faces --sink redis://localhost:6379/0")

@@ -59,7 +59,7 @@ _work = section("Speed and distribution")
 )
 @_faces(
     "--every", type=click.FloatRange(0.5, 86400), metavar="SECONDS",
-    help="Split longer tracks into parts of this length, and keep the best faces of each part.",
+    help="Split each track into parts of this length, and keep the best faces of each part.",
 )
 @_faces(
     "--poses", type=click.Choice(["frontal", "all"]),
@@ -139,6 +139,8 @@ def run(
     **options: Any,
 ) -> int:
     """Keep the best face of every track in the inputs.
+
+    A track is one face that is followed from frame to frame within one shot.
 
     INPUT is a video file, a folder, an image or a pattern, local or in an object store. @FILE reads a list of inputs
     from a file, one per line; '-' reads the list from standard input.

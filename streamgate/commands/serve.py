@@ -180,7 +180,7 @@ def _signals() -> Iterator[tuple[threading.Event, threading.Event, list[int]]]:
 
 
 def _nothing_to_read() -> Settings:
-    raise UsageError("no file can be reloaded, because the service was started without --config")
+    raise UsageError("there is no file to reload, because the service was started without --config")
 
 
 @contextmanager

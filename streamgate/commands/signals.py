@@ -25,7 +25,7 @@ _interrupted = threading.Event()
 def answer_signals() -> None:
     """Make Ctrl-C and SIGTERM raise KeyboardInterrupt, so that unfinished work is cleaned up.
 
-    Signals that the parent process ignores stay ignored.
+    Signals that were ignored when the process started stay ignored.
     """
     for number in _STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:

@@ -58,7 +58,7 @@ _networks = section("Settings and networks")
 @_footage("--pictured", is_flag=True, help="Do not open the footage; choose only among faces with pictures in OUT.")
 @_footage(
     "--footage", multiple=True, metavar="DIR", type=PATH, shell_complete=complete_folders,
-    help="Folder to search for sources that were moved. Repeatable.",
+    help="Folder to search for source files that were moved. Repeatable.",
 )
 @_networks(
     "--models", metavar="SET[,SET]", shell_complete=complete_models,

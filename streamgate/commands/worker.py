@@ -360,7 +360,7 @@ def _ids(specs: Sequence[SourceSpec], wanted: frozenset[str]) -> dict[int, str]:
     names = {source_id.rpartition("-")[0] for source_id in wanted}
 
     def look(spec: SourceSpec) -> str | None:
-        # Reading a pipe would wait forever.
+        # Reading a pipe could wait forever.
         if spec.name not in names or (spec.root is None and not spec.paths[0].is_file()):
             return None
         try:
