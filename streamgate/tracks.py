@@ -209,8 +209,8 @@ class TrackEnd:
     `rejected` counts evaluated faces by gate reason. `reasons` tells why no face was kept: the reasons of the face that
     was closest to passing, `still` or `other_person`; it is empty if a face was kept. `near_misses` contains the few
     closest near misses, the closest first, if they were requested. `template` is None if `identity.store` is none, the
-    whole track was rejected, or no face was good enough for a template. `reference` has the typical values of the person,
-    by measure (see `ReferenceSpec`).
+    whole track was rejected, or no face was good enough for a template. `reference` has the typical values of the
+    person, by measure (see `ReferenceSpec`).
     """
 
     track: TrackInfo
