@@ -21,7 +21,7 @@ from streamgate.redaction import scrub
 
 COMMANDS = {
     "Find faces": ("run", "score", "serve", "demo"),
-    "Use the results of a run in its folder OUT": ("people", "tune", "report", "clips", "export", "replay", "merge"),
+    "Use the results in a run folder OUT": ("people", "tune", "report", "clips", "export", "replay", "merge"),
     "Check measures against human labels": ("label", "fit", "compare"),
     "Show and manage measures and weights": ("measures", "models"),
 }
@@ -32,7 +32,7 @@ COMPLETE = "_STREAMGATE_COMPLETE"
 
 
 class _LazyGroup(Group):
-    """Imports a command only when it is used, so that a command does not wait for the imports of the others."""
+    """Imports a command only when it is used, so that it does not wait for the imports of other commands."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for names in COMMANDS.values() for name in names]
@@ -70,14 +70,14 @@ def main() -> None:
     """Entry point of `streamgate`."""
     take_over()
     answer_signals()
-    # Otherwise OpenCV prints its own warnings about damaged pictures. OpenCV reads the variable when it is imported.
+    # Otherwise, OpenCV prints its own warnings about damaged pictures. It reads the variable when it is imported.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     warnings.formatwarning = _format_warning
     if instruction := os.environ.get(COMPLETE):
         sys.exit(_guarded(lambda: shell_complete(cli, {}, "streamgate", COMPLETE, instruction), []))
     code = call(sys.argv[1:])
     if code == INTERRUPTED:
-        # Skip Python's shutdown, during which another interrupt would change the exit code. All cleaning up is done.
+        # Skip Python's shutdown, during which another interrupt would change the exit code. All cleanup is done.
         os._exit(code)
     sys.exit(code)
 
@@ -97,7 +97,7 @@ def call(arguments: Sequence[str]) -> int:
             return int(cli.invoke(context) or 0)
 
     code = _guarded(work, arguments)
-    # Flush now: at interpreter exit a failed write could no longer be reported.
+    # Flush now, because a failed write could not be reported when the interpreter exits.
     return _guarded(_flush, arguments) or code
 
 
@@ -124,7 +124,7 @@ def _guarded(work: Callable[[], int], arguments: Sequence[str]) -> int:
         _print_error(str(error), arguments)
         return error.exit_code
     except BrokenPipeError:
-        # The reader of the output has gone, so there is nowhere to report this.
+        # The process that read the output has exited, so the error cannot be reported.
         return SinkError.exit_code
     except Exception as error:
         if was_interrupted():

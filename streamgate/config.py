@@ -1,7 +1,8 @@
 """The typed configuration: a preset, overridden first by `--set key=value` and then by named flags.
 
-The values are in `pipelines/*.toml`; `studio.toml` has all keys. The code has no defaults, so these files show exactly
-what a run uses. An unknown key is an error that names the most similar known key.
+The values are in `pipelines/*.toml`; `studio.toml` has all keys except those of measures, whose defaults are in the
+measures' specs. Other keys have no defaults in the code, so these files show what a run uses. An unknown key is an
+error that names the most similar known key.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ class Config(Section):
     def measure_set(self) -> tuple[str, ...]:
         """Names of the measures in the run's set, in order.
 
-        These are all measures in use; with `keep.expression = any`, measures that require a face at rest are left out.
+        These are all measures in use; with `keep.expression = any`, those that require a neutral expression
+        are left out.
         """
         at_rest = {spec.name for spec in self.measures.specs if spec.at_rest}
         return tuple(name for name in self.measures.used if self.keep.expression != "any" or name not in at_rest)
@@ -94,7 +96,7 @@ class Config(Section):
         return tuple(replace(spec, use=spec.name in used) for spec in self.measures.specs)
 
     def smallest_face_px(self, width: int, height: int) -> float:
-        """The shorter side of the smallest box that may be kept, in pixels of an upright `width` x `height` frame."""
+        """Minimum length of the shorter side of a kept face's box, in pixels of an upright `width` x `height` frame."""
         return smallest_px(self.measures["size"].limit("min"), width, height)
 
 
@@ -120,13 +122,13 @@ def load_config(
         preset: a name of `preset_names()` or the path of a TOML file. The file may be partial: missing keys are taken
             from the preset that `extends` names, "studio" by default.
         settings: `key=value` strings with dotted keys and TOML values (`keep.fallback=best` needs no quotes).
-        flags: dotted key -> value of named flags, which take precedence; None values are ignored.
+        flags: dotted keys and the values of named flags, which take precedence; None values are ignored.
 
     With `keep.poses` = "all", limits on pose, expression and quality are lifted and pose has no weight, unless a
     setting or flag sets these keys.
 
     Raises:
-        UsageError: unknown preset or key, value out of range, contradictory values.
+        UsageError: an unknown preset or key, a value out of range, or contradictory values.
     """
     tree = _read_preset(str(preset))
     settings = list(settings)
@@ -140,21 +142,22 @@ def load_config(
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise UsageError(_explain(error, str(preset))) from None
+        raise UsageError(_explain(error, f"preset {preset}")) from None
 
 
 _ALL_POSES = {
     "measures.yaw.max": 90.0, "measures.pitch.max": 90.0, "measures.yaw.weight": 0.0, "measures.pitch.weight": 0.0,
-    # In a profile view the roll angle is not meaningful.
+    # In a profile view, the roll angle is not meaningful.
     "measures.roll.max": 180.0, "measures.roll.weight": 0.0,
     "keep.expression": "any", "keep.min_quality": 0.0,
 }  # fmt: skip
-"""The values that `keep.poses = all` gives to keys that no setting or flag sets, so that a turned head is no flaw."""
+"""The values of keys that no setting or flag sets, if `keep.poses` is `all`, so that a turned head is not a flaw."""
 
 
 def stored_config(tree: Mapping[str, Any]) -> Config:
-    """The configuration stored by an earlier run. Keys added since then have the values of studio,
-    and measures added since then are not used.
+    """The configuration stored by an earlier run.
+
+    Keys added since then have the values of the preset studio, and measures added since then are not used.
 
     Raises UsageError if `tree` has keys or values that this version does not know.
     """
@@ -169,7 +172,7 @@ def stored_config(tree: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(whole)
     except ValidationError as error:
-        raise UsageError(_explain(error, "as stored")) from None
+        raise UsageError(_explain(error, "stored by an earlier run")) from None
 
 
 def with_settings(config: Config, settings: Iterable[str], flags: Mapping[str, Any] | None = None) -> Config:
@@ -180,7 +183,7 @@ def with_settings(config: Config, settings: Iterable[str], flags: Mapping[str, A
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise UsageError(_explain(error, "as tuned")) from None
+        raise UsageError(_explain(error, "with the new settings")) from None
 
 
 def differing_keys(one: Config, other: Config) -> list[str]:
@@ -200,7 +203,7 @@ def _read_preset(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         own = read_toml(path, f"preset {one_line(str(path))}")
     except FileNotFoundError:
         near = difflib.get_close_matches(preset, preset_names(), 1, 0.4)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(preset_names())}, or a .toml file"
+        hint = f"did you mean {near[0]}?" if near else f"give {', '.join(preset_names())}, or a .toml file"
         raise UsageError(f"there is no preset {one_line(preset)!r}: {hint}") from None
     base_name = own.pop("extends", None if path == presets_folder() / "studio.toml" else "studio")
     if base_name is None:
@@ -236,7 +239,7 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any
 
 
 def _lay_over(tree: dict[str, Any], settings: Iterable[str], flags: Mapping[str, Any] | None) -> None:
-    """Set `key=value` strings and then named flags in `tree`. Raises UsageError."""
+    """Apply `key=value` strings and then named flags to `tree`. Raises UsageError."""
     for setting in settings:
         key, value = parse_setting(setting)
         _assign(tree, key, value, f"--set {one_line(setting, 80)}")
@@ -260,7 +263,7 @@ def _assign(tree: dict[str, Any], key: str, value: Any, what: str) -> None:
     known = [name for name, _ in leaves(tree)]
     if key not in known:
         near = _nearest_key(key, known)
-        hint = f"did you mean {near}?" if near else f"sections are {', '.join(tree)}"
+        hint = f"did you mean {near}?" if near else f"the sections are {', '.join(tree)}"
         raise UsageError(f"{what}: there is no key {one_line(key, 80)!r}; {hint}")
     if isinstance(value, bool) and not isinstance(dict(leaves(tree))[key], bool):
         raise UsageError(f"{what}: {key} does not accept true or false")
@@ -287,7 +290,7 @@ def _nearest_key(key: str, known: list[str]) -> str | None:
     return None
 
 
-def _explain(error: ValidationError, preset: str) -> str:
+def _explain(error: ValidationError, what: str) -> str:
     """A message with the key, the allowed range and the given value for each wrong value."""
     lines = []
     for item in error.errors()[:_MAX_SHOWN]:
@@ -297,7 +300,7 @@ def _explain(error: ValidationError, preset: str) -> str:
         shown = f", got {one_line(repr(given), 80)}" if not isinstance(given, dict) else ""
         lines.append(f"{one_line(key, 80) + ': ' if key else ''}{one_line(message)}{shown}{_allowed(key)}")
     more = error.error_count() - len(lines)
-    return f"configuration (preset {preset}): " + "; ".join(lines) + (f"; and {more} more" if more else "")
+    return f"configuration ({what}): " + "; ".join(lines) + (f"; and {more} more" if more else "")
 
 
 _MAX_SHOWN = 5

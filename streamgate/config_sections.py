@@ -15,7 +15,7 @@ Pixels = Annotated[int, Field(ge=1, le=1 << 30)]
 
 
 class DecodingConfig(Section):
-    """Which frames are skipped without decoding, and the maximum size of a picture."""
+    """Which part of a video is read, which frames are not decoded, and the maximum size of a picture."""
 
     start_s: Annotated[float, Field(ge=0, le=1e7)]
     end_s: Annotated[float, Field(ge=0, le=1e7)]
@@ -120,7 +120,7 @@ class KeepConfig(Section):
         for name in ("yaw_edges", "pitch_edges"):
             edges = getattr(self, name)
             if list(edges) != sorted(set(edges)):
-                raise ValueError(f"{name} must ascend, got {list(edges)}")
+                raise ValueError(f"{name} must be in ascending order, got {list(edges)}")
         return self
 
 
@@ -133,7 +133,7 @@ class SerfiqConfig(Section):
 
 
 class PrecisionConfig(Section):
-    """Precision of each role's network on a GPU; on the CPU it is always fp32."""
+    """Precision of each role's network on a GPU; on the CPU, it is always fp32."""
 
     detector: Literal["fp32", "fp16"]
     recognizer: Literal["fp32", "fp16"]
@@ -168,7 +168,7 @@ class OutputConfig(Section):
 
 
 class IdentityConfig(Section):
-    """How embeddings are stored, and when two tracks show one person."""
+    """How embeddings are stored, when two tracks count as one person, and the person to search for."""
 
     store: Literal["none", "session", "disk"]
     threshold: Share

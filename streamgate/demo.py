@@ -1,8 +1,8 @@
 """The clip that `streamgate demo` renders: a portrait that moves like a restless person in front of a camera.
 
-The clip lasts 15 seconds at 25 fps, 1280 x 720. In the first scene a head moves, turns in perspective, becomes blurred
-and dark, and a mirrored copy enters next to it. After a cut the same head is closer, in another light, and leaves the
-picture. The clip thus shows most of the conditions in which the gate rejects faces.
+The clip lasts 15 seconds at 25 fps, 1280 x 720. In the first scene, a head moves, turns in perspective, becomes
+blurred and dark, and a mirrored copy enters next to it. After a cut, the same head is closer and in different light,
+and then leaves the picture. The clip thus shows most of the conditions in which the gate rejects faces.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _THREADS = 2  # fixed, because the bytes that x264 writes depend on the number o
 def write_demo_clip(path: Path, portrait: Array, *, seconds: float | None = None) -> None:
     """Render the clip into `path` (MP4, H.264); the same portrait gives the same bytes with the same encoder build.
 
-    `portrait` is scikit-image's astronaut, RGB uint8 (512, 512, 3). With `seconds` only the beginning is written.
-    Raises OSError.
+    `portrait` is scikit-image's astronaut, RGB uint8 (512, 512, 3). If `seconds` is given, the clip ends
+    after that time. Raises OSError.
     """
     import av
 
@@ -76,7 +76,7 @@ def demo_frames(portrait: Array) -> Iterator[Array]:
 
 
 def _heads(time: float) -> list[tuple[Array, bool]]:
-    """The heads visible at `time`, farthest first: for each its homography and whether it is the mirrored copy."""
+    """The heads visible at `time`, farthest first: each with its homography and whether it is the mirrored copy."""
     if time >= CUT_S:
         since = time - CUT_S
         away = max(0.0, since - 4.0) ** 2 * 260.0

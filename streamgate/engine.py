@@ -42,7 +42,7 @@ class Engine:
         models: "embedded", "open", "standard", "imported" or a folder with weights; several are joined by commas.
         device: "auto", "cpu", "cuda" or "cuda:N", or a `networks.device.Device`.
         threads: CPU threads inside one network run.
-        observe: called after each network run with role, number of items and seconds, from several threads.
+        observe: called after each network run, from several threads, with role, number of items and seconds.
 
     Raises:
         UsageError: the weights cannot provide what the configuration asks for.
@@ -115,7 +115,7 @@ class Engine:
         progress: Progress | None = None,
         labels: Sequence[str] = (),
     ) -> list[SourceResult]:
-        """Process many sources and write the results to an entered sink; see `Pipeline.run`."""
+        """Process many sources and write the results to a sink that is already entered; see `Pipeline.run`."""
         return self._pipeline.run(sources, sink, jobs=jobs, stop=stop, progress=progress, labels=labels)
 
     def tracks(
@@ -135,7 +135,7 @@ class Engine:
         return [score_aligned(image, aligned, self._scorer)]
 
     def context(self, config: Config, client: str = "") -> ScoringContext:
-        """The scoring context of a configuration. Clients with different names use the networks in turn.
+        """The scoring context of a configuration. Clients with different names take turns in using the networks.
 
         Raises UsageError if no measure in the set can be used for ranking.
         """
@@ -173,7 +173,7 @@ class Engine:
         evaluator = self._context.evaluator
         config = self.config.model_dump(mode="json")
         if self._reference is not None:
-            # Record the content of the picture, which affects the results, and not its path.
+            # Record a hash of the picture, whose content affects the results, and not its path.
             name = Path(self.config.identity.only).name
             config["identity"]["only"] = f"{name} (sha256 {self._reference.sha256[:16]})"
         return RunInfo(

@@ -93,7 +93,7 @@ def one_line(text: str, most: int = 300) -> str:
 
 
 def unexpected(error: Exception, *secrets: str) -> StreamgateError:
-    """Wrap an unexpected exception: either a package that cannot be imported, or a bug in streamgate.
+    """Wrap an unexpected exception, caused by a package that cannot be imported or by a bug in streamgate.
 
     `secrets` are addresses whose passwords must not appear in the message; see `scrub`.
     """

@@ -17,7 +17,7 @@ from streamgate.errors import SinkError, UsageError, display
 from streamgate.frames import Array
 
 STILL = "still"
-"""The reason for rejecting a track that has faces to keep but never moved, such as a face on a poster."""
+"""The reason for rejecting a track whose face would be kept but never moved, for example a face on a poster."""
 
 _SIDE = 192
 """Maximum length of the longer side of a picture in a notebook, in pixels."""
@@ -51,7 +51,10 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Head pose in degrees: yaw > 0 nose to larger x, pitch > 0 nose to smaller y, roll > 0 clockwise on screen."""
+    """Head pose in degrees.
+
+    With yaw > 0, the nose points to larger x; with pitch > 0, to smaller y. A roll > 0 is clockwise on the screen.
+    """
 
     yaw: float
     pitch: float
@@ -185,7 +188,7 @@ class ScoredFace:
 
     def __repr__(self) -> str:
         quality = "no quality" if self.quality is None else f"quality {self.quality:.1f}"
-        gate = "passed" if self.gate.passed else f"rejected: {', '.join(self.gate.reasons) or 'not complete'}"
+        gate = "passed" if self.gate.passed else f"rejected: {', '.join(self.gate.reasons) or 'not fully scored'}"
         return f"<{type(self).__name__} {self._line()}, {quality}, {gate}>"
 
     def to_dict(self) -> dict[str, Any]:

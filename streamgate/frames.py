@@ -1,8 +1,9 @@
 """Pictures and frames: the pixels that flow through the gate.
 
 Conventions of the package: boxes are [x1, y1, x2, y2] and landmarks (5, 2) in pixels of the upright source picture, x
-to the right and y down. Landmarks are viewer's left eye, right eye, nose, left mouth corner, right mouth corner.
-Pictures are RGB uint8 (height, width, 3). Angles are in degrees, times in seconds.
+to the right and y down. The landmarks are the left eye, the right eye, the nose, the left mouth corner and the right
+mouth corner, with left and right as seen by the viewer. Pictures are RGB uint8 (height, width, 3). Angles are in
+degrees, times in seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 SPOILED = ("corrupt", "transition")
-"""Reasons that reject every face of a picture: it is damaged or combed, or part of a transition between shots."""
+"""Reasons for rejecting all faces of a frame: it is damaged or combed, or part of a transition between shots."""
 
 
 class Picture(Protocol):
@@ -38,7 +39,7 @@ class Picture(Protocol):
         ...
 
     def luma(self, box: Array | None = None) -> Array:
-        """Luma of `box` (whole picture when None), uint8 (h, w), 0..255 full range, upright.
+        """Luma of `box` (of the whole picture if None), uint8 (h, w), 0..255 full range, upright.
 
         The box is rounded outward to whole pixels and clipped to the picture; the result may be empty.
         """
@@ -59,7 +60,7 @@ class Picture(Protocol):
     def warp(self, matrix: Array, size: int | tuple[int, int], *, fine: bool = False) -> Array:
         """Resample with `matrix` (2, 3), which maps source pixels to result pixels; RGB uint8 (h, w, 3).
 
-        `size` is the side of a square or (width, height). Outside the picture the edge is repeated. Minification is
+        `size` is the side of a square or (width, height). Outside the picture, the edge is repeated. Minification is
         anti-aliased; `fine` selects the slower, better filter for pictures that are kept.
         """
         ...
@@ -75,14 +76,14 @@ class Frame:
 
     Attributes:
         picture: the pixels; borrowed from the decoder, so valid only until the next frame is requested.
-        pts_seconds: presentation time, strictly increasing within a source; live: since the first frame of the epoch.
+        pts_seconds: presentation time, strictly increasing within a source; live: since the epoch's first frame.
         duration_seconds: how long the frame is shown, 0.0 if unknown.
         frame_index: index among the demuxed video packets in order of corrected time; None after a seek.
         pts_estimated: the time in the container was missing or went backwards, and was replaced.
         captured_at: wall-clock time (UTC) of arrival, live sources only.
-        unrelated: the picture has no relation to the previous one (a folder of single images).
+        unrelated: the picture has no relation to the previous picture (a folder of single images).
         corrupt: the frame is damaged, or predicted from damaged or missing frames; none of its faces may be kept.
-        left_out: number of frames directly before this one that were not decoded, because they were not needed.
+        left_out: number of frames directly before this frame that were not decoded, because they were not needed.
         transition: the frame is part of a dissolve, fade or wipe between two shots; none of its faces may be kept.
     """
 
@@ -99,7 +100,7 @@ class Frame:
     left_out: int = 0
     transition: bool = False
     shown: Array | None = None
-    """The picture area without black bars, [x1, y1, x2, y2]; None if there are none or it is not known."""
+    """The picture area without black bars, [x1, y1, x2, y2]; None if it is unknown or there are no bars."""
 
     @property
     def width(self) -> int:

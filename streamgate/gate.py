@@ -92,12 +92,12 @@ class Gate:
 
         Args:
             source: a path, or a list of paths.
-            sequence_fps: read the images of a folder as frames at this rate; by default they are unrelated pictures.
-            progress: called up to ten times per second with how far the source has been read, in the thread that
-                requests the next face.
+            sequence_fps: read the images of a folder as frames at this rate; by default, they are unrelated.
+            progress: called up to ten times per second with the progress in the source, in the thread that requests the
+                next face.
 
         Raises:
-            UsageError: `source` is not a path.
+            UsageError: `source` is neither a path nor a list of paths.
             SourceError: an input cannot be read. If there are several inputs, the first error is raised after all other
                 inputs have been read.
             DeviceError: the GPU fails.
@@ -112,7 +112,7 @@ class Gate:
         sequence_fps: float | None = None,
         progress: Callable[[ProgressUpdate], object] | None = None,
     ) -> Iterator[TrackEnd]:
-        """Like `run`, but yields one ended track at a time, including tracks without kept faces.
+        """Like `run`, but yields each track when it has ended, including tracks without kept faces.
 
         If a source fails after its first frame, the tracks found so far are yielded and a warning is issued.
         """
@@ -150,7 +150,7 @@ class Gate:
 
         Args:
             frames: RGB uint8 (H, W, 3) arrays with `fps`, otherwise pairs (seconds, array) with increasing times. They
-                are consumed one by one, in another thread, a few frames ahead of the shots that were yielded.
+                are consumed one by one, in another thread, a few frames ahead of the yielded shots.
             fps: frames per second.
             name: the name of the source in the shots.
 
@@ -163,7 +163,7 @@ class Gate:
             yield from ended.shots
 
     def people(self, tracks: Iterable[TrackEnd]) -> dict[str, list[BestShot]]:
-        """Group the shots of tracks by person; returns the shots of each person id, best first, with `person_id` set.
+        """Group the shots of tracks by person; returns, by person id, the shots, best first and with `person_id` set.
 
         Pass the tracks from `tracks`, of any number of sources: `gate.people(gate.tracks("footage"))`. Raises
         UsageError if `identity.store` is none or the recognizer in use has no identity threshold.
@@ -183,13 +183,13 @@ class Gate:
             image: RGB uint8 (H, W, 3).
             aligned: "arcface" or "ffhq" if the picture is an aligned crop. Then no face is detected, and measures
                 that cannot be computed from a crop are `not_scored`.
-            full: compute all measures even for faces that already failed the gate.
+            full: compute all measures even for faces that have already failed the gate.
 
         Raises UsageError for another shape or type, or an unknown `aligned`.
         """
         if isinstance(image, str | PathLike):
             raise UsageError(
-                f"Gate.score takes pixels, not a file name: np.asarray(PIL.Image.open({str(image)!r}).convert('RGB'))"
+                f"Gate.score takes pixels, not a file; give np.asarray(PIL.Image.open({str(image)!r}).convert('RGB'))"
             )
         picture = np.asarray(image)
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:

@@ -1,7 +1,7 @@
 """Reads the size that a picture file declares, before anything is decoded.
 
 A few bytes can declare any number of pixels, and decoders trust the declared size. A file of an unknown format is never
-passed to a decoder, because OpenCV detects formats by content and supports many more than are needed.
+passed to a decoder, because OpenCV detects formats by content and supports many more formats than are needed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import struct
 from collections.abc import Callable, Iterator
 
 _MAX_PARTS = 10_000
-"""Maximum number of segments, boxes or directory entries to examine, because a damaged file may contain an endless
-sequence of empty ones."""
+"""Maximum number of segments, boxes or directory entries to examine, because a damaged file may contain millions of
+empty ones."""
 _PNM = re.compile(rb"P[1-6](?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})\s")
 _PAM = re.compile(rb"P7\n(?:[^\n]*\n){0,20}?WIDTH +(\d{1,9})\n(?:[^\n]*\n){0,20}?HEIGHT +(\d{1,9})\n")
 
@@ -21,7 +21,8 @@ def image_size(data: bytes) -> tuple[int, int] | None:
     """The declared width and height in pixels of the picture file `data`, which may be truncated.
 
     If the file has several pictures, returns the size of the largest one. Returns None if the format is unknown or
-    `data` ends before the size. Known formats: JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF, HEIC, PBM/PGM/PPM/PAM.
+    `data` ends before the declared size. Known formats: JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF, HEIC and
+    PBM/PGM/PPM/PAM.
     """
     for magic, read in _FORMATS:
         if magic.match(data):
@@ -132,7 +133,7 @@ def _avif(data: bytes) -> tuple[int, int] | None:
         if kind == b"ispe":
             found.append(_pair(">II", data, body + 4))
         elif kind == b"tkhd":
-            # In version 1 the time fields are longer. Width and height are 16.16 fixed-point numbers.
+            # In version 1, the time fields are longer. Width and height are 16.16 fixed-point numbers.
             width, height = _pair(">II", data, body + (88 if data[body] == 1 else 76))
             found.append((width >> 16, height >> 16))
     return max(found, key=_area, default=None)

@@ -32,7 +32,7 @@ class FaceKey:
 
 
 def grade_of(text: str) -> int | None:
-    """GOOD, USABLE or BAD for a word or its first letter ("m", mild flaw, means usable); None for any other text."""
+    """GOOD, USABLE or BAD for a word or its first letter, or for "m" (mild flaw: usable); None for any other text."""
     word = text.strip().lower()
     return WORDS.get(word, _SHORT.get(word))
 
@@ -63,7 +63,7 @@ def read_labels(path: Path) -> tuple[dict[FaceKey, int], list[str]]:
     for number, row in enumerate(table.rows, 1):
         key, grade = face_key(row), grade_of(row["label"])
         if key is None:
-            problems.append(f"row {number}: track_id or pts_seconds is not a number")
+            problems.append(f"row {number}: track_id or pts_seconds is not a valid number")
         elif not row["label"]:
             continue
         elif grade is None:

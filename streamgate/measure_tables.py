@@ -42,7 +42,7 @@ class MeasureConfig(Section):
     weight: Weight
 
     def limit(self, key: str) -> float:
-        """The limit `min` or `max`, which the measure must have."""
+        """The limit `key`, "min" or "max", which the measure must have."""
         return float(getattr(self, key))
 
     @property
@@ -55,7 +55,7 @@ class MeasureConfig(Section):
 class DefinedMeasureConfig(MeasureConfig):
     """The table of a measure that a preset defines by an ONNX file or a pyiqa metric; see `CropCard`.
 
-    Without `x0` and `w` the raw values of the measure are recorded, but they affect neither gate nor quality.
+    Without `x0` and `w`, the raw values of the measure are recorded, but they affect neither the gate nor the quality.
     """
 
     use: bool = True
@@ -92,7 +92,7 @@ class DefinedMeasureConfig(MeasureConfig):
         return self
 
     def spec(self, name: str) -> MeasureSpec:
-        """The measure. Raises ValueError for a name that is not an identifier in lower case."""
+        """The spec of the measure. Raises ValueError for a name that is not an identifier in lower case."""
         file = self.onnx or self.pyiqa
         card = CropCard(
             "onnx" if self.onnx else "pyiqa", file, self.crop, self.size, self.margin, self.points, self.colour,
@@ -151,7 +151,7 @@ class MeasuresConfig(Section):
 
     @property
     def used(self) -> tuple[str, ...]:
-        """Names of the measures of the set, in order."""
+        """Names of the measures in use, in order."""
         return tuple(name for name in self.names if self[name].use)
 
     @property
@@ -162,7 +162,7 @@ class MeasuresConfig(Section):
 
     @model_serializer(mode="wrap")
     def _without_idle_plugins(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit measures of other packages that are not used from the stored configuration of a run."""
+        """Omit unused measures of other packages from the stored configuration of a run."""
         recorded = self.recorded
         found = {name: table for name, table in handler(self).items() if name in recorded}
         return found | {name: self[name].model_dump(mode="json") for name in self.model_extra or () if name in recorded}

@@ -13,7 +13,7 @@ SECRET_PARAMETERS = frozenset(
 )  # fmt: skip
 _PAIR = re.compile(r"(?<![A-Za-z_])([A-Za-z_]++)=([^&;/]*)")
 _SHORT = 6
-"""A secret with fewer characters than this may be part of an ordinary word."""
+"""A secret with fewer characters than this may be part of another word."""
 _LONG = 8192
 """An address with more characters than this is not shown at all."""
 _URL = re.compile(r"://[^\s'\"<>]+")
@@ -23,7 +23,7 @@ _URL = re.compile(r"://[^\s'\"<>]+")
 def redact_url(url: str) -> str:
     """Return `url` without user name, password or secret query values. Text that is not a URL is returned unchanged.
 
-    The user part is removed too: camera addresses often have a token in its place.
+    The user name is removed too, because camera addresses often have a token in its place.
     """
     if "://" not in url:
         return url
@@ -36,7 +36,7 @@ def redact_url(url: str) -> str:
         parts = urlsplit(text)
     except ValueError:
         return f"{scheme}://***"
-    # Some cameras accept user name and password as pairs in the path.
+    # Some cameras accept the user name and the password as `name=value` pairs in the path.
     path = _PAIR.sub(_redacted_pair, parts.path)
     if path == parts.path and not parts.query and not parts.fragment:
         return text
@@ -50,8 +50,9 @@ def _redacted_pair(match: re.Match[str]) -> str:
 def _without_user(rest: str) -> tuple[str | None, str]:
     """Split the part of a URL after `://` into user information (None if there is none) and the rest.
 
-    People paste passwords unescaped. So the user information also ends at an `@` after a `/`, `?` or `#` if the text
-    before that character cannot be a host and port. If in doubt, more than necessary is treated as secret.
+    People paste passwords without escaping them. Therefore, an `@` after a `/`, `?` or `#` also ends the user
+    information if the text before the `/`, `?` or `#` cannot be a host and port. In doubt, more than necessary is
+    treated as secret.
     """
     authority, slash, path = rest.partition("/")
     if "@" in authority:
@@ -79,7 +80,7 @@ def _redact_pairs(query: str) -> str:
 def scrub(text: str, *urls: str) -> str:
     """Redact every URL inside `text`, and every literal occurrence of the secrets in `urls`.
 
-    Libraries may repeat an address in a different form, so its parts are also removed one by one.
+    Libraries may repeat an address in a different form, so the secret parts are also removed one by one.
     """
     for url in urls:
         text = text.replace(url, redact_url(url))
@@ -96,7 +97,7 @@ def _without(secret: str, text: str) -> str:
 
 
 def _secrets_of(url: str) -> list[str]:
-    """Every part of `url` that is a secret, as written and decoded, longest first."""
+    """Every part of `url` that is a secret, both as written and decoded, longest first."""
     if "://" not in url:
         return []
     user, rest = _without_user(url.partition("://")[2])
@@ -109,5 +110,5 @@ def _secrets_of(url: str) -> list[str]:
     for words in (path, path.replace("_", "&")):
         found += [match[2] for match in _PAIR.finditer(words) if match[1].lower() in SECRET_PARAMETERS]
     found += [unquote(secret) for secret in found]
-    # Replacing very short secrets would damage ordinary words; the replacement of whole URLs covers them.
+    # Replacing very short secrets would damage other words; the replacement of whole URLs covers such secrets.
     return sorted({secret for secret in found if len(secret) >= 3}, key=len, reverse=True)

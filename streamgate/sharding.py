@@ -38,7 +38,7 @@ class Shard:
         return out / SHARDS / str(self.index)
 
     def has(self, spec: SourceSpec) -> bool:
-        """Whether a source belongs to this shard: every source belongs to exactly one of `count`.
+        """Whether a source belongs to this shard: every source belongs to exactly one of the `count` shards.
 
         The shard of a source depends on the source itself, not on its folder or its position in the inputs. A video is
         identified by its name and size, so that no file has to be opened and copies go to the same shard. A source of

@@ -25,7 +25,7 @@ class Table:
     rows: list[Row]
 
     def need(self, column: str, option: str) -> str:
-        """Return `column` if the table has it, else raise UsageError, which lists the existing columns."""
+        """Return `column` if the table has it, otherwise raise UsageError with a list of the existing columns."""
         if column not in self.columns:
             raise UsageError(f"{display(self.path)} has no column {one_line(column, 80)!r} ({option}); {self.listed}")
         return column
@@ -75,7 +75,7 @@ def _csv(path: Path, data: bytes) -> Table:
                 continue
             if len(cells) != len(columns):
                 raise SourceError(
-                    f"{display(path)}, line {lines.line_num}: {len(cells)} cells under {len(columns)} columns"
+                    f"{display(path)}, line {lines.line_num}: {len(cells)} cells, but {len(columns)} columns"
                 )
             if len(rows) == MAX_ROWS:
                 raise SourceError(f"{display(path)} has more than {MAX_ROWS:,} rows; use a sample of them")

@@ -1,7 +1,7 @@
 """Reads TOML with limits, for all configuration: presets, `--set`, and `serve --config` including its reloads.
 
-A service reloads its file while it runs, so bad content must quickly lead to an error message and must never end or
-block the process. Examples are a pipe without a writer, an endless device, nesting that is too deep for the parser, and
+A service reloads its file while it runs, so bad input must quickly lead to an error message and must never end or block
+the process. Bad input includes a pipe without a writer, an endless device, nesting that is too deep for the parser, and
 numbers that are too large for any type.
 """
 
@@ -25,7 +25,7 @@ _MAX_INTEGER = 1 << 63
 
 _PART = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')[ \t]*+"""
 _LONG_KEY = re.compile(rf"(?<![\\A-Za-z0-9_-]){_PART}(?:\.[ \t]*+{_PART}){{{MAX_DEPTH},}}+")
-"""A dotted key with more than `MAX_DEPTH` parts, which takes the parser quadratic time and memory."""
+"""A dotted key with more than `MAX_DEPTH` parts, for which the parser needs quadratic time and memory."""
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
@@ -33,7 +33,8 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the file does not exist; the caller knows what the user should do.
-        UsageError: the file is not a regular file, is too large, or is not UTF-8 text or TOML, or as for `parse_toml`.
+        UsageError: the file cannot be read, is not a regular file, is too large, is not UTF-8 text or TOML, or is
+            refused by `parse_toml`.
     """
     try:
         # O_NONBLOCK: opening a pipe does not wait for a writer.
@@ -80,7 +81,7 @@ def parse_toml(text: str, what: str) -> dict[str, Any]:
     """
     if len(text) > MAX_BYTES:
         raise UsageError(f"{what}: the text is larger than {MAX_BYTES >> 10} KiB")
-    too_deep = UsageError(f"{what}: tables or arrays are nested more than {MAX_DEPTH} deep, which no key needs")
+    too_deep = UsageError(f"{what}: tables or arrays are nested more than {MAX_DEPTH} levels deep, which no key needs")
     if _LONG_KEY.search(text):
         raise too_deep
     try:

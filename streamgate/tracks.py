@@ -35,7 +35,7 @@ class Crop:
     """An additional picture of a kept face, RGB uint8 (h, w, 3).
 
     Attributes:
-        upscaled: how many times larger the face is than in the source, at least 1.0.
+        upscaled: how many times larger the face is in this picture than in the source, at least 1.0.
         box: the part [x1, y1, x2, y2] of the upright source frame that the picture shows; None for an aligned crop.
     """
 
@@ -64,13 +64,13 @@ class Candidate(ScoredFace):
     refined: bool = False
     unsettled: float = 0.0
     spoiled: str | None = None
-    """The reason in `SPOILED` that applies to the picture, if any; such a face is rejected without being measured."""
+    """The reason in `SPOILED` that applies to the frame, if any; such a face is rejected without being measured."""
     bound: float = 0.0
-    """Upper bound of `quality`, computed when the face was first examined; the gate is not considered."""
+    """Upper bound of `quality`, computed when the face was first examined, without regard to the gate."""
     ceilings: Mapping[str, float] = field(default_factory=dict)
-    """Assumed upper bounds, by measure, of this track's scalars that need networks. Updated as the track grows."""
+    """Assumed upper bounds of this track's scalars, by measure that needs a network. Updated as the track grows."""
     usual: Mapping[str, float] = field(default_factory=dict)
-    """Usual values of the person in this track, by measure (see `ReferenceSpec`). Updated as the track grows."""
+    """Typical values of the person in this track, by measure (see `ReferenceSpec`). Updated as the track grows."""
     arcface: Array | None = None
     """The ArcFace crop, RGB uint8 (112, 112, 3), if it is requested. It exists as long as `image` does."""
     phash: int | None = None
@@ -84,7 +84,7 @@ class Candidate(ScoredFace):
 
 @dataclass(frozen=True, slots=True)
 class TrackInfo:
-    """One face followed inside one shot. Times are pts seconds of its first and last frame.
+    """One face, followed within one shot; `first_pts` and `last_pts` are its first and last time, in seconds.
 
     `still` is true if the face never moved while the face of another track did (`runtime.stillness`).
     """
@@ -104,7 +104,8 @@ class BestShot(ScoredFace):
     Attributes:
         image: RGB uint8 (H, W, 3), FFHQ-aligned crop.
         rank: its rank within its track, from 1.
-        quality_smoothed, quality_context: quality over time, 0..100 (design.md 4.5); None for a fallback shot without
+        quality_smoothed: `quality` or, if it is lower, the median quality in a short time window (docs/design.md 4.5).
+        quality_context: the mean quality in a longer time window. Both are 0..100, or None for a fallback shot without
             quality.
         calibration_id: qualities are comparable only if they have the same calibration id.
     """
@@ -124,7 +125,7 @@ class BestShot(ScoredFace):
     epoch: str = "0"
     name: str | None = None
     upscaled: float = 1.0
-    """How many times larger the image is than the face in the source; 1.0 if nothing was enlarged."""
+    """How many times larger the face is in `image` than in the source; 1.0 if it was not enlarged."""
     encoding: Encoding = Encoding()
     """How to write `image`."""
     crops: Mapping[str, Crop] = field(default_factory=dict)
@@ -205,10 +206,11 @@ class NearMiss:
 class TrackEnd:
     """A track has ended: its kept shots (possibly none) and why candidates were rejected.
 
-    `rejected` counts evaluated faces by gate reason. `reasons` are those of the best near miss, if no face was kept.
-    `near_misses` contains the best few near misses, the nearest first, if they were requested. `template` is None if
-    identity is off or no face was good enough for a template. `reference` has the usual values of the person, by
-    measure (see `ReferenceSpec`).
+    `rejected` counts evaluated faces by gate reason. `reasons` tells why no face was kept: the reasons of the face that
+    was closest to passing, `still` or `other_person`; it is empty if a face was kept. `near_misses` contains the few
+    closest near misses, the closest first, if they were requested. `template` is None if `identity.store` is none, the
+    whole track was rejected, or no face was good enough for a template. `reference` has the typical values of the
+    person, by measure (see `ReferenceSpec`).
     """
 
     track: TrackInfo

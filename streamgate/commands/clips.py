@@ -34,11 +34,11 @@ _picture = section("What is written")
 
 
 def _share(text: str) -> float:
-    """A share, such as 0.05 or 5%."""
+    """Convert a share, such as 0.05 or 5%, to a number from 0 to 1."""
     found = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,9})?)(%?)", text.replace(" ", ""))
     share = float(found[1]) / (100 if found[2] else 1) if found else 2.0
     if share > 1:
-        raise click.BadParameter(f"{text!r} is not a share; write for example 5% or 0.05")
+        raise click.BadParameter(f"{text!r} is not a share; write, for example, 5% or 0.05")
     return share
 
 
@@ -48,7 +48,7 @@ def _share(text: str) -> float:
     streamgate clips faces                                  # one per track
     streamgate clips faces --preset latentsync -o dataset   # cropped, 25 fps
     streamgate clips faces --seconds 3 --crop face --fps 25 # three seconds each
-    streamgate clips faces --top-k 100 --max-seconds 20     # everything good
+    streamgate clips faces --top-k 100 --max-seconds 20     # up to 100 per track
     streamgate clips faces --per person --top-k 5           # five per person
     streamgate clips faces --max-bad 10% --set measures.yaw.max=30
     streamgate clips faces --footage /mnt/archive           # moved sources
@@ -59,10 +59,13 @@ def _share(text: str) -> float:
     "--preset", default="talking", show_default=True, metavar="NAME|FILE",
     help="Requirements for a clip: talking, strict, talkvid, latentsync, vfhq, hdtf, or a TOML file.",
 )
-@_which("--seconds", type=click.FloatRange(0.2, 600), metavar="S", help="Length of all clips.")
-@_which("--min-seconds", type=click.FloatRange(0.2, 600), metavar="S", help="Minimum length.")
-@_which("--max-seconds", type=click.FloatRange(0.2, 600), metavar="S", help="Maximum length.")
-@_which("--max-bad", type=_share, metavar="SHARE", help="Share of frames that may fail, such as 5% or 0.05.")
+@_which("--seconds", type=click.FloatRange(0.2, 600), metavar="S", help="Length of each clip.")
+@_which("--min-seconds", type=click.FloatRange(0.2, 600), metavar="S", help="Minimum length of a clip.")
+@_which("--max-seconds", type=click.FloatRange(0.2, 600), metavar="S", help="Maximum length of a clip.")
+@_which(
+    "--max-bad", type=_share, metavar="SHARE",
+    help="Share of a clip's frames that may be outside the limits, such as 5% or 0.05.",
+)
 @_which(
     "--per", type=click.Choice(["track", "person"]), default="track", show_default=True,
     help="Make clips of each track, or of each person.",
@@ -77,17 +80,17 @@ def _share(text: str) -> float:
 )
 @_which(
     "--footage", multiple=True, metavar="DIR", type=PATH, shell_complete=complete_folders,
-    help="Folder to search for sources that were moved. Repeatable.",
+    help="Folder to search for source files that were moved. Repeatable.",
 )
 @_picture(
     "-o", "--output", "target", metavar="DIR", type=PATH, shell_complete=complete_folders,
-    help="Folder to write. [default: OUT/clips]",
+    help="Folder for the clips. [default: OUT/clips]",
 )
 @_picture("--overwrite", is_flag=True, help="Replace earlier clips in the output folder.")
 @_picture(
     "--crop", type=click.Choice(["none", "face"]), help="face: an upright square that follows the face smoothly."
 )
-@_picture("--size", type=click.IntRange(64, 2048), metavar="PX", help="Side of the square of --crop face in the clip.")
+@_picture("--size", type=click.IntRange(64, 2048), metavar="PX", help="With --crop face: width and height of the clip.")
 @_picture("--fps", type=click.FloatRange(1, 120), metavar="FPS", help="Frame rate. [default: as in the source]")
 @_picture(
     "--audio", type=click.Choice(["copy", "wav16k", "none"]),
@@ -95,7 +98,7 @@ def _share(text: str) -> float:
 )
 @_picture(
     "--cut", type=click.Choice(["exact", "keyframes"]), default="exact", show_default=True,
-    help="exact: re-encode, starting at any frame. keyframes: copy, starting at a key frame.",
+    help="exact: re-encode the video, starting at any frame. keyframes: copy the video, starting at a key frame.",
 )
 @quiet_option
 @models_option
@@ -122,16 +125,16 @@ def clips(
     models: str,
     device: str,
 ) -> int:
-    """Cut the best seconds of every track in OUT from its sources, as training data.
+    """Cut the best seconds of every track in OUT from the sources, as training data.
 
-    Every frame of a clip is scored; a table next to each clip has the scores. --models must name the weights of the
-    run.
+    Every frame of a clip is scored; a table next to each clip has the scores. --models must name the weights that
+    the run used.
     """
     from streamgate.clips.recipe import load_recipe
 
     if seconds is not None and (min_seconds is not None or max_seconds is not None):
         raise UsageError(
-            "--seconds sets the length of all clips: leave it out, or leave out --min-seconds and --max-seconds"
+            "--seconds sets the length of each clip: leave it out, or leave out --min-seconds and --max-seconds"
         )
     recipe = load_recipe(
         preset,
@@ -147,7 +150,8 @@ def clips(
     )
     if cut == "keyframes" and recipe.picture.rendered:
         raise UsageError(
-            "--cut keyframes copies the video as it is: leave out --crop and --fps, and choose a preset without them"
+            "--cut keyframes copies the video as it is: leave out --crop and --fps, and choose a preset that sets "
+            "neither"
         )
     return _make(
         out, target or out / CLIPS, recipe, top_k, per, cut, footage, overwrite=overwrite, quiet=quiet, models=models,
@@ -158,7 +162,10 @@ def clips(
 def _lengths(
     preset: str, settings: tuple[str, ...], least: float | None, most: float | None
 ) -> dict[str, float | None]:
-    """The lengths given by options. If one is given and contradicts the preset's other length, both are set to it."""
+    """The lengths given by options.
+
+    If only one length is given and it contradicts the preset's other length, both are set to the given one.
+    """
     from streamgate.clips.recipe import load_recipe
 
     clip = load_recipe(preset, settings).clip
@@ -236,7 +243,7 @@ def _make(
         if maker.without:
             shown.line(_without(maker.without, folder.measures, recipe.clip.min_seconds, per, cut))
         if count and not has_pyarrow():
-            shown.line("no tables were written: they need pip install 'streamgate[data]'")
+            shown.line("no tables were written, because pyarrow is not installed: pip install 'streamgate[data]'")
     return 1 if problems else 0
 
 
@@ -251,8 +258,8 @@ def _without(
     named = [f"{name} ({words.get(why, why)})" if why else name for name, why in list(found.items())[:5]]
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""
     return (
-        f"{len(found)} {whose}{'' if len(found) == 1 else 's'} without a good enough clip of {seconds:g} s{start}: "
-        f"{escaped(', '.join(named))}{more}"
+        f"{len(found)} {whose}{'' if len(found) == 1 else 's'} without a good enough clip of at least "
+        f"{seconds:g} s{start}: {escaped(', '.join(named))}{more}"
     )
 
 
@@ -286,5 +293,6 @@ def _refuse_other_weights(folder: RunFolder, engine: Engine) -> None:
         roles = before.keys() | now.keys()
         differing = ", ".join(sorted(str(role) for role in roles if before.get(role) != now.get(role)))
         raise UsageError(
-            f"{display(folder.out)} was made with other weights ({differing}); name the same weights with --models"
+            f"{display(folder.out)} was made with different weights ({differing}); give the weights of the run "
+            "with --models"
         )

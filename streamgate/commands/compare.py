@@ -45,20 +45,24 @@ _output = section("Output")
 )
 @click.option(
     "--results", metavar="OUT", type=PATH, shell_complete=complete_folders,
-    help="Look up the faces of this run by the columns source_id, track_id and pts_seconds, or id; no pictures needed.",
+    help="Look up the faces of this run by the columns source_id, track_id and pts_seconds, or by id. Pictures are not "
+    "needed.",
 )
 @click.option("--aligned", type=click.Choice(["arcface", "ffhq"]), help="The pictures are crops with this alignment.")
 @_columns("--image", metavar="COLUMN", help="Paths of the pictures, relative to TABLE. [default: image, path or file]")
-@_columns("--human", metavar="COLUMN", help="Human scores, or good, usable, bad. [default: human, mos, label, ...]")
-@_columns("--ranked", is_flag=True, help="The human column holds ranks: low numbers are best.")
-@_columns("--group", metavar="COLUMN", help="Also compare within each value of this column.")
+@_columns(
+    "--human", metavar="COLUMN",
+    help="Human scores, or the labels good, usable and bad. [default: human, mos, label, ...]",
+)
+@_columns("--ranked", is_flag=True, help="The column of --human has ranks; low numbers are best.")
+@_columns("--group", metavar="COLUMN", help="Also compare separately for each value of this column.")
 @_columns(
     "--cluster", metavar="COLUMN",
-    help="Rows with the same value are resampled together. [default with --results: tracks]",
+    help="Rows with the same value in this column are resampled together. [default with --results: tracks]",
 )
 @_columns("--reference", metavar="COLUMN", help="Paths of the reference pictures, for psnr and ssim.")
 @_output("--csv", "csv_file", metavar="FILE", type=PATH, help="Write the results as CSV.")
-@_output("--html", "html_file", metavar="FILE", type=PATH, help="Write a page with scatter plots.")
+@_output("--html", "html_file", metavar="FILE", type=PATH, help="Write an HTML page with scatter plots.")
 @preset_option
 @set_option
 @models_option
@@ -83,9 +87,9 @@ def compare(
 ) -> int:
     """Compare measures with human judgements of the faces in TABLE (CSV or Parquet).
 
-    Reports rank correlation (SRCC, KRCC), linear correlation after a monotone fit (PLCC), and the AUC of good against
-    bad, each with a 95 % bootstrap interval. Signs are flipped where lower is better, so a positive correlation always
-    means agreement.
+    Reports rank correlation (SRCC, KRCC), linear correlation after a monotone fit (PLCC), and the AUC of good versus
+    bad faces, each with a 95 % bootstrap interval. Values for which lower is better are negated, so a positive
+    correlation always means agreement.
     """
     import numpy as np
     from rich.console import Console
@@ -98,7 +102,7 @@ def compare(
     rows = read_table(table)
     wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     if not wanted:
-        raise UsageError("--measures is empty: give for example --measures serfiq,ifqa")
+        raise UsageError("--measures is empty: give, for example, --measures serfiq,ifqa")
     said = human_values(rows, human_column(rows, human), ranked=ranked)
     groups, clusters = (
         None if name is None else np.array([row[rows.need(name, option)] for row in rows.rows])
@@ -119,7 +123,7 @@ def compare(
     console.print(note, markup=False)
     _print(console, lines)
     _report_errors(errors, problems, len(rows.rows))
-    title = f"Measures against people: {table.name}"
+    title = f"Measures compared with human scores: {table.name}"
     for file, text in (
         (csv_file, lambda: csv_text(lines)),
         (html_file, lambda: page_text(title, note, lines, said, values, groups)),
@@ -140,7 +144,7 @@ def _values(
     scoring: tuple[str, tuple[str, ...], str, str],
     errors: Console,
 ) -> tuple[dict[str, Array], Problems]:
-    """The values of each measure: read from a column, looked up in the results, or scored; and the problems found."""
+    """The values of each measure, read from a column, looked up in the results, or scored; and the problems found."""
     from streamgate.compare.values import LOWER, check_names, column_values, recorded_values, scored_values
     from streamgate.config import load_config
     from streamgate.engine import Engine

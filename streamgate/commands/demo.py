@@ -22,7 +22,7 @@ CLIP = "astronaut.mp4"
     "-o", "--out", type=PATH, default="streamgate-demo", show_default=True, metavar="DIR",
     shell_complete=complete_folders, help="Folder for the clip and the results.",
 )
-@click.option("--quiet", is_flag=True, help="Print errors and the paths of the results only.")
+@click.option("--quiet", is_flag=True, help="Print only errors and the paths of the results.")
 @models_option
 @device_option
 def demo(out: Path, models: str, quiet: bool, device: str) -> int:
@@ -35,7 +35,7 @@ def demo(out: Path, models: str, quiet: bool, device: str) -> int:
     from streamgate.runtime.processes import run_in_process
 
     clip = out / CLIP
-    # Rendered in another process: encoding starts threads, and the run forks its worker from this process.
+    # Rendered in another process, because encoding starts threads and the run forks its worker from this process.
     run_in_process(lambda: _render(clip, quiet))
     code = run_with_worker(
         RunRequest(

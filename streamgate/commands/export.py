@@ -32,7 +32,7 @@ NAMES = {
     epilog="""
     streamgate export faces --to parquet --to csv  # in faces/exports
     streamgate export faces --to parquet --images  # one file with everything
-    streamgate export faces --to pairs --seconds 8  # reference and driving
+    streamgate export faces --to pairs --seconds 8  # pictures and videos
     streamgate export faces --to webdataset -o shards --shard-mb 500
     streamgate export faces --to webdataset -o s3://bucket/faces
     """,
@@ -46,11 +46,12 @@ NAMES = {
     help="File or folder to write; may be in an object store (s3://...). [default: in OUT/exports]",
 )
 @click.option(
-    "--images", is_flag=True, help="Include the pictures in the Parquet file, in the format that `datasets` reads."
+    "--images", is_flag=True,
+    help="Include the pictures in the Parquet file, in the format that Hugging Face `datasets` reads.",
 )
 @click.option(
     "--seconds", type=click.FloatRange(0.5, 600), default=5.0, show_default=True, metavar="S",
-    help="Length of the driving videos in pairs.",
+    help="With `--to pairs`: length of the driving videos.",
 )
 @click.option(
     "--footage", multiple=True, metavar="DIR", type=PATH,
@@ -75,8 +76,13 @@ def export(
 ) -> int:
     """Write the kept faces in OUT as Parquet, WebDataset, imagefolder, CSV or pairs.
 
+<<<<<<< HEAD
     pairs: for each person a face with a neutral expression, and a video of the seconds in which mouth and head move
     most.
+=======
+    pairs: for each person, a face with a neutral expression, and a video of the seconds in which the mouth and the head
+    move most.
+>>>>>>> x4
     """
     from streamgate.exports.formats import write_csv, write_imagefolder, write_parquet, write_webdataset
     from streamgate.exports.pairs import write_pairs
@@ -123,7 +129,7 @@ def _upload(
 
     shown = display(redact_url(url))
     if not in_store(url):
-        raise UsageError(f"{shown}: not an object store; give s3://BUCKET/PREFIX, or a path")
+        raise UsageError(f"{shown}: not an address in an object store; give s3://BUCKET/PREFIX, or a path")
     count = upload(url, kind, partial(write, folder), overwrite=overwrite)
     if not quiet:
         _warn(count, kind, shown)

@@ -27,22 +27,22 @@ _networks = section("Networks")
     cls=Command,
     epilog="""
     streamgate fit faces --labels labels.csv -o mine.toml
-    streamgate tune faces --preset mine.toml      # select again with it
+    streamgate tune faces --preset mine.toml      # select again with mine.toml
     streamgate run videos/ --preset mine.toml
     """,
 )
 @click.argument("outs", metavar="OUT...", nargs=-1, required=True, type=PATH, shell_complete=complete_folders)
 @click.option("--labels", "labels_files", multiple=True, required=True, metavar="FILE", type=PATH,
-              help="Labels, from `streamgate label` or the report. Repeatable.")  # fmt: skip
+              help="File of labels, from `streamgate label` or the report. Repeatable.")  # fmt: skip
 @click.option("-o", "--output", "target", required=True, metavar="FILE", type=PATH, help="New preset file (*.toml).")
 @click.option("--overwrite", is_flag=True, help="Replace FILE.")
 @_footage(
     "--footage", multiple=True, metavar="DIR", type=PATH, shell_complete=complete_folders,
-    help="Folder to search for sources that were moved. Repeatable.",
+    help="Folder to search for source files that were moved. Repeatable.",
 )
 @_networks(
     "--models", metavar="SET[,SET]", shell_complete=complete_models,
-    help="Weights of the run. [default: those whose sha256 the results record]",
+    help="Weights that the run used. [default: those whose sha256 the results record]",
 )
 @device_option
 def fit(
@@ -56,8 +56,8 @@ def fit(
 ) -> int:
     """Fit a preset to faces that people labelled good, usable or bad.
 
-    The preset differs from the weights, mappings and limits of the runs in OUT only as far as the labels require. The
-    agreement after fitting is measured on sources that the fit did not use.
+    The preset starts from the measures' weights, mappings and limits in OUT, and changes only what the labels require.
+    The agreement after fitting is measured on sources that the fit did not use.
     """
     from rich.console import Console
 

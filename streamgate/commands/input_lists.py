@@ -20,9 +20,9 @@ _BINARY = re.compile(rb"[\x01-\x08\x0e-\x1f]")
 def expanded(inputs: Iterable[str], stdin: BinaryIO | None = None) -> tuple[str, ...]:
     """`inputs` with each `@FILE` and `-` replaced by the entries of the file or of standard input.
 
-    A list has one path, folder or pattern per line, or separated by NUL characters as `find -print0` writes them. Empty
-    lines and lines that begin with # are skipped. Paths are relative to the current folder. `@name` is a list unless a
-    file with exactly that name exists.
+    A list has one path, folder or pattern per line, or its entries are separated by NUL characters, as `find -print0`
+    writes them. Empty lines and lines that begin with # are skipped. Paths are relative to the current folder. `@name`
+    is a list unless a file with exactly that name, including the @, exists.
 
     Raises:
         UsageError: the file is not a list, or standard input is a terminal or given twice.
@@ -33,7 +33,7 @@ def expanded(inputs: Iterable[str], stdin: BinaryIO | None = None) -> tuple[str,
 
 def _expand(inputs: list[str], stdin: BinaryIO | None) -> Iterator[str]:
     if inputs.count("-") > 1:
-        raise UsageError("standard input (-) can only be read once: give - once")
+        raise UsageError("standard input ('-') can be read only once: give '-' only once")
     for given in inputs:
         if given == "-":
             yield from _from_stdin(stdin)
@@ -47,7 +47,8 @@ def _from_stdin(stdin: BinaryIO | None) -> list[str]:
     stream = stdin or (None if sys.stdin is None else sys.stdin.buffer)
     if stream is None or stream.isatty():
         raise UsageError(
-            "- reads a list of paths from standard input, for example: find footage -name '*.mp4' | streamgate run -"
+            "'-' reads a list of paths from standard input: pipe one in, for example: "
+            "find footage -name '*.mp4' | streamgate run -"
         )
     return _paths(stream.read(MAX_LIST_BYTES + 1), "standard input")
 
@@ -65,7 +66,7 @@ def _from_file(path: str) -> list[str]:
 
 def _paths(data: bytes, name: str) -> list[str]:
     if len(data) > MAX_LIST_BYTES:
-        raise UsageError(f"{name}: is larger than {MAX_LIST_BYTES >> 20} MiB, too large for a list of paths")
+        raise UsageError(f"{name}: larger than {MAX_LIST_BYTES >> 20} MiB, which is too large for a list of paths")
     if b"\0" in data:
         lines = data.split(b"\0")
     else:

@@ -22,8 +22,10 @@ _footage = section("Footage")
     """,
 )
 @results_argument
-@click.option("--labels", "target", metavar="FILE", type=PATH, help="File with the labels. [default: OUT/labels.csv]")
-@click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: any free port.")
+@click.option("--labels", "target", metavar="FILE", type=PATH, help="File for the labels. [default: OUT/labels.csv]")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="Port of the page; 0: any free port."
+)
 @click.option("--browser", is_flag=True, help="Open the page in a browser.")
 @_footage(
     "--each", type=click.IntRange(0, 500), default=12, show_default=True, metavar="N",
@@ -31,13 +33,13 @@ _footage = section("Footage")
 )
 @_footage(
     "--footage", multiple=True, metavar="DIR", type=PATH, shell_complete=complete_folders,
-    help="Folder to search for sources that were moved. Repeatable.",
+    help="Folder to search for source files that were moved. Repeatable.",
 )
 def label(out: Path, target: Path | None, port: int, browser: bool, each: int, footage: tuple[Path, ...]) -> int:
     """Label faces of the results in OUT as good, usable or bad, in a browser.
 
-    Serves the report on this machine only: open a face and press 1, 2 or 3. Each label is saved immediately. Ctrl-C
-    ends it.
+    The report is served on this machine only: open a face in it and press 1 (good), 2 (usable) or 3 (bad). Each label
+    is saved immediately. Ctrl-C stops the server.
     """
     from rich.console import Console
 
@@ -63,7 +65,7 @@ def label(out: Path, target: Path | None, port: int, browser: bool, each: int, f
     try:
         server = LabelServer(content, labels, target, port)
     except OSError as error:
-        raise SinkError(f"port {port} cannot be used ({error.strerror}); choose another one with --port") from None
+        raise SinkError(f"port {port} cannot be used ({error.strerror}); choose another port with --port") from None
     with server:
         click.echo(f"label the faces at {server.address} (1 good, 2 usable, 3 bad; Ctrl-C stops the server)")
         click.echo(f"labels are saved in {display(target)}, which has {len(labels)} so far")

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     streamgate measures --preset live --toml > mine.toml
     """,
 )
-@click.option("--toml", "as_toml", is_flag=True, help="Print the tables as TOML, to copy into a preset.")
+@click.option("--toml", "as_toml", is_flag=True, help="Print the measures as TOML tables, to be copied into a preset.")
 @preset_option
 @set_option
 def measures(as_toml: bool, preset: str, settings: tuple[str, ...]) -> int:
-    """List the measures of a face with their purpose, limits and weight.
+    """List the measures of a face with their purposes, limits and weights.
 
-    `use`, `min`, `max` and `weight` of a measure are set with --set measures.NAME.KEY=VALUE.
+    For a run, set `use`, `min`, `max` and `weight` of a measure with --set measures.NAME.KEY=VALUE.
     """
     from rich.console import Console
 

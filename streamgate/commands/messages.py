@@ -1,6 +1,6 @@
 """What the parent process of `streamgate run` and its worker share: the request, the state, and how the run ended.
 
-Cheap to import: the parent loads neither numpy nor a decoder nor the inference runtime.
+This module is cheap to import, because the parent must load neither numpy nor a decoder nor the inference runtime.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from streamgate.store.run import RunInfo, SourceInfo, SourceResult
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """The options of `streamgate run`. `flags` maps configuration keys to flag values, None where not given."""
+    """The options of `streamgate run`. `flags` maps configuration keys to values, None for flags not given."""
 
     inputs: tuple[str, ...]
     out: Path
@@ -28,11 +28,11 @@ class RunRequest:
     sink_retry: float = 30.0
     sequence_fps: float | None = None
     jobs: int = 1
-    """Sources read at once; 0 for as many as suit the machine (`runtime.jobs`)."""
+    """Number of sources read at once; 0: as many as suit the machine (`runtime.jobs`)."""
     overwrite: bool = False
     resume: bool = False
     shard: Shard | None = None
-    """Only the sources of this shard are read; `out` is its folder."""
+    """Only the sources of this shard are read; `out` is the shard's folder."""
     as_json: bool = False
     log_level: str = "info"
     """Verbosity on standard error: "error", "warning", "info" or "debug"; each includes those before it."""
@@ -50,19 +50,19 @@ class RunState:
     """The state of a run so far. Each new worker receives a copy and continues the run from there.
 
     Attributes:
-        probing: path of a file whose name does not tell its type, while it is opened to find out.
-        failed_probes: paths of such files on which a worker died.
+        probing: path of the file that is being opened to detect its type, because the name does not show it.
+        failed_probes: paths of files whose type could not be detected, because a worker died.
         found: the sources found in the inputs.
-        info, config: the properties and configuration of the run, from the first worker; later workers use the same.
+        info, config: the properties and configuration of the run, from the first worker; later workers use them too.
         words: the wording of each reason, once a worker has reported it.
         lock: the lock of the output folder, once a worker has taken it.
-        begun: whether this run has taken over the output folder, so that all sources committed there belong to it.
+        begun: whether this run has taken over the output folder, so all sources committed there belong to this run.
         reading: indexes of the sources that are being read.
         committed: indexes of sources that were committed by a worker which died before it could report them.
         ids: source ids by index, of the sources that were opened.
         deaths: how often the worker died while a source was being read, by index.
         idle_deaths: how often in a row the worker died while no source was being read.
-        last: indexes of sources that are read last and alone, since they may crash the worker.
+        last: indexes of sources that are read last and alone, because they may crash the worker.
         results: results by index.
         closing: whether reading has ended, so that a new worker would only write the run-wide files.
     """
@@ -86,7 +86,7 @@ class RunState:
     closing: bool = False
 
     def all_results(self) -> list[SourceResult]:
-        """Results in the order of the inputs; those that could not be sources come last."""
+        """Results of all sources, in the order of the inputs, then a failed result for each error in the inputs."""
         assert self.found is not None
         results = [
             self.results.get(index) or SourceResult(SourceInfo(label, self.ids.get(index, "")), status="not_started")
@@ -110,9 +110,9 @@ class InputsFound:
     skipped: str
     """A description of what was skipped in the inputs."""
     sizes: tuple[int, ...] = ()
-    """Bytes of each source."""
+    """Size of each source in bytes."""
     elsewhere: int = 0
-    """Sources that other shards read."""
+    """Number of sources that other shards read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +120,10 @@ class WorkerEnded:
     """The worker's last message.
 
     Attributes:
-        error: the error that ended the whole run; None if every source was processed or the run was asked to stop,
-            and the run-wide files were written.
+        error: the error that ended the whole run; None if the run-wide files were written, because every source was
+            processed or the run was asked to stop.
         interrupted: whether the run was asked to stop.
-        undelivered: a message about what a sink other than the disk did not receive.
+        undelivered: a message about events that a sink did not receive, if any.
     """
 
     error: StreamgateError | None = None

@@ -88,7 +88,7 @@ def pull(tier: str, mirror: str | None, quiet: bool) -> int:
         DownloadColumn(),
         console=console,
         transient=True,
-        # Without a terminal a progress bar would only leave an empty line.
+        # Without a terminal, a progress bar would only leave an empty line.
         disable=quiet or not console.is_terminal,
     ) as bar:
         tasks: dict[str, TaskID] = {}
@@ -109,16 +109,16 @@ def pull(tier: str, mirror: str | None, quiet: bool) -> int:
 @models.command("import")
 @click.argument("file", metavar="FILE", type=PATH)
 @click.option("--name", metavar="NAME", help="Name to install the weights under. [default: the kind of checkpoint]")
-@click.option("--card", metavar="CARD", type=PATH, help="JSON file that describes an ONNX file.")
+@click.option("--card", metavar="CARD", type=PATH, help="JSON file that describes FILE, if FILE is in ONNX.")
 @click.option(
     "--calibrate", metavar="FOLDER", type=PATH, shell_complete=complete_folders,
-    help="Fit the mapping to 0..100 on the faces in this folder.",
+    help="Fit the mapping of raw values to 0..100, using the faces in this folder.",
 )
 @click.option("--alpha", type=click.FloatRange(0, min_open=True), help="Published slope of SER-FIQ; needs --r.")
 @click.option("--r", "r", type=click.FloatRange(0, 1), help="Published midpoint of SER-FIQ; needs --alpha.")
 @click.option(
     "--dropout", type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Drop rate for which --alpha and --r were published. [default: 0.5]",
+    help="Dropout rate for which --alpha and --r were published. [default: 0.5]",
 )
 @device_option
 @click.option("--licence", metavar="TEXT", help="Licence to show in `models list`.")
@@ -138,7 +138,7 @@ def import_(
     """Convert and install your own weights.
 
     FILE is a checkpoint of retinaface-pytorch's ResNet-50, InsightFace's iresnet or MobileFaceNet, the official IFQA or
-    IFQA++, or a recognizer or detector in ONNX with a card.
+    IFQA++, or a recognizer or detector in ONNX with --card.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -177,7 +177,7 @@ def import_(
 
 @models.command()
 def verify() -> int:
-    """Compare the hashes of all weights with the expected ones; the exit code is 4 if any of them differs."""
+    """Compare the hashes of all weights with the expected ones; the exit code is 4 if any hash differs."""
     from streamgate.weights import verify as verify_all
 
     results = verify_all()

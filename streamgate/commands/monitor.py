@@ -44,7 +44,7 @@ class RunMonitor:
         if found.skipped:
             self.display.note(found.skipped)
         for copy, first in found.duplicates:
-            self.display.warn(f"{copy}: same name and content as {first}; only the first one is read")
+            self.display.warn(f"{copy}: same name and content as {first}; this copy is not read")
         for error in found.errors:
             self.display.error(str(error))
 
@@ -70,7 +70,7 @@ class RunMonitor:
         self._state.lock = Lock.held(self._request.out, self._files.pop(0))
 
     def known(self, done: Mapping[int, SourceResult], unfinished: frozenset[int]) -> None:
-        """The run is resumed: `done` are its completed sources, `unfinished` the interrupted ones, by index."""
+        """The run is resumed. `done` has results by source index, `unfinished` the indexes of interrupted sources."""
         self._state.results.update(done)
         self._state.last |= unfinished
         if done:
@@ -93,11 +93,11 @@ class RunMonitor:
         self.display.started(index, estimated_frames)
 
     def advanced(self, index: int, frames: int, kept: int) -> None:
-        """Progress in a source."""
+        """Reading of a source has progressed."""
         self.display.advanced(index, frames, kept)
 
     def finished(self, index: int, result: SourceResult) -> None:
-        """A source has ended; its results are committed."""
+        """A source has ended; its results, if any, are committed."""
         state = self._state
         state.idle_deaths = 0
         state.reading.discard(index)

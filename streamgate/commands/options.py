@@ -16,10 +16,10 @@ from streamgate.store.layout import not_local
 
 
 class _LocalPath(click.Path):
-    """A non-empty path of a local file or folder; with `or_address` also an address in an object store, as text."""
+    """A non-empty path of a local file or folder; with `or_address`, also an address in an object store, as text."""
 
     def __init__(self, *, or_address: bool = False, path_type: type | None = None) -> None:
-        # Click's own check for unreadable files is off, because it would exit with another code than the commands.
+        # Click's own check for unreadable files is off, because its exit code differs from that of the commands.
         super().__init__(readable=False, path_type=path_type)
         self._or_address = or_address
 
@@ -47,7 +47,7 @@ def job_count(text: str) -> int:
     if text == "auto":
         return 0
     if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= 64:
-        raise click.BadParameter(f"{text!r} is neither a number from 1 to 64 nor auto")
+        raise click.BadParameter(f"{text!r} is neither a number from 1 to 64 nor 'auto'")
     return int(text)
 
 
@@ -89,8 +89,8 @@ _settings = section("Settings and networks")
 models_option = _settings(
     "--models", default=DEFAULT_MODELS, show_default=True, metavar="SET[,SET]",
     shell_complete=complete_models,
-    help="Weights to use: embedded, open, standard, imported, or a folder. If several are given, the first one that "
-    "has a network for a role is used for that role.",
+    help="Weights to use: embedded, open, standard, imported, or a folder. If several sets are given, the first set "
+    "that has a network for a role is used for that role.",
 )  # fmt: skip
 preset_option = _settings(
     "--preset", default="studio", show_default=True, metavar="NAME|FILE", shell_complete=complete_presets,
@@ -98,7 +98,7 @@ preset_option = _settings(
 )  # fmt: skip
 set_option = _settings(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
-    help="Change any key of the preset, for example measures.yaw.max=20. Repeatable.",
+    help="Override a key of the preset, for example measures.yaw.max=20. Repeatable.",
 )  # fmt: skip
 device_option = _settings(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", shell_complete=complete_devices,
@@ -108,10 +108,11 @@ device_option = _settings(
 _faces = section("Which faces are kept")
 
 min_size_option = _faces(
-    "--min-size", type=float, metavar="PX", help="Minimum face size: the shorter side of its box in source pixels."
-)
+    "--min-size", type=float, metavar="PX",
+    help="Minimum face size: the shorter side of the face's box, in source pixels.",
+)  # fmt: skip
 max_yaw_option = _faces(
-    "--max-yaw", type=float, metavar="DEG", help="Maximum angle by which a kept face may be turned sideways."
+    "--max-yaw", type=float, metavar="DEG", help="Maximum angle by which a kept face is turned sideways."
 )
 
 _events = section("Events")

@@ -78,7 +78,7 @@ class _Run:
                 return SourceError.exit_code
             results = self._state.all_results()
             if ended.interrupted:
-                display.note("interrupted: the results so far are written")
+                display.note("interrupted: the results so far have been written")
             display.table(results, self._request.out, time.perf_counter() - self._state.began, self._state.words)
             if ended.undelivered is not None:
                 display.error(ended.undelivered)
@@ -120,7 +120,7 @@ class _Run:
                 found = self._state.found
                 if found is not None and not found.labels and not found.elsewhere:
                     return WorkerEnded()
-                self._after_death(how or "it ended by itself", monitor)
+                self._after_death(how or "it exited unexpectedly", monitor)
                 worker = self._start()
                 monitor = RunMonitor(self._request, self._state, display, worker.files)
 
@@ -173,7 +173,7 @@ class _Run:
             monitor.finished(index, result)
 
     def _is_committed(self, index: int) -> bool:
-        """Whether a source was committed although its worker died before it could report it."""
+        """Whether a source was committed although its worker died before it could report that."""
         source_id = self._state.ids.get(index)
         result = None if source_id is None else RunFolder(self._request.out).result(source_id)
         return result is not None and result.status == "done"
@@ -202,8 +202,8 @@ class _Run:
 
 def _likely_cause(how: str) -> str:
     if "SIGKILL" in how:
-        return f"{how}: the usual cause is lack of memory; close other programs or lower --jobs"
-    return f"{how}; please report it"
+        return f"{how}: the most likely cause is a lack of memory; close other programs or lower --jobs"
+    return f"{how}; please report this crash"
 
 
 def _exit_code(results: Sequence[SourceResult], ended: WorkerEnded) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     epilog="""
     streamgate people faces                                # list the persons
     streamgate people faces merge p0003 p0007              # these are one person
-    streamgate people faces split p0002 clip-0a1b2c3d/4    # not p0002
+    streamgate people faces split p0002 clip-0a1b2c3d/4    # this is someone else
     streamgate people faces name p0003 "Eileen Collins"
     streamgate people faces merge "Eileen Collins" p0009   # names work like ids
     """,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def people(context: click.Context, out: Path) -> int | None:
     """List the persons in OUT, or correct who is who.
 
-    Give a person by id or by name. Corrections are kept: a later `run --resume` into OUT never undoes them.
+    Identify a person by id or by name. Corrections are kept: a later `run --resume` into OUT never undoes them.
     """
     context.obj = out
     return None if context.invoked_subcommand else context.invoke(list_)
@@ -44,7 +44,7 @@ def people(context: click.Context, out: Path) -> int | None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 @click.pass_obj
 def list_(out: Path, as_json: bool = False) -> int:
-    """Show the persons: faces, tracks, and where they were seen."""
+    """Show the persons with their faces and tracks, and where they were seen."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -96,9 +96,9 @@ def merge(out: Path, person: str, others: Sequence[str]) -> int:
     _rebuild_report(out)
     click.echo(f"{', '.join(dict.fromkeys(others))} merged into {person}", err=True)
     for here, there in _seen_together([record for record in before if record["person_id"] in {person, *others}]):
-        # The merge is done as requested, but two persons seen at the same time suggest a typing mistake.
+        # The merge is done as requested, but two persons seen at the same time suggest a typing error.
         click.echo(
-            f"streamgate: warning: {here} and {there} were seen at the same time; if they are two persons, "
+            f"streamgate: warning: {here} and {there} were seen at the same time; if they show two persons, "
             f"separate them: streamgate people {display(out)} split {person} {there}",
             err=True,
         )
@@ -106,7 +106,7 @@ def merge(out: Path, person: str, others: Sequence[str]) -> int:
 
 
 def _seen_together(people: Sequence[Record]) -> Iterator[tuple[str, str]]:
-    """Yield tracks of two persons that overlap in time in one source, at most once for any two persons."""
+    """Yield pairs of tracks of two persons that overlap in time in one source, at most one pair for any two persons."""
     for one, other in itertools.combinations(people, 2):
         for here, there in itertools.product(one["members"], other["members"]):
             together = max(here["first_pts"], there["first_pts"]) <= min(here["last_pts"], there["last_pts"])
@@ -120,7 +120,7 @@ def _seen_together(people: Sequence[Record]) -> Iterator[tuple[str, str]]:
 @click.argument("tracks", nargs=-1, required=True, metavar="SOURCE/TRACK...")
 @click.pass_obj
 def split(out: Path, person: str, tracks: Sequence[str]) -> int:
-    """Move some tracks of PERSON to a new person, and print its id."""
+    """Move some tracks of PERSON to a new person, and print the new id."""
     from streamgate.people.folder import correcting
     from streamgate.people.ledger import track_of
 
@@ -136,7 +136,7 @@ def split(out: Path, person: str, tracks: Sequence[str]) -> int:
 @click.argument("name")
 @click.pass_obj
 def name(out: Path, person: str, name: str) -> int:
-    """Give PERSON a NAME; an empty NAME removes it."""
+    """Give PERSON the name NAME; an empty NAME removes the present name."""
     from streamgate.people.folder import correcting
 
     with correcting(out) as ledger:

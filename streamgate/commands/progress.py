@@ -23,7 +23,7 @@ LEVELS = ("error", "warning", "info", "debug")
 _SURE_S, _SURE_SHARE = 5.0, 0.02
 """Minimum elapsed time and minimum share done before the remaining time is shown."""
 _MAX_LISTED = 5
-"""Maximum number of sources without kept faces that are explained at the end."""
+"""Maximum number of sources without kept faces for which the reason is printed at the end."""
 
 
 def short_names(labels: Sequence[str]) -> list[str]:
@@ -131,7 +131,7 @@ class RunDisplay(Display):
 
     @property
     def wait_s(self) -> float | None:
-        """Maximum time until the next `refresh`; None without a bar."""
+        """Maximum time until the next `refresh`, in seconds; None without a bar."""
         return None if self._bar is None else REFRESH_S
 
     def refresh(self) -> None:
@@ -257,7 +257,7 @@ class RunDisplay(Display):
     def table(
         self, results: Sequence[SourceResult], out: Path, seconds: float, words: Mapping[str, str]
     ) -> None:
-        """Print the closing table (one row per source, reasons of rejection worded by `words`), then the paths."""
+        """Print the closing table (one row per source; `words` has the wording of reasons), then the paths."""
         if not self._shows("info"):
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -303,7 +303,7 @@ def _lines(path: Path) -> int | None:
 
 
 def replay_bar(display: Display, total: int) -> Callable[[int], None]:
-    """Start the bar of a replay of `total` events; call the result with the number of events read so far."""
+    """Start the bar of a replay of `total` events; the returned function takes the number of events read."""
     bar = display.bar(
         TextColumn("sending"),
         BarColumn(),

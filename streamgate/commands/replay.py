@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from streamgate.sinks.replay_source import FinishedSource
 
 _NAMED = 5
-"""Maximum number of problems listed per source; further ones are only counted."""
+"""Maximum number of problems listed per source; further problems are only counted."""
 
 
 @click.command(cls=Command, epilog="streamgate replay faces --sink redis://localhost:6379/0")
@@ -36,10 +36,10 @@ _NAMED = 5
 @sink_retry_option
 @quiet_option
 def replay(out: Path, url: str, sink_retry: float, quiet: bool) -> int:
-    """Send the events of a finished run again.
+    """Send the `final` events of a finished run again.
 
     The events have the same ids as before, so that consumers can recognize duplicates. Results that cannot be read
-    are reported; all others are sent.
+    are reported; the events of all others are sent.
     """
     from streamgate.commands.progress import Display
     from streamgate.sinks.redis_stream import MAXLEN, RedisStream

@@ -38,7 +38,7 @@ _work = section("Speed and distribution")
     streamgate run @list.txt --start 1:30 --end 5:00  # a part of each video
     streamgate run clip.mp4 --top-k 5 --max-yaw 15    # more faces, nearly frontal
     streamgate run footage/ --per person              # the best face per person
-    streamgate run clip.mp4 --crop arcface            # another picture per face
+    streamgate run clip.mp4 --crop arcface            # an additional picture
     streamgate run frames/ --sequence 25              # images as a 25 fps video
     streamgate run footage/ -o faces --resume         # after an interruption
     streamgate run footage/ -o faces --shard 3/8      # one of eight machines
@@ -46,17 +46,20 @@ _work = section("Speed and distribution")
     """,
 )
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=TEXT_PATH)
-@_input("--sequence", "sequence_fps", type=float, metavar="FPS", help="Read a folder's images as frames of a video.")
+@_input(
+    "--sequence", "sequence_fps", type=float, metavar="FPS",
+    help="Read a folder's images as the frames of a video with this frame rate.",
+)
 @_input("--start", type=timecode, metavar="TIME", help="Where to start in each video: seconds, M:S or H:M:S.")
 @_input("--end", type=timecode, metavar="TIME", help="Where to end in each video.")
 @_faces("--top-k", type=int, metavar="N", help="Number of faces to keep per track (or per person with --per person).")
 @_faces(
     "--per", type=click.Choice(["track", "person"]),
-    help="Keep the best faces of each track, or of each person over all sources.",
+    help="Keep the best faces of each track, or of each person across all sources.",
 )
 @_faces(
     "--every", type=click.FloatRange(0.5, 86400), metavar="SECONDS",
-    help="Keep the best faces of each interval of this length; longer tracks are split.",
+    help="Split each track into parts of this length, and keep the best faces of each part.",
 )
 @_faces(
     "--poses", type=click.Choice(["frontal", "all"]),
@@ -76,11 +79,12 @@ _work = section("Speed and distribution")
 @_output("--format", "image_format", type=click.Choice(["png", "jpeg", "webp"]), help="File format of the pictures.")
 @_output(
     "--quality", metavar="1..100|auto",
-    help="Quality of JPEG and WebP; auto is the lowest at which the networks' scores stay the same.",
+    help="Quality of JPEG and WebP. auto: for each picture, the lowest quality that hardly changes the networks' "
+    "scores.",
 )
 @_output("--resume", is_flag=True, help="Continue an earlier run in this folder; completed sources are skipped.")
 @_output("--overwrite", is_flag=True, help="Replace the results of an earlier run in this folder.")
-@_output("--json", "as_json", is_flag=True, help="Print the records of kept faces on stdout.")
+@_output("--json", "as_json", is_flag=True, help="Print the records of the kept faces on stdout, as JSON lines.")
 @_events(
     "--sink", "sinks", multiple=True, metavar="URL",
     help="Also send events to redis://HOST:PORT/DB, rediss://... (TLS) or unix://PATH. Repeatable.",
@@ -88,7 +92,8 @@ _work = section("Speed and distribution")
 @sink_retry_option
 @_work(
     "--jobs", type=job_count, default="1", show_default=True, metavar="N|auto",
-    help="Number of sources to read at once. auto: one per core (16 on a GPU), limited by memory; 1 with --ray.",
+    help="Number of sources to read at once; with --ray, per actor. auto: one per core (on a GPU, at least 16), "
+    "limited by memory; with --ray, 1.",
 )
 @_work(
     "--decode", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
@@ -96,11 +101,13 @@ _work = section("Speed and distribution")
 )
 @_work(
     "--shard", metavar="I/N",
-    help="Read only part I of N parts of the sources, into OUT/shards/I; `streamgate merge` combines the parts.",
+    help="Read only part I of N of the sources, and write the results to shards/I in the output folder; "
+    "`streamgate merge` combines the parts.",
 )
 @_work(
     "--ray", metavar="ADDRESS",
-    help="Read the sources on a Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT. All nodes must share OUT.",
+    help="Read the sources on a Ray cluster: local, auto, HOST:PORT or ray://HOST:PORT. All nodes must "
+    "share the output folder.",
 )
 @preset_option
 @set_option
@@ -133,8 +140,10 @@ def run(
 ) -> int:
     """Keep the best face of every track in the inputs.
 
+    A track is one face that is followed from frame to frame within one shot.
+
     INPUT is a video file, a folder, an image or a pattern, local or in an object store. @FILE reads a list of inputs
-    from a file, one per line; - reads the list from standard input.
+    from a file, one per line; '-' reads the list from standard input.
 
     Pictures, records, a summary and an HTML report are written to the folder given by --out.
     """
@@ -149,7 +158,7 @@ def run(
         raise UsageError("--resume keeps earlier results and --overwrite replaces them: give only one of the two")
     fps = options["sequence_fps"]
     if fps is not None and not 0 < fps <= 1000:
-        raise UsageError(f"--sequence {fps:g}: give a number of frames per second above 0, at most 1000")
+        raise UsageError(f"--sequence {fps:g}: give a number of frames per second above 0 and at most 1000")
     if end is not None and end <= (start or 0.0):
         raise UsageError(f"--end {end:g}: give a time after --start ({start or 0.0:g} s)")
     part = None if shard is None else Shard.parse(shard)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     """,
 )
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=TEXT_PATH)
-@click.option("--aligned", type=click.Choice(["arcface", "ffhq"]), help="The images are crops aligned in this way.")
+@click.option("--aligned", type=click.Choice(["arcface", "ffhq"]), help="The images are crops with this alignment.")
 @click.option("--embedding", is_flag=True, help="Include the embedding (biometric data).")
 @click.option(
     "--heatmap", metavar="DIR", type=PATH, shell_complete=complete_folders,
@@ -68,7 +68,7 @@ def score(
     models: str,
     settings: Sequence[str],
 ) -> int:
-    """Score the faces in images: one JSON line per image on stdout, or a file with -o."""
+    """Score the faces in images and print one JSON line per image, or write a file with -o."""
     from rich.console import Console
 
     from streamgate.config import load_config
@@ -157,14 +157,14 @@ def _read_image(path: Path, max_pixels: int) -> Array:
     try:
         return read_rgb(path, max_pixels)
     except SourceError as error:
-        raise SourceError(f"{display(path)}: {error}; for video use `streamgate run`") from None
+        raise SourceError(f"{display(path)}: {error}; for videos, use `streamgate run`") from None
 
 
 def _name_of(path: Path, taken: set[str]) -> str:
-    """A base name for the maps of an image: the name of the image; if `taken`, its folder or a number is added."""
+    """A base name for the maps of an image: its own name, extended by its folder or a number if that is `taken`."""
     candidates = [path.stem, f"{path.absolute().parent.name}-{path.stem}"]
     candidates += [f"{path.stem}-{number}" for number in range(2, len(taken) + 3)]
-    # Many file systems are case-insensitive.
+    # Names are compared without regard to case, because many file systems are case-insensitive.
     name = next(name for name in candidates if name.casefold() not in taken)
     taken.add(name.casefold())
     return name

@@ -73,14 +73,15 @@ _settings = section("Settings and networks")
     "-o", "--out", metavar="DIR", type=LOCAL_TEXT, shell_complete=complete_folders,
     help="Write faces to this folder. [default without --redis: streamgate-live]",
 )
-@_results("--max-days", type=float, metavar="N", help="Remove faces from DIR after N days.")
-@_results("--max-gb", type=float, metavar="N", help="Remove the oldest faces when DIR exceeds N GB.")
+@_results("--max-days", type=float, metavar="N", help="Remove faces from the output folder after N days.")
+@_results("--max-gb", type=float, metavar="N", help="Remove the oldest faces when the output folder exceeds N GB.")
 @_results(
     "--spool", metavar="DIR", type=LOCAL_TEXT, shell_complete=complete_folders,
     help="Folder for events that Redis has not yet accepted. [default: in --out, or streamgate-spool]",
 )
 @_results(
-    "--spool-mb", type=int, metavar="N", help="Drop the oldest events from a spool larger than this. [default: 1024]"
+    "--spool-mb", type=int, metavar="N",
+    help="Maximum size of the spool in MB; the oldest events are dropped beyond it. [default: 1024]",
 )
 @_page("--http", metavar="HOST:PORT|off", help="Address of the web page, API and metrics. [default: 127.0.0.1:8080]")
 @_settings(
@@ -105,7 +106,7 @@ _settings = section("Settings and networks")
 def serve(rtsp: tuple[str, ...], config_file: Path | None, settings: tuple[str, ...], **flags: Any) -> int:
     """Watch cameras continuously: the best faces go to Redis, to disk and to a web page.
 
-    SIGTERM ends it (exit code 0); the faces found so far are written.
+    SIGTERM stops the service (exit code 0); the faces found so far are still written.
     """
     import cv2
 
@@ -179,7 +180,7 @@ def _signals() -> Iterator[tuple[threading.Event, threading.Event, list[int]]]:
 
 
 def _nothing_to_read() -> Settings:
-    raise UsageError("no file can be reloaded, because the service was started without --config")
+    raise UsageError("there is no file to reload, because the service was started without --config")
 
 
 @contextmanager
@@ -189,7 +190,8 @@ def _http(settings: Settings, state: ServiceState) -> Iterator[str | None]:
         yield None
         return
     if settings.http is None and importlib.util.find_spec("fastapi") is None:
-        log("no web page and no metrics: run `pip install 'streamgate[serve]'` (--http off hides this message)")
+        log("no web page and no metrics, because FastAPI is not installed: pip install 'streamgate[serve]' (--http off "
+            "hides this message)")
         yield None
         return
     from streamgate.service.http import serving
@@ -209,7 +211,7 @@ def _allow_open_files() -> None:
 
 
 def _leave_hanging_readers(code: int) -> None:
-    """Exit without waiting for readers that still block on the network: their results are no longer needed."""
+    """Exit without waiting for readers that are still blocked by the network; their results are no longer needed."""
     busy = ("streamgate-read-", "streamgate-watch-", "streamgate-main-")
     if any(thread.name.startswith(busy) for thread in threading.enumerate()):
         sys.stdout.flush()

@@ -25,7 +25,7 @@ _interrupted = threading.Event()
 def answer_signals() -> None:
     """Make Ctrl-C and SIGTERM raise KeyboardInterrupt, so that unfinished work is cleaned up.
 
-    Signals that the parent process ignores stay ignored.
+    Signals that were ignored when the process started stay ignored.
     """
     for number in _STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -73,9 +73,9 @@ def _ignore() -> None:
 
 @contextmanager
 def handling(numbers: Iterable[int], handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle the signals with `handle` while the block runs; outside the main thread this does nothing.
+    """Handle the signals with `handle` while the block runs; called outside the main thread, this changes nothing.
 
-    If a request to stop arrives as the same signal twice in a row, `handle` is called once.
+    If the same signal requests a stop twice within `_ONE_REQUEST_S`, `handle` is called once.
     """
 
     def once(number: int, frame: FrameType | None) -> None:

@@ -12,7 +12,10 @@ from streamgate.errors import SinkError
 
 
 class _Descriptor(io.RawIOBase):
-    """Writes to a descriptor. A failed write raises SinkError if `needed`, and is never retried."""
+    """Writes to a descriptor, until a write fails; later output is discarded.
+
+    If `needed`, the failed write raises SinkError, or BrokenPipeError if the reader has exited.
+    """
 
     def __init__(self, descriptor: int, *, needed: bool) -> None:
         self._descriptor = descriptor
@@ -45,12 +48,12 @@ class _Descriptor(io.RawIOBase):
             try:
                 return os.write(self._descriptor, data)
             except BlockingIOError:
-                # Some parent processes (shells, Node.js) make the descriptor non-blocking but expect us to wait.
+                # Some parent processes (shells, Node.js) make the descriptor non-blocking, but expect us to wait.
                 select.select([], [self._descriptor], [])
 
 
 def take_over() -> None:
-    """Replace `sys.stdout` and `sys.stderr` by streams that escape characters missing in the encoding.
+    """Replace `sys.stdout` and `sys.stderr` by streams that escape characters which the encoding lacks.
 
     Writing to standard output raises BrokenPipeError if its reader has exited, and SinkError if it fails for another
     reason, such as a full disk. If writing to standard error fails, its messages are lost without an error.

@@ -43,7 +43,7 @@ _networks = section("Settings and networks")
     """,
 )
 @results_argument
-@click.option("--dry-run", "dry", is_flag=True, help="Only show what would change; the footage is still read.")
+@click.option("--dry-run", "dry", is_flag=True, help="Only show what would change; footage is still read if necessary.")
 @_faces("--top-k", type=int, metavar="N", help="Number of best faces to keep per track.")
 @min_size_option
 @max_yaw_option
@@ -53,12 +53,12 @@ _networks = section("Settings and networks")
 )
 @_faces(
     "--preset", metavar="NAME|FILE", shell_complete=complete_presets,
-    help="Preset for measures, keep and smoothing, for example one that `streamgate fit` wrote.",
+    help="Preset whose sections measures, keep and smoothing are applied, for example one from `streamgate fit`.",
 )
 @_footage("--pictured", is_flag=True, help="Do not open the footage; choose only among faces with pictures in OUT.")
 @_footage(
     "--footage", multiple=True, metavar="DIR", type=PATH, shell_complete=complete_folders,
-    help="Folder to search for sources that were moved. Repeatable.",
+    help="Folder to search for source files that were moved. Repeatable.",
 )
 @_networks(
     "--models", metavar="SET[,SET]", shell_complete=complete_models,
@@ -80,8 +80,8 @@ def tune(
 ) -> int:
     """Apply other limits to the results in OUT without decoding everything again.
 
-    All stored faces are gated and selected again. The footage is opened only where a newly selected face was never
-    fully scored or has no picture.
+    The gate and the selection are applied again to all stored faces. The footage is opened only where a newly selected
+    face was never fully scored or has no picture.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -103,14 +103,15 @@ def tune(
             report=lambda done, total: status.update(f"source {done + 1} of {total}"),
         )  # fmt: skip
     if not result.changed:
-        console.print("these results were already made with these settings; nothing was changed")
+        console.print("the results already have these settings; nothing was changed")
         return 0
     console.print(_table(result, reason_words(RunFolder(out).measures)), soft_wrap=False)
     console.print(_words(result))
     if result.after.kept > result.before.kept and _is_stricter(result):
         console.print(
-            "A stricter limit keeps more faces here: a best face that is now rejected may be replaced by several "
-            "others, which had been dropped as too close to that face in time or appearance, or had not been scored."
+            "More faces are kept although the limit is stricter: a best face that is now rejected may be replaced by "
+            "several others, which had been dropped as too close to that face in time or appearance, or had not been "
+            "scored."
         )
     if not result.same_meaning:
         console.print("Quality is now computed differently: do not compare it with earlier values.")
@@ -118,12 +119,12 @@ def tune(
         errors.print(f"[red]streamgate:[/red] {escape(escaped(problem))}. The results of this source are unchanged")
     for problem in result.problems:
         errors.print(f"[yellow]streamgate: warning:[/yellow] {escape(escaped(problem))}")
-    made = f"made with {escape(', '.join(_settings(result)))}"
+    changed = escape(", ".join(_settings(result)))
     if dry:
-        console.print(f"these would be the results if {made}; nothing was changed (--dry-run)")
+        console.print(f"these would be the results with {changed}; nothing was changed (--dry-run)")
     else:
         seconds = time.perf_counter() - began
-        console.print(f"the results in {escape(display(out))} are now as if {made} ({seconds:.1f} s)")
+        console.print(f"the results in {escape(display(out))} now have the settings {changed} ({seconds:.1f} s)")
         if (out / REPORT).is_file():
             console.print(f"report: {escape(display(out / REPORT))}")
     return 1 if result.left_out else 0
@@ -167,7 +168,7 @@ def _words(result: TuneResult) -> str:
     parts = [
         f"{count} track{'' if count == 1 else 's'} {what}"
         for count, what in (
-            (after.other, "with other faces"), (after.gained, "gained a face"), (after.lost, "lost all faces"),
+            (after.other, "with different faces"), (after.gained, "gained a face"), (after.lost, "lost all faces"),
         )
         if count
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The worker process of `streamgate run`, which does all work on footage and networks."""
+"""The worker process of `streamgate run`, which reads the sources and runs the networks."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def run_worker(request: RunRequest, state: RunState, channel: Channel) -> None:
 
 
 class _WorkerRun:
-    """One worker's part of a run. Receives the progress of a cluster (`streamgate.ray.cluster.Report`).
+    """One worker's part of a run. It also receives progress reports from a cluster (`streamgate.ray.cluster.Report`).
 
-    A cluster never reports that a source is being opened, because its readers open the sources: if this process dies,
-    the cause cannot be a source.
+    A cluster never reports that a source is being opened: the cluster's readers open the sources, so a source cannot be
+    the cause if this process dies.
     """
 
     def __init__(self, request: RunRequest, state: RunState, channel: Channel) -> None:
@@ -167,7 +167,7 @@ class _WorkerRun:
     def _report_gate(self, engine: Engine | Cluster) -> None:
         if self._state.info is not None:
             self._noted.update(engine.notes)
-            return  # an earlier worker has reported all of this
+            return  # an earlier worker has already reported notes and weights
         self._report_notes(engine)
         for one in engine.run_info().weights:
             self._channel.send(
@@ -178,14 +178,15 @@ class _WorkerRun:
             self.note(f"measures left out: {names}")
 
     def _report_notes(self, engine: Engine | Cluster) -> None:
-        """Report notes that are new: on a GPU, networks may have changed to a slower mode during the run."""
+        """Report notes that are new: on a GPU, networks may have switched to a slower mode during the run."""
         for note in engine.notes:
             if note not in self._noted:
                 self._noted.add(note)
                 self.note(note)
 
     def _decoder(self, engine: Engine) -> str:
-        # CPU and GPU decoders differ in the last bits. "auto" is the CPU, so results are the same on every machine.
+        # The pixels of CPU and GPU decoders differ in the last bits. "auto" means the CPU, so that results are the same
+        # on every machine.
         return decoder_name(engine.device.index) if self._request.decode == "cuda" else CPU
 
     def _disk(self, info: RunInfo, config: Config) -> DiskSink:
@@ -211,7 +212,7 @@ class _WorkerRun:
             info,
             retry_seconds=self._request.sink_retry,
             results=self._request.out,
-            # An earlier process may have died after it committed a source and before it sent the events.
+            # An earlier process may have died after it committed a source and before it sent the source's events.
             resumed=self._request.resume or self._state.begun,
             probe=not self._state.begun,
             stopping=self._stop,
@@ -219,7 +220,7 @@ class _WorkerRun:
         )
 
     def _skip_done(self, disk: DiskSink, specs: Sequence[SourceSpec]) -> None:
-        """Take over the results of sources that an earlier run, or a worker that died afterwards, committed."""
+        """Take over results that were committed by an earlier run, or by a worker that died afterwards."""
         state = self._state
         for index in sorted(state.committed):
             if (result := disk.done(state.ids[index])) is not None:
@@ -239,7 +240,7 @@ class _WorkerRun:
         self._channel.send(partial(RunMonitor.known, done=done, unfinished=frozenset(unfinished)))
 
     def _read(self, engine: Engine, sink: Sink, specs: Sequence[SourceSpec]) -> None:
-        """Read the sources without a result; those that may have crashed a worker are read last, one by one."""
+        """Read the sources that have no result yet; those that may have crashed a worker are read last, one by one."""
         left = [index for index in range(len(specs)) if index not in self._state.results]
         together = [index for index in left if index not in self._state.last]
         alone = [index for index in left if index in self._state.last]
@@ -318,7 +319,7 @@ class _Reporter(Progress):
 
     def opening(self, index: int) -> None:
         self._here.index = self._indexes[index]
-        # Opening a source may crash this process, so it is reported first.
+        # Reported before the source is opened, because opening it may crash this process.
         self._channel.send(partial(RunMonitor.opening, index=self._here.index))
 
     def started(self, source: Source) -> None:
@@ -338,7 +339,7 @@ class _Reporter(Progress):
 
 
 def _size(spec: SourceSpec) -> int:
-    """Size of the source's files in bytes, at least 1: an estimate of its share of the run."""
+    """Size of the source's files in bytes, at least 1; used to estimate the source's share of the run."""
     try:
         return 1 + sum(path.stat().st_size for path in spec.paths)
     except OSError:
@@ -348,8 +349,8 @@ def _size(spec: SourceSpec) -> int:
 def _apart(persons: int) -> str:
     return (
         f"the embeddings of {persons} earlier person(s) were removed at the end of their run (identity.store = "
-        "session), so new tracks could not be matched with them; use `streamgate people OUT merge`, or start runs with "
-        "--set identity.store=disk"
+        "session), so new tracks could not be matched with these persons; to merge persons, use `streamgate people OUT "
+        "merge`; to keep embeddings in later runs, add --set identity.store=disk"
     )
 
 
@@ -359,7 +360,7 @@ def _ids(specs: Sequence[SourceSpec], wanted: frozenset[str]) -> dict[int, str]:
     names = {source_id.rpartition("-")[0] for source_id in wanted}
 
     def look(spec: SourceSpec) -> str | None:
-        # Reading a pipe would wait forever.
+        # Reading a pipe could wait forever.
         if spec.name not in names or (spec.root is None and not spec.paths[0].is_file()):
             return None
         try:

@@ -137,7 +137,7 @@ class CropFinalizer:
         if "ifqa" in self._context.evaluator.names:
             requests.append(InferenceRequest("ifqa", picture.warp(ffhq_matrix(landmarks, IFQA_SIDE), IFQA_SIDE)))
         recognised, *ranked = yield requests
-        return _normalised(recognised.embedding), float(ranked[0].score) if ranked else None
+        return _normalised(recognised.embedding), float(ranked[0].value) if ranked else None
 
     def _alike(self, lossless: tuple[Array, float | None], coded: tuple[Array, float | None]) -> bool:
         if 1.0 - float(lossless[0] @ coded[0]) > self._output.auto_embedding:

@@ -68,7 +68,7 @@ def test_every_frame_of_a_clip_passes_the_gate(cut: str, per: str, work: Path, t
 def test_tracks_without_such_seconds_are_told(work: Path) -> None:
     done = streamgate("clips", work, "--seconds", 2.5, "--max-bad", "5%")
     assert done.code == 0 and lines(work / "clips" / "clips.jsonl") == []
-    assert "1 track without a good enough clip of 2.5 s: speaker-" in done.err
+    assert "1 track without a good enough clip of at least 2.5 s: speaker-" in done.err
 
 
 def test_a_clip_to_train_on_has_its_crop_rate_sound_and_table(work: Path, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_other_weights_than_those_of_the_run_are_refused(work: Path) -> None:
     summary["weights"][0]["sha256"] = "0" * 64
     (work / "summary.json").write_text(json.dumps(summary))
     done = streamgate("clips", work)
-    assert done.code == 2 and "other weights" in done.err and "--models" in done.err
+    assert done.code == 2 and "different weights" in done.err and "--models" in done.err
 
 
 def test_a_folder_without_results_is_named(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_what_cannot_be_compared_is_refused_in_words(
         (b"", "is empty"),
         (b"image,human\n", "no rows"),
         (b"\xff\xfe\x00a", "not UTF-8"),
-        (b"image,human\na.png\n", "1 cells under 2 columns"),
+        (b"image,human\na.png\n", "1 cells, but 2 columns"),
         (b"human,human\n1,2\n", "two columns"),
         (b"PAR1 and nothing more", "Parquet"),
     ],

@@ -110,7 +110,7 @@ def test_labels_that_cannot_be_used_are_named_and_the_others_count(
     assert done.code == 0, done.err
     for words in (
         "source nobody-12345678 is not in these results", "two different labels", "has the track and time of",
-        "is not a number", "'lovely' is not one of good, usable, bad",
+        "is not a valid number", "'lovely' is not one of good, usable, bad",
     ):  # fmt: skip
         assert words in done.err, words
 

@@ -222,7 +222,7 @@ def test_exports_go_to_a_bucket(
     done = export("--to", "csv", "-o", "s3://no-such-bucket/faces.csv")
     assert done.code == 5 and "no such bucket" in done.err, done.err
     done = export("--to", "csv", "-o", "rtsp://camera/faces.csv")
-    assert done.code == 2 and "not an object store" in done.err, done.err
+    assert done.code == 2 and "not an address in an object store" in done.err, done.err
 
 
 def test_results_stay_on_a_file_system(store: Store, footage: Path, tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_an_interrupted_run_keeps_what_was_found(cluster: Any, clips: list[Path]
     assert running.until(lambda: readers(out))
     running.kill("all", signal.SIGINT)
     code, _, err = running.end()
-    assert code == 130 and "the results so far are written" in err, err
+    assert code == 130 and "the results so far have been written" in err, err
     assert statuses(out) == {"along": "interrupted", "clip0": "not_started", "clip1": "not_started"}
     assert not list(out.glob(".streamgate/ray-*"))
 
