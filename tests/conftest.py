@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def shared_folder() -> Path:
-    """The folder of footage and weights beside the repository, or where STREAMGATE_SHARED points."""
+    """The folder of footage and weights: where STREAMGATE_SHARED points, or else `shared` next to the repository."""
     return Path(os.environ.get("STREAMGATE_SHARED") or REPOSITORY.parent / "shared")
 
 
@@ -22,7 +22,7 @@ def shared_videos() -> Path:
     folder = shared_folder() / "videos"
     if not folder.is_dir():
         pytest.skip(
-            f"real footage is not here ({folder}); set STREAMGATE_SHARED to the folder that holds videos/"
+            f"there is no real footage in {folder}; set STREAMGATE_SHARED to the folder that contains videos/"
         )
     return folder
 

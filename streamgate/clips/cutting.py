@@ -1,4 +1,4 @@
-"""Cuts a time window from a video file: re-encoded with frame accuracy, or copied starting at a key frame."""
+"""Cuts a time window from a video file: re-encodes it with frame accuracy, or copies it, starting at a key frame."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ENCODER = {"crf": "14", "preset": "medium"}
 THREADS = 2  # fixed, because the bytes that x264 writes depend on the number of threads
 TICKS = Fraction(1, 90_000)
 _EARLIER_S = (0.0, 1.0, 10.0)
-"""How far before a window to seek; tried in this order until its key frame is found."""
+"""How far before a window to seek, in seconds. The values are tried in order until the window's key frame is found."""
 
 
 def suffix_for(source: VideoFile, *, copy: bool, sound: bool = True) -> str:
@@ -94,7 +94,7 @@ def copy_window(source: VideoFile, target: Path, window: Window, *, sound: bool 
 
     Returns the number of frames.
 
-    Raises SourceError, OSError.
+    Raises SourceError and OSError.
     """
     container, stream = opened(source)
     with closing(container), writing(target) as out:
@@ -115,10 +115,11 @@ def copy_window(source: VideoFile, target: Path, window: Window, *, sound: bool 
 
 
 def encode_window(source: VideoFile, target: Path, window: Window, *, sound: bool = True) -> int:
-    """Re-encode the frames of `window` (H.264) with rotation, pixel aspect and colours as stored; copy the `sound`.
+    """Re-encode the frames of `window` as H.264 and, with `sound`, copy the audio packets.
 
-    For stereo video, only the view that the run used is written. If the clock of the source restarts before the window,
-    the matching sound is unknown and left out. Returns the number of frames. Raises SourceError, OSError.
+    Rotation, pixel aspect and colours stay as stored. For stereo video, only the view that the run used is written. If
+    the clock of the source restarts before the window, the matching sound is unknown and is left out. Returns the
+    number of frames. Raises SourceError and OSError.
     """
     container, stream = opened(source)
     with closing(container), writing(target) as out:
@@ -166,7 +167,7 @@ def finish(out: Any, source: VideoFile, window: Window, video_out: Any, audio_ou
 
 
 def _cutting_out(frame: VideoFrame, eye: Eye) -> Graph:
-    """A filter that cuts the used half out of frames like this one, which show a stereo pair."""
+    """A filter that cuts the used half out of stereo frames like `frame`."""
     graph = Graph()
     last = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or TICKS
@@ -198,7 +199,7 @@ def packets_of(source: VideoFile, window: Window, *, video: bool, sound: bool = 
                 yield from packets
                 return
             first = next(packets, None)
-            # Without an index the seek may have ended after the key frame.
+            # If the file has no index, the seek may have ended after the key frame.
             if first is None or (video and not (first.stream.type == "video" and first.is_keyframe)):
                 continue
             yield first
@@ -232,7 +233,7 @@ def opened(source: VideoFile) -> tuple[InputContainer, VideoStream]:
 
 
 def _encoder(out: OutputContainer, stream: VideoStream, frame: VideoFrame, turn: Turn, eye: Eye | None) -> Any:
-    """Add an H.264 stream for frames like `frame`; with `eye`, for that half of each stereo frame."""
+    """Add an H.264 stream for frames like `frame`; if `eye` is given, for this half of each stereo frame."""
     made: Any = out.add_stream(
         "libx264", rate=stream.average_rate or stream.guessed_rate or 25, options=ENCODER
     )
@@ -264,7 +265,7 @@ def _show_turned(made: Any, turn: Turn) -> None:
 
 
 def _rotation_of(turn: Turn) -> tuple[int, bool]:
-    """Counterclockwise degrees and whether to mirror afterwards, as for PyAV's `set_display_rotation`."""
+    """Counterclockwise degrees, and whether to mirror afterwards, as PyAV's `set_display_rotation` expects them."""
     for degrees in (0, 90, 180, 270):
         cosine, sine = round(math.cos(math.radians(degrees))), round(math.sin(math.radians(degrees)))
         for hflip in (False, True):
@@ -281,7 +282,7 @@ def audio_of(container: InputContainer) -> Any:
 
 
 def writing(target: Path) -> Any:
-    """Open an output container, MP4 or Matroska by its name. The same input gives the same bytes."""
+    """Open an output container: MP4 or Matroska, depending on the suffix. The same input gives the same bytes."""
     form = "mp4" if target.suffix == ".mp4" else "matroska"
     return av.open(str(target), "w", format=form, container_options={"fflags": "+bitexact"})
 

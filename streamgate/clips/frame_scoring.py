@@ -1,4 +1,4 @@
-"""Scores every frame of a time window, so that a clip is known to meet its limits."""
+"""Scores every frame of a time window, to find out which frames of a clip fail."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from streamgate.tracks import Candidate
 NO_FACE = "no_face"
 """The reason for a frame in which the track's face was not found."""
 _TOGETHER = 8
-"""Number of frames that are scored together; only the region around the face is kept of each frame."""
+"""Number of frames that are scored together. Of each frame, only the region around the face is kept in memory."""
 _MARGIN = 0.75
 _BESIDE = 1 / 3
-"""Minimum size of other faces to be counted, as a share of the face's size."""
+"""Minimum size of the other faces that are counted, as a share of the size of the track's face."""
 _FACE_PX = 48
-"""Size of the face in pixels in the picture in which other faces are detected."""
+"""Size, in pixels, of the track's face in the thumbnail in which other faces are detected."""
 _THUMBNAIL = (160, 640)
 _COUNT_S = 0.2
 """Interval at which faces are counted; frames in between have the same count."""
@@ -48,9 +48,10 @@ class ScoredFrame:
 
     Attributes:
         face: the track's face; None if it was not found in this frame.
-        reasons: the limits that the frame fails; empty if it passes.
-        faces: number of faces in the frame with at least a third of this face's size, counted five times per second.
-        shift: motion of the background since the previous frame, as shares of the picture's width and height.
+        reasons: the reasons why the frame fails; empty if it passes.
+        faces: number of faces in the frame that are at least a third as large as this face, counted five times per
+            second.
+        shift: motion of the background since the previous frame, as shares of the frame's width and height.
     """
 
     pts_seconds: float
@@ -74,8 +75,8 @@ def score_frames(
 ) -> Iterator[ScoredFrame]:
     """Yield every frame of `source` in the window, in order of time, with the scored face of the track `seen`.
 
-    The face is searched for where the track is at that time. `usual` are the usual values of the person, see
-    `Candidate.usual`. Raises SourceError.
+    The face is searched for at the position of the track at the time of the frame. `usual` are the typical values of
+    the person, see `Candidate.usual`. Raises SourceError.
     """
     frames = _frames_with_faces(scorer, source, seen, window)
     while batch := list(islice(frames, _TOGETHER)):
@@ -156,7 +157,7 @@ def _side(frame: Frame, face: Face | None) -> int:
 
 
 def _around(thumbnail: Array, frame: Frame, faces: Sequence[Face]) -> Array:
-    """The picture scaled down and in grey, float32 (128, 128), with the faces masked."""
+    """The picture, scaled down and converted to grey, float32 (128, 128), with the faces masked."""
     grey = cv2.cvtColor(thumbnail, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (_SHIFT_SIDE, _SHIFT_SIDE), interpolation=cv2.INTER_AREA)
     around = np.asarray(small, np.float32)
@@ -169,7 +170,7 @@ def _around(thumbnail: Array, frame: Frame, faces: Sequence[Face]) -> Array:
 
 
 def _shift(before: Array, now: Array) -> tuple[float, float]:
-    """How far the background moved from `before` to `now`, as shares of width and height; zero if that is unknown."""
+    """How far the background moved from `before` to `now`, as shares of width and height; zero if this is unknown."""
     (x, y), response = cv2.phaseCorrelate(before, now, _HANNING)
     if not np.isfinite([x, y]).all() or response < 0.05:
         return 0.0, 0.0
@@ -177,7 +178,7 @@ def _shift(before: Array, now: Array) -> tuple[float, float]:
 
 
 def merged(seen: Sequence[SeenFace], checked: Sequence[ScoredFrame], bad: Sequence[bool]) -> list[SeenFace]:
-    """Add the checked frames to `seen`, where they replace results of the same time; `bad` marks frames that fail."""
+    """Add the checked frames to `seen`, where they replace results for the same time; `bad` marks frames that fail."""
     by_time = {round(one.pts_seconds, 6): one for one in seen}
     known = [one.face for one in seen]
     for one, fails in zip(checked, bad, strict=True):

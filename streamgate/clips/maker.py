@@ -34,7 +34,7 @@ _GROW_S = 0.5
 
 @dataclass(slots=True)
 class _Track:
-    """A track with a kept face, and the results of the run for it."""
+    """A track with a kept face, and the run's results for this track."""
 
     source_id: str
     track_id: int
@@ -61,13 +61,12 @@ class ClipMaker:
         cut: "exact" or "keyframes".
         footage: folders in which to search for moved sources.
         staging: folder in which clips are written.
-        problem: called with a message about what could not be cut.
+        problem: called with a message if a source cannot be read or a clip cannot be cut.
         report: called before each track with its index, the number of tracks, its name and the number of clips so far.
 
     Attributes:
         pictures: sources that consist of pictures, from which no clips can be cut.
-        without: tracks or persons whose footage was searched without finding a clip, with the most common reason, if
-            any.
+        without: tracks or persons in whose footage no clip was found, with the most common reason, if any.
     """
 
     def __init__(
@@ -185,11 +184,11 @@ class ClipMaker:
             yield record
 
     def _known_fault(self, track: _Track) -> str:
-        """The reason why the faces scored in the run allow no window."""
+        """The reason why no window is possible, judging by the faces that the run scored."""
         return "too few good frames in a row" if any(not one.failed for one in track.seen) else "all frames fail"
 
     def _checked(self, track: _Track, source: VideoFile, window: Window) -> list[ScoredFrame] | None:
-        """All frames of the window, scored; None if the window is not a clip. Adds the results to `track.seen`."""
+        """All frames of the window, scored; None if the window cannot be a clip. Adds the results to `track.seen`."""
         frames: list[ScoredFrame] = []
         worst = self._rules.max_bad * (window.end - window.start) * (source.fps or 25.0) + 1
         whole = True
@@ -214,7 +213,10 @@ class ClipMaker:
     def _grown(
         self, track: _Track, source: VideoFile, window: Window, frames: list[ScoredFrame]
     ) -> tuple[Window, list[ScoredFrame]]:
-        """Extend the window at its end and then at its beginning while it remains a clip; returns window and frames."""
+        """Extend the window at its end and then at its beginning, as long as it can be a clip.
+
+        Returns the window and its frames.
+        """
         for forward in (True, False):
             while (longer := self._longer(track, window, forward=forward)) is not None:
                 beside = Window(window.end, longer.end) if forward else Window(longer.start, window.start)
@@ -262,7 +264,7 @@ class ClipMaker:
             count = (copy_window if copying else encode_window)(source, target, window, sound=sound)
             whole = np.array([0.0, 0.0, source.width, source.height])
             shown = [RenderedFrame(one.pts_seconds - window.start, one.pts_seconds, whole) for one in frames]
-            # Encoding changes pixels slightly. If the recipe allows no failing frame, the written clip is scored too.
+            # Encoding changes pixels slightly. If the recipe allows no failing frame, the written clip is also scored.
             strict = self._rules.max_bad == 0
             if not copying and (count != len(shown) or (strict and not self._passes(target, track, window, frames))):
                 target.unlink()
@@ -314,8 +316,8 @@ class ClipMaker:
     def _read_seen(
         self, source_id: str, width: int, height: int
     ) -> dict[int, tuple[list[SeenFace], dict[str, float]]]:
-        """The faces of a source in candidates.jsonl.gz by track, evaluated with the limits of the recipe, and the usual
-        values of each track's person."""
+        """The faces of a source in candidates.jsonl.gz by track id, evaluated with the limits of the recipe, and the
+        typical values of each track's person."""
         found: dict[int, dict[float, SeenFace]] = defaultdict(dict)
         usual: dict[int, dict[str, float]] = defaultdict(dict)
         specs = self._folder.measures

@@ -1,4 +1,4 @@
-"""Requirements for a clip and how it is written: the presets in pipelines/clips."""
+"""Requirements for a clip, and how the clip is written: the presets in pipelines/clips."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ class Recipe(Section):
     def over(self, config: Config) -> Config:
         """The configuration for single frames: that of the run with the limits of this recipe. Raises UsageError."""
         settings = [f"measures.{key}={value!r}" for key, value in self.measures.items()]
-        # People open the mouth when they talk, so a clip does not require a face at rest.
+        # People open their mouths when they talk, so a clip does not require a neutral expression.
         return with_settings(config, settings, {"keep.expression": "any", "keep.min_quality": 0.0})
 
 
 def recipe_names() -> list[str]:
-    """Names that `clips --preset` accepts, besides paths."""
+    """Names that `clips --preset` accepts, in addition to paths."""
     return sorted(path.stem for path in (presets_folder() / "clips").glob("*.toml"))
 
 

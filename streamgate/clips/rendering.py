@@ -1,4 +1,4 @@
-"""Renders clips with new frames (a square that follows the face, or another frame rate), and their sound."""
+"""Renders clips whose frames differ from the source (a square that follows the face, or another frame rate)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ from streamgate.sources.file import VideoFile
 RATE = 16_000
 """Sample rate of a clip's WAV file in Hz."""
 _POSITION_S, _SIDE_S = 0.15, 0.5
-"""Standard deviations in seconds for smoothing the position and the side of a square over time: the square follows the
-head, but not its jitter."""
+"""Standard deviations, in seconds, for smoothing the position and the side of a square over time, so that the square
+follows the head but not its jitter."""
 _BT709 = 1
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedFrame:
-    """A written frame: its time in the clip, the time of the source frame, and the part [x1, y1, x2, y2] it shows."""
+    """A written frame: its time in the clip, the time of the source frame, and the part of it that is shown.
+
+    `box` is this part, [x1, y1, x2, y2] in source pixels.
+    """
 
     pts_seconds: float
     source_pts: float
@@ -45,7 +48,7 @@ Square = Callable[[float], Array]
 
 
 def face_square(frames: Sequence[ScoredFrame], margin: float, width: int, height: int) -> Square:
-    """A square that smoothly follows the face of scored frames, inside the picture if there is room."""
+    """A square that smoothly follows the face in `frames` and stays inside the picture if there is room."""
     there = [one for one in frames if one.face is not None]
     if not there:
         raise SourceError("no frame of the clip shows the face")
@@ -76,10 +79,10 @@ def render(
     *,
     sound: bool = True,
 ) -> list[RenderedFrame]:
-    """Write the frames of the window (H.264, BT.709, upright, square pixels) and, with `sound`, its audio.
+    """Write the frames of the window (H.264, BT.709, upright, square pixels) and, with `sound`, the window's audio.
 
-    With `picture.fps` the frame nearest to each output time is used; otherwise all frames at their own times. Returns
-    the written frames. Raises SourceError, OSError.
+    With `picture.fps`, the frame nearest to each output time is used; otherwise, all frames are used at their own
+    times. Returns the written frames. Raises SourceError and OSError.
     """
     container, stream = opened(source)
     shown: list[RenderedFrame] = []
@@ -160,9 +163,9 @@ def _timed(
 
 
 def write_wav(source: VideoFile, target: Path, window: Window) -> bool:
-    """Write the sound of the window as WAV: 16 kHz, mono, 16 bits, as long as the window; False if there is no sound.
+    """Write the sound of the window as WAV: 16 kHz, mono, 16 bits, as long as the window.
 
-    Gaps in the recording become silence. Raises SourceError, OSError.
+    Gaps in the recording become silence. Returns whether the source has sound. Raises SourceError and OSError.
     """
     samples = np.zeros(round((window.end - window.start) * RATE), np.int16)
     container, _ = opened(source)
@@ -184,7 +187,7 @@ def write_wav(source: VideoFile, target: Path, window: Window) -> bool:
                 if first is None:
                     first = time
                 for piece in resampler.resample(frame):
-                    # Positioned by counting samples, because audio times in containers are rounded.
+                    # The position is found by counting samples, because audio times in containers are rounded.
                     begin = round((first - window.start) * RATE) + count
                     count += piece.samples
                     _insert(samples, begin, piece.to_ndarray().reshape(-1))

@@ -17,7 +17,7 @@ _EYES = "eyes_closed"
 _STEP_S = 0.2
 """Time over which movement and rotation are measured, because changes between adjacent frames are too small."""
 _TURN = 45.0
-"""Rotation in degrees within `_STEP_S` at which the score of rotation is 0."""
+"""Rotation within `_STEP_S`, in degrees, for which `ClipStatistics.rotation` is 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,11 @@ class ClipStatistics:
 
     Attributes:
         one_face: share of frames with exactly one face.
-        face_px: the smallest shorter side of the face's box, source pixels.
+        face_px: the shorter side of the face's box in the frame in which it is smallest, in source pixels.
         head_jitter: root mean square deviation of the face's position from the midpoint of its neighbours in time, in
             percent of the distance between the eyes.
         camera_jitter: the same for the background, in percent of the picture size.
-        movement: 100 minus the mean distance that the face moves in 0.2 s, in percent of its box.
+        movement: 100 minus the mean distance that the face moves in 0.2 s, in percent of the shorter side of its box.
         rotation: 100 minus the mean rotation of the head in 0.2 s, in percent of 45 degrees.
         yaw_range, pitch_range, roll_range: degrees between the 2nd and the 98th percentile.
         mouth_range: the same for the opening of the mouth.
@@ -53,7 +53,7 @@ class ClipStatistics:
 
 
 def bad_frames(frames: Sequence[ScoredFrame], rules: ClipRules) -> list[bool]:
-    """Which frames fail; short blinks are tolerated."""
+    """Whether each frame fails; short blinks are tolerated."""
     reasons = [set(one.reasons) for one in frames]
     for first, behind in _runs([_EYES in one for one in reasons]):
         if _seconds(frames, first, behind) <= rules.blink_s + 1e-6:

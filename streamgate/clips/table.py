@@ -31,8 +31,9 @@ def write_table(
 ) -> None:  # fmt: skip
     """Write `target` (Parquet) with one row per written frame. The columns are described in docs/clips.md.
 
-    Box and landmarks are in pixels of the clip: `size` is the side of its square picture, None if the clip has the
-    pixels of the source. Values are null if the face was not found. The metadata of the file has the clip's record.
+    Box and landmarks are in pixels of the clip. `size` is the side of the clip's square picture; None if the clip has
+    the same pixels as the source. Values are null if the face was not found. The file's metadata contains the clip's
+    record.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

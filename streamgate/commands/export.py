@@ -75,7 +75,8 @@ def export(
 ) -> int:
     """Write the kept faces in OUT as Parquet, WebDataset, imagefolder, CSV or pairs.
 
-    pairs: for each person a face at rest, and a video of the seconds in which mouth and head move most.
+    pairs: for each person a face with a neutral expression, and a video of the seconds in which mouth and head move
+    most.
     """
     from streamgate.exports.formats import write_csv, write_imagefolder, write_parquet, write_webdataset
     from streamgate.exports.pairs import write_pairs

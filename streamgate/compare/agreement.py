@@ -16,7 +16,7 @@ MIN_PER_CLASS = 3
 """Minimum number of good rows, and of bad rows, for an AUC."""
 DRAWS = 400
 _FULL_DRAWS = 2_000
-"""Maximum number of rows for which Kendall's correlation uses all draws; its cost is quadratic in the rows."""
+"""Maximum number of rows for which Kendall's correlation uses all draws; its cost grows with the square of the rows."""
 _MIN_DRAWS = 40
 _BLOCK = 256
 
@@ -28,7 +28,7 @@ Estimate = tuple[float, float, float]
 def agreement(
     values: Array, human: Array, good: Array, bad: Array, *, clusters: Array | None = None, seed: int = 0
 ) -> dict[str, Estimate]:
-    """Compare a measure with human judgements; both (N,) float, higher is better.
+    """Compare the values of a measure with human judgements; both are float (N,), and higher is better.
 
     The result has `srcc` and `krcc`, Spearman's and Kendall's (tau-b) rank correlation, -1..1; `plcc`, Pearson's
     correlation after a monotone (logistic) curve was fitted to the measure; and, if there are good and bad rows, `auc`,
@@ -70,7 +70,7 @@ def _estimate(drawn: Array) -> Estimate:
 
 
 def _tied(values: Array) -> tuple[Array, Array, Array]:
-    """Returns the sort order, the start of each run of equal values in it, and the run index of each row."""
+    """The order that sorts `values`, the start of each run of equal values in this order, and each row's run index."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     new = np.concatenate([[True], ordered[1:] != ordered[:-1]])
@@ -123,7 +123,7 @@ def _auc(values: Array, good: Array, bad: Array, counts: Array) -> Array:
 def _monotone(values: Array, human: Array) -> Array:
     """The increasing logistic function of the values that correlates best with the human scores, (N,).
 
-    Offset and height of the curve do not affect a correlation, so only its midpoint and width are searched.
+    The offset and height of the curve do not affect a correlation, so only its midpoint and width are varied.
     """
     low, high = np.quantile(values, (0.05, 0.95))
     spread = max(high - low, (values.max() - values.min()) / 20)

@@ -12,11 +12,11 @@ from streamgate.frames import Array
 _WINDOW = 11
 _SIGMA = 1.5
 MAX_DB = 100.0
-"""PSNR of two equal pictures."""
+"""PSNR of two identical pictures."""
 
 
 def psnr(picture: Array, reference: Array) -> float:
-    """Peak signal-to-noise ratio of the luma of two RGB uint8 (H, W, 3) pictures, dB."""
+    """Peak signal-to-noise ratio, in dB, of the luma of two RGB uint8 (H, W, 3) pictures."""
     one, other = _lumas(picture, reference)
     error = float(np.mean((one - other) ** 2))
     return min(MAX_DB, 10.0 * float(np.log10(255.0**2 / error))) if error > 0 else MAX_DB

@@ -60,7 +60,10 @@ def human_column(table: Table, given: str | None) -> str:
 
 
 def human_values(table: Table, column: str, *, ranked: bool) -> HumanScores:
-    """Read scores, ranks (`ranked`: 1 is best) or the words good, usable, bad. Raises UsageError for other values."""
+    """Read scores, ranks (`ranked`: 1 is best) or the labels good, usable and bad.
+
+    Raises UsageError for other values.
+    """
     texts = [row[column] for row in table.rows]
     graded = any(grade_of(text) is not None for text in texts)
     values = np.full(len(texts), np.nan)
@@ -75,7 +78,7 @@ def human_values(table: Table, column: str, *, ranked: bool) -> HumanScores:
     if len(given) < MIN_ROWS:
         raise UsageError(
             f"{display(table.path)} has {len(given)} row{'' if len(given) == 1 else 's'} with a human judgement; "
-            f"a comparison needs at least {MIN_ROWS}, and 100 or more to be useful"
+            f"a comparison needs at least {MIN_ROWS} such rows, and is useful only with 100 or more"
         )
     kinds = np.unique(given)
     if len(kinds) < 2:

@@ -23,7 +23,7 @@ from streamgate.tables import Row, Table
 QUALITY = "quality"
 """The fused quality, which can be compared like a measure."""
 LOWER = ":lower"
-"""Suffix of a column name, which states that lower values are better."""
+"""A column name that ends in this suffix states that lower values are better."""
 
 
 Problems = dict[str, list[str]]
@@ -153,12 +153,12 @@ def _value(
 ) -> float | str | None:
     """A value, or the reason why there is none."""
     if spec is None:  # quality
-        return "needs a value of every measure in the set" if quality is None else float(quality)
+        return "needs a value of every measure in the measure set" if quality is None else float(quality)
     if measure is None:
         return "is not in use; add --set measures.NAME.use=true"
     if measure.raw is None:
         if measure.status is Status.NOT_SCORED and aligned is not None and spec.of_source:
-            return "needs the source picture, which an aligned crop does not have"
+            return "needs the source picture, but the row has only an aligned crop"
         return _WHY[measure.status]
     fixed = callable(spec.mapping) and measure.scalar is not None
     return float(measure.scalar) if fixed and measure.scalar is not None else spec.upward(measure.raw)

@@ -1,4 +1,4 @@
-"""Conversion of checkpoints to ONNX files: the standard weights (`pull`) and a user's own (`import_weights`).
+"""Conversion of checkpoints to ONNX files: the standard weights (`pull`) and a user's own weights (`import_weights`).
 
 torch and onnx are needed only here (`pip install 'streamgate[convert]'`) and are imported when a file is converted.
 """

@@ -1,4 +1,4 @@
-"""Building blocks of the networks in this folder. Imported only when a file is converted."""
+"""Building blocks of the networks in this folder. This module is imported only when a file is converted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def named(**layers: nn.Module) -> nn.Sequential:
-    """A sequence of layers with the given names, which are those in a checkpoint."""
+    """A sequence of layers with the given names, which are the names in a checkpoint."""
     return nn.Sequential(OrderedDict(layers))
 
 
@@ -48,7 +48,7 @@ class Residual(nn.Module):
 
 
 def fold(layer: nn.Linear | nn.Conv2d, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """A last layer (a 1x1 convolution or linear) with its eval-mode batch norm folded in: A (D, K) and c (D,)."""
+    """A last layer (linear or a 1x1 convolution) with its eval-mode batch norm folded in: A (D, K) and c (D,)."""
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None and variance is not None
     gain = (norm.weight.double() / torch.sqrt(variance.double() + norm.eps)).detach()

@@ -1,7 +1,7 @@
 """Fits the mapping of a measure to 0..100, using faces that are not used for evaluation (docs/design.md 4).
 
-The median of clean faces maps to 90, and the median of the degradation that lowers the value most maps to 10. Used for
-the weights in the catalog, by the recipes in `models/` and by `models import --calibrate`.
+The median of clean faces maps to 90, and the median of the degradation that lowers the value most maps to 10. This
+module is used for the weights in the catalog, by the recipes in `models/` and by `models import --calibrate`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from streamgate.sources.picture import picture_of_rgb
 from streamgate.weights.catalog import LogisticCalibration, SerfiqCalibration
 
 MIN_FACES = 100
-"""Minimum number of faces; fewer do not give a reliable median."""
+"""Minimum number of faces; fewer faces do not give a reliable median."""
 
 IFQA_LIMIT = 120
-"""Maximum number of faces for IFQA: each takes six network runs, and the official network needs 0.5 s for one."""
+"""Maximum number of faces for IFQA: each face takes six runs, and one run of the official network takes 0.5 s."""
 
 DROP_RATES = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Drop rates p that `fit_serfiq` tries."""
@@ -96,7 +96,7 @@ def fit(clean: Sequence[float], degraded: Mapping[str, Sequence[float]]) -> Fit:
     """Fit the mapping to the clean median (90) and the lowest degraded median (10).
 
     Raises:
-        WeightsError: too few faces, or no degradation lowers the value, so there is nothing to calibrate.
+        WeightsError: there are too few faces, or no degradation lowers the value, so there is nothing to calibrate.
     """
     if len(clean) < MIN_FACES:
         raise WeightsError(f"calibration needs at least {MIN_FACES} faces, got {len(clean)}")
@@ -136,11 +136,11 @@ def calibrate_serfiq(
 def fit_serfiq(
     recognizer: Recognizer, faces: Sequence[Array], drop_rate: float, calibration_id: str
 ) -> tuple[SerfiqCalibration, Fit]:
-    """Fit p, alpha and r on aligned faces, RGB uint8 (112, 112, 3); `drop_rate` is that of the current graph.
+    """Fit p, alpha and r on aligned faces, RGB uint8 (112, 112, 3); `drop_rate` is the drop rate in the current graph.
 
-    By docs/design.md 4.1, d^2 = 2t / (1 + t) with t = q p / (1 - p), where q depends only on the face. So p never
-    changes the order of faces, only the distances between their raw values. The chosen p gives the largest distance
-    between the two medians; the graph must then be converted again with this p.
+    By docs/design.md 4.1, d^2 = 2t / (1 + t) with t = q p / (1 - p), where q depends only on the face. Therefore, p
+    never changes the order of faces, only the distances between their raw values. The chosen p gives the largest
+    distance between the two medians; the graph must then be converted again with this p.
 
     Raises:
         WeightsError: as for `fit`, or the spread of a face is not defined.
@@ -188,11 +188,11 @@ def calibrate_ifqa(
 
 
 def aligned_faces(folder: Path, detector: Detector, limit: int = 600, *, ffhq: bool = False) -> Iterator[Array]:
-    """Yield up to `limit` ArcFace-aligned faces, RGB uint8 (112, 112, 3), of images below `folder`, sorted by path.
+    """Yield up to `limit` ArcFace-aligned faces, RGB uint8 (112, 112, 3), from images below `folder`, sorted by path.
 
-    Images without a face are skipped; if an image has several faces, the one nearest to its centre is taken. With
-    `ffhq` the faces are FFHQ-aligned (256, 256, 3), and faces that would have to be enlarged by more than 10 % are
-    skipped.
+    Images without a face are skipped; if an image has several faces, the face nearest to the centre of the image is
+    taken. With `ffhq`, the faces are FFHQ-aligned (256, 256, 3), and faces that would have to be enlarged by more than
+    10 % are skipped.
     """
     count = 0
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES):

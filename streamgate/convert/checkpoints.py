@@ -1,4 +1,4 @@
-"""Converts each upstream checkpoint to one plain ONNX file, checked against the original.
+"""Converts each upstream checkpoint to one plain ONNX file, and checks this file against the original.
 
 torch and onnx are imported only when a file is converted.
 """
@@ -66,7 +66,7 @@ def mobilefacenet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any,
 
 
 def fsanet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
-    """FSA-Net: both files merged into one graph for batches, checked against the originals on single faces."""
+    """FSA-Net: both files merged into one graph for batches, which is checked against the originals on single faces."""
     from streamgate.convert.fsanet import merge
 
     first, second = (source.read_bytes() for source in sources)
@@ -184,7 +184,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
-    except (Exception, MemoryError) as error:  # damaged or hostile bytes make the unpickler fail in any way
+    except (Exception, MemoryError) as error:  # damaged or hostile bytes can cause any exception
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         if "weights_only" in reason:
             # torch's own message, which is replaced, advises loading the file without the restriction.

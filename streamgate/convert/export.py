@@ -1,6 +1,6 @@
 """Export of a torch network to one plain ONNX file with the same results.
 
-Also used by the recipes in `models/`. torch and onnx are imported only when a function needs them.
+The recipes in `models/` use this module as well. torch and onnx are imported only when a function needs them.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _fill(model: Any, tensors: Mapping[str, Any], name: str) -> None:
 
 
 def run(content: bytes, inputs: dict[str, Values], *, optimise: bool = True) -> list[Values]:
-    """Run an ONNX file on the CPU and return all outputs; without `optimise` this needs the least memory."""
+    """Run an ONNX file on the CPU and return all outputs; with `optimise=False`, the run needs the least memory."""
     runtime = load_onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = 3
@@ -163,7 +163,7 @@ def check_agreement(got: Values, want: Values, tolerance: float, name: str) -> N
     """Reject a conversion whose values differ by more than `tolerance` times the largest magnitude (at least 1).
 
     Raises:
-        WeightsError: they differ; the message contains `name`, an output or file.
+        WeightsError: the values differ by more; the message contains `name`, the name of an output or a file.
     """
     scale = max(1.0, float(np.abs(want).max()))
     if got.shape != want.shape or not np.abs(got - want).max() <= tolerance * scale:

@@ -42,7 +42,7 @@ def input_sides(model: Any, name: str) -> tuple[int | None, int | None]:
 
 
 def opened(original: Any, *, free_size: bool) -> Any:
-    """A copy with prefixed names and a dynamic batch axis; with `free_size` height and width are dynamic too."""
+    """A copy with prefixed names and a dynamic batch axis; with `free_size`, height and width are dynamic as well."""
     from onnx import compose
 
     model = compose.add_prefix(original, "own/")

@@ -90,8 +90,8 @@ class IfqaPlus(nn.Module):
         self.decoder_blocks = nn.ModuleList(_Block(spec.decoder_width) for _ in range(spec.decoder_depth))
         self.decoder_norm = nn.LayerNorm(spec.decoder_width, eps=1e-6)
         self.decoder_pred = nn.Linear(spec.decoder_width, spec.patch**2)
-        # OpenCV's bicubic weights, as in the published script; row i computes row i of the scaled picture. `from_numpy`
-        # keeps the values even where all other tensors are created without memory.
+        # OpenCV's bicubic weights, as in the published script: row i has the weights for row i of the scaled picture.
+        # `from_numpy` keeps the values even on the meta device, on which all other tensors are created without memory.
         weights = cv2.resize(np.eye(CROP_SIDE, dtype=np.float32), (CROP_SIDE, spec.side), interpolation=cv2.INTER_CUBIC)
         self.register_buffer("cubic", torch.from_numpy(weights), persistent=False)
 

@@ -1,8 +1,8 @@
 """`models import`: converts a user's own checkpoint to one ONNX file with a receipt, for `--models imported`.
 
-It supports retinaface-pytorch's ResNet-50 (detector), InsightFace's iresnet and MobileFaceNet (recognizers) and the
-official IFQA and IFQA++ checkpoints; it recognises the kind of a file by the names of its tensors. Recognizers and
-detectors in ONNX format need a card (`convert.model_card`).
+The command supports retinaface-pytorch's ResNet-50 (detector), InsightFace's iresnet and MobileFaceNet (recognizers)
+and the official IFQA and IFQA++ checkpoints. It recognises the kind of a checkpoint by the names of the tensors.
+Recognizers and detectors in ONNX format need a card (`convert.model_card`).
 """
 
 from __future__ import annotations
@@ -71,14 +71,14 @@ def import_weights(
     licence: str = "your own responsibility",
     report: Callable[[str], None] = lambda text: None,
 ) -> store.Weights:
-    """Convert `file` into the models folder, atomically; returns the weights that `--models imported` finds there.
+    """Convert `file` and install it in the models folder, atomically; returns the weights for `--models imported`.
 
     Args:
         file: the checkpoint (.pth, .pt), a zip that contains only the checkpoint, or an ONNX file.
         name: name of the folder for the weights, by default their kind. An import with the same name is replaced.
         card: card of an ONNX file, required for ONNX files and not allowed for checkpoints; see `convert.model_card`.
         calibrate: a folder with faces for fitting the mapping to 0..100; not for detectors.
-        published: constants to use instead of fitting them; only for recognizers. The id is set here.
+        published: constants to use instead of fitting them; only for recognizers. Its `calibration_id` is replaced.
         device: where the networks of a calibration run: auto, cpu, cuda or cuda:N.
         licence: text for `models list`.
         report: called with a line of text that describes the current step.
@@ -157,7 +157,10 @@ def import_weights(
 
 
 def _of_card(path: Path) -> tuple[Entry, str]:
-    """The kind that a card describes, and its title. Raises UsageError if it is missing, WeightsError if invalid."""
+    """The kind that a card describes, and its title.
+
+    Raises UsageError if the card is missing, and WeightsError if it is invalid.
+    """
     from streamgate.convert.model_card import read_card
 
     if not path.is_file():
@@ -167,7 +170,7 @@ def _of_card(path: Path) -> tuple[Entry, str]:
 
 
 def _recognise(checkpoint: Path) -> tuple[Entry, str]:
-    """The kind of a checkpoint, and its full title. Raises WeightsError for an unknown one."""
+    """The kind of a checkpoint, and its full title. Raises WeightsError if the kind is unknown."""
     content = load_checkpoint(checkpoint)
     by_name = {kind.converter: kind for kind in KINDS}
     if isinstance(content.get("D"), Mapping):
@@ -248,7 +251,7 @@ def _copy_bounded(packed: Any, plain: Any, size: int, name: str) -> None:
     while chunk := packed.read(1 << 20):
         left -= len(chunk)
         if left < 0:
-            raise WeightsError(f"{name}: the zip's content is larger than it declares; download it again")
+            raise WeightsError(f"{name}: the zip's content is larger than the zip declares; download it again")
         plain.write(chunk)
 
 

@@ -67,7 +67,7 @@ class MobileFaceNet(nn.Module):
 
 
 class RecognizerGraph(nn.Module):
-    """The exported module: from bytes to embedding, closed-form spread (docs/design.md 4.1) and features."""
+    """The exported module: from RGB bytes to embedding, closed-form spread (docs/design.md 4.1) and features."""
 
     mean: Tensor
     scale: Tensor
@@ -96,7 +96,7 @@ class RecognizerGraph(nn.Module):
 def closed_form(weight: Tensor, bias: Tensor, features: Tensor, odds: float) -> tuple[Tensor, Tensor]:
     """Embedding (N, D) and spread (N,) of features (N, K) for the last layer `weight` (D, K) x + `bias` (D,).
 
-    The formula of docs/design.md 4.1 with odds = p / (1 - p), in float32.
+    They are computed in float32 by the formula of docs/design.md 4.1, with odds = p / (1 - p).
     """
     # Each face is a separate product A @ x with x as a column, so that the batch size cannot change the result's bits.
     column = features.unsqueeze(2)

@@ -24,7 +24,9 @@ def check_self_contained(model: Any, name: str) -> None:
     """
     for imported in model.opset_import:
         if imported.domain not in _STANDARD_DOMAINS:
-            raise WeightsError(f"{name}: uses the operator domain {imported.domain!r}; only ONNX's own is supported")
+            raise WeightsError(
+                f"{name}: uses the operator domain {imported.domain!r}; only standard ONNX operators are supported"
+            )
     if model.functions:
         raise WeightsError(f"{name}: defines custom functions; only standard ONNX operators are supported")
     for graph in _graphs(model.graph):

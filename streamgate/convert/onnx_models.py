@@ -1,7 +1,7 @@
 """Adapts recognizers and detectors in ONNX files to the inputs and outputs of their role.
 
 In a recognizer, SER-FIQ's head is added to the last affine layer. The batch axis becomes dynamic if the graph supports
-it; in a detector, height and width become dynamic too. The result is checked against the original file.
+this; in a detector, height and width become dynamic as well. The result is checked against the original file.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _second_of_two(model: Any, inner: str, values: Values) -> str:
 
 
 def _outputs(model: Any, wanted: tuple[str, ...], given: Mapping[str, str], name: str) -> dict[str, str]:
-    """The graph's name for each wanted output: from the card, or else the output of that name or at that position."""
+    """The name of each wanted output in the graph: from the card, or else the output with this name or position."""
     there = [one.name for one in model.graph.output]
     if not given and len(there) == len(wanted):
         return dict(zip(wanted, there if not set(wanted) <= set(there) else wanted, strict=True))

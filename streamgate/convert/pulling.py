@@ -47,10 +47,11 @@ def pull(
         progress: called during a download with the file's name, the number of bytes received and the file's size.
 
     Returns:
-        What was done, by the name of the weights: "present" (nothing), "converted" (earlier downloads) or "pulled".
+        What was done, by the name of the weights: "present" (nothing was done), "converted" (from earlier downloads) or
+        "pulled" (downloaded and converted).
 
     Raises:
-        UsageError: unknown tier or mirror scheme.
+        UsageError: the tier or the scheme of the mirror's URL is unknown.
         WeightsError: a file is not reachable, has a wrong size or hash or cannot be converted, or the models folder is
             not writable.
     """
@@ -109,7 +110,7 @@ def _arrived(source: SourceFile, progress: Callable[[str, int, int], None], done
 
 
 def install(entry: Entry, sources: list[Path], folder: Path) -> None:
-    """Convert verified upstream files into `folder`: the ONNX file, the arrays, and last the receipt.
+    """Convert verified upstream files into `folder`: write the ONNX file, the arrays and, last, the receipt.
 
     Raises:
         WeightsError: the conversion failed or was rejected.
@@ -132,7 +133,7 @@ def install(entry: Entry, sources: list[Path], folder: Path) -> None:
 
 
 def write_conversion(folder: Path, converted: Converted, record: Mapping[str, Any]) -> None:
-    """Write the ONNX file, the arrays, and last the receipt: `record` with the hashes of these files.
+    """Write the ONNX file, the arrays and, last, the receipt: `record` with the hashes of these files.
 
     Raises OSError if the folder is not writable.
     """

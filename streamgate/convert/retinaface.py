@@ -56,7 +56,7 @@ def _mobilenet025() -> nn.Sequential:
 
 
 def _bottleneck(inputs: int, width: int, stride: int) -> Residual:
-    """ResNet's 1x1, 3x3, 1x1 residual block with the stride on the 3x3 (He et al., the v1.5 variant)."""
+    """ResNet's residual block of 1x1, 3x3 and 1x1 convolutions, with the stride in the 3x3 (He et al., v1.5)."""
     layers: dict[str, nn.Module] = {}
     for number, (before, after, kernel, step) in enumerate(
         [(inputs, width, 1, 1), (width, width, 3, stride), (width, 4 * width, 1, 1)], 1
@@ -149,7 +149,7 @@ _BODIES = {
     "mobilenet025": (_mobilenet025, (64, 128, 256), 64, 0.1),
     "resnet50": (_resnet50, (512, 1024, 2048), 256, 0.0),
 }
-"""For each body: its builder, the channels of its three maps and of the pyramid, the slope of the leaky ReLU."""
+"""For each body: its builder, the channels of its three maps and of the pyramid, and the slope of the leaky ReLU."""
 
 
 class DetectorGraph(nn.Module):

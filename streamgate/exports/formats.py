@@ -1,4 +1,4 @@
-"""The export formats, one function for each. They use constant memory; the same results give the same bytes."""
+"""The export formats, one function each. The functions use constant memory; identical results give identical bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS_A_GROUP = 4096
 """Rows per Parquet row group, which is held in memory."""
 
 ROWS_WITH_IMAGES = 64
-"""Rows per row group if they contain pictures: about 30 MB, as `datasets` recommends."""
+"""Rows per row group if the rows contain pictures; such a group has about 30 MB, as `datasets` recommends."""
 PICTURE_COLUMNS = ("image", *(f"image_{name}" for name in FURTHER_CROPS))
 
 _OLD_HEADERS = ",".join(column.name for column in columns_of()[:6]).encode()
@@ -42,10 +42,10 @@ _SPLIT_WORD = re.compile(
 def write_csv(
     folder: RunFolder, target: Path, *, overwrite: bool = False, warn: Callable[[str], None] = lambda words: None
 ) -> int:
-    """Write `target` as CSV with a header line, UTF-8, LF. Null is an empty cell; spaces separate reasons.
+    """Write `target` as CSV (header line, UTF-8, LF). Null becomes an empty cell; reasons are separated by spaces.
 
     Text that a spreadsheet would treat as a formula is prefixed with an apostrophe, and `warn` is then called once.
-    Returns the number of rows. Raises UsageError, ResultsError, SinkError.
+    Returns the number of rows. Raises UsageError, ResultsError and SinkError.
     """
     count = quoted = 0
     columns = _columns(folder)
@@ -87,9 +87,9 @@ def write_parquet(
 ) -> int:
     """Write `target` as Parquet (zstd), one row per face; the file's metadata contains `streamgate.schema`.
 
-    With `images` the picture columns contain the files themselves, as {bytes, path}, and the metadata declares this for
-    `datasets`, so that `load_dataset("parquet", data_files=...)` returns pictures. Returns the number of rows.
-    Raises UsageError (also without pyarrow), ResultsError, SinkError.
+    With `images`, the picture columns contain the files themselves, as {bytes, path}, and the metadata declares this
+    for `datasets`, so that `load_dataset("parquet", data_files=...)` returns pictures. Returns the number of rows.
+    Raises UsageError (also if pyarrow is missing), ResultsError and SinkError.
     """
     columns = _columns(folder)
     schema = parquet_schema(columns, images=images)
@@ -117,7 +117,7 @@ def write_parquet(
 def parquet_schema(columns: Iterable[Column], *, images: bool = False) -> Any:
     """The schema of a Parquet file with these columns; with `images`, it includes the pictures themselves.
 
-    Raises UsageError without pyarrow.
+    Raises UsageError if pyarrow is missing.
     """
     try:
         import pyarrow as pa
@@ -142,10 +142,10 @@ def write_imagefolder(folder: RunFolder, target: Path, *, overwrite: bool = Fals
     """Write `target` as a Hugging Face imagefolder: the crops in their folders, and `metadata.jsonl`.
 
     The rows of `metadata.jsonl` are those of the other tables, with `file_name` instead of `image` and
-    `arcface_file_name` instead of `image_arcface` (from which `datasets` makes a picture column `arcface`). Columns of
+    `arcface_file_name` instead of `image_arcface` (from which `datasets` makes a picture column `arcface`). Columns for
     crops that no face has are left out. All rows belong to one split, `train`: the folder of a source `screen_test` is
     named `screen_Test`, because `datasets` would otherwise load only paths that contain `test` or `val`. Returns the
-    number of rows. Raises UsageError, SourceError, SinkError.
+    number of rows. Raises UsageError, ResultsError and SinkError.
     """
     count = 0
     columns = _columns(folder)
@@ -178,7 +178,7 @@ def write_webdataset(
 
     The key is the path of the FFHQ crop without suffix. Fields are `png` (or `jpg`, `webp`), `json`, and, for
     other crops, names such as `arcface.png`. A shard has at most `shard_bytes`, unless a single sample is larger.
-    Returns the number of samples. Raises UsageError, ResultsError, SinkError.
+    Returns the number of samples. Raises UsageError, ResultsError and SinkError.
     """
     count = shards = 0
     tar: tarfile.TarFile | None = None

@@ -1,4 +1,4 @@
-"""Pairs of reference and driving video: a face at rest of each person, and the part with the most movement."""
+"""Pairs for each person: a reference picture with a neutral face, and a driving video with the most movement."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ Cut = Callable[[Record, float, float, Path], None]
 """Writes the part of a source (a record in the summary) between two times as a video; raises SourceError."""
 
 _FULL = {"mouth": 0.25, "yaw": 30.0, "pitch": 20.0}
-"""Full range of each value, for normalisation: mouth opening, degrees, degrees."""
+"""Range of each value that counts as full, for normalisation: mouth in units of its raw value, yaw and pitch in
+degrees."""
 _REST = ("mouth", "expression", "gaze")
 _AT_REST = 50.0
-"""Minimum scalar of the measures in `_REST` for a face at rest."""
+"""Minimum scalar of the measures in `_REST` for a neutral expression."""
 _LEAST = 4
 """Minimum number of evaluated faces in a window."""
 
@@ -55,10 +56,11 @@ def write_pairs(
 ) -> int:
     """Write `target` with `pairs.jsonl` (one line per person), reference pictures and, with `cut`, driving videos.
 
-    The reference is the person's best face at rest or, if there is none, the best face. The driving video is a window
-    of the person's tracks in which the evaluated faces cover the widest range of mouth, yaw and pitch; it may include
-    the reference. Persons seen for less than `seconds` have no driving video. `warn` is called if driving videos are
-    missing. Returns the number of pairs. Raises UsageError if the run found no persons, ResultsError, SinkError.
+    The reference is the person's best face with a neutral expression or, if there is none, the best of the faces for
+    which the fewest measures in `_REST` indicate an expression. The driving video is the window of the person's tracks
+    in which the mouth, yaw and pitch of the evaluated faces vary most; it may include the reference. Persons who are
+    never in view for `seconds` without a break have no driving video. `warn` is called if driving videos are missing.
+    Returns the number of pairs. Raises UsageError if the run found no persons, and ResultsError and SinkError.
     """
     faces: dict[str, list[Record]] = {}
     for record in folder.faces():
@@ -93,8 +95,11 @@ def write_pairs(
             lines.write(dumps(_pair(person, names.get(person), reference, image, driving, video)).encode() + b"\n")
             count += driving is not None
     if brief := len(faces) - count:
-        who = "1 person was" if brief == 1 else f"{brief} persons were"
-        warn(f"{who} not seen for {seconds:g} s without a break, so there is no driving video; try a smaller --seconds")
+        who, have = ("1 person was", "has") if brief == 1 else (f"{brief} persons were", "have")
+        warn(
+            f"{who} never in view for {seconds:g} s without a break and {have} no driving video; "
+            "try a smaller --seconds"
+        )
     return count
 
 
@@ -115,7 +120,7 @@ def _pair(
 
 
 def _from_rest(record: Record) -> tuple[int, float]:
-    """Sort key for the reference: first the number of measures not at rest, then descending quality."""
+    """Sort key for the reference: first the number of measures that are not neutral, then descending quality."""
     scalars = [record["measures"].get(name, {}).get("scalar") for name in _REST]
     return sum(one is not None and one < _AT_REST for one in scalars), -(record["quality"] or 0.0)
 

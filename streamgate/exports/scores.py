@@ -1,4 +1,4 @@
-"""Scores of many pictures as a table: one row per face, and one for a picture without faces or an unreadable file."""
+"""Scores of many pictures as a table: a row for each face, each picture without faces and each unreadable file."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ Take = Callable[[Mapping[str, Any], str], None]
 def score_file(path: Path, measures: Sequence[str], *, overwrite: bool) -> Iterator[Take]:
     """Write `path` atomically when the block ends without an error; its suffix determines the format.
 
-    `measures` are the names of the measures in records. Raises UsageError for another suffix, an existing file or
-    missing pyarrow, SinkError if the file cannot be written.
+    `measures` are the names of the measures in records. Raises UsageError if the suffix is unknown, the file exists or
+    pyarrow is missing, and SinkError if the file cannot be written.
     """
     if path.suffix not in FORMATS:
         raise UsageError(f"{display(path)}: give a file name that ends in {', '.join(FORMATS)}")

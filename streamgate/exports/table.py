@@ -23,7 +23,7 @@ class Column:
 
 
 FURTHER_CROPS = tuple(name for name in CROP_NAMES if name != "ffhq")
-"""Pictures that a face may have besides `image`."""
+"""Pictures that a face may have in addition to `image`."""
 
 
 def _plain(kind: Kind, *names: str) -> list[Column]:
@@ -33,7 +33,8 @@ def _plain(kind: Kind, *names: str) -> list[Column]:
 def columns_of(record: Mapping[str, Any] | None = None) -> tuple[Column, ...]:
     """All columns in order. The documentation describes the pattern of their names, which must not change.
 
-    Columns of measures from other packages follow the built-in ones; they are taken from `record`, any record of a run.
+    Columns of measures from other packages follow those of the built-in measures. Their names are taken from `record`,
+    which may be any record of the run.
     """
     points = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
     return (

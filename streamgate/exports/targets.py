@@ -21,7 +21,8 @@ from streamgate.store.schemas import mismatch
 def new_file(path: Path, *, overwrite: bool, is_ours: Callable[[IO[bytes]], bool]) -> Iterator[IO[bytes]]:
     """Write `path` atomically when the block ends without an error.
 
-    Raises UsageError if `path` exists (with `overwrite`: if it is not a file that `is_ours` accepts), SinkError.
+    Raises UsageError if `path` exists (with `overwrite`: if it is not a file that `is_ours` accepts), and SinkError if
+    it cannot be written.
     """
     if os.path.lexists(path):
         if not overwrite:
@@ -44,7 +45,7 @@ def new_folder(path: Path, kind: str, *, overwrite: bool) -> Iterator[Path]:
     """Yield a folder to fill; it is renamed to `path` when the block ends without an error.
 
     `kind` is the format, as written to the receipt. Raises UsageError if `path` is not empty (with `overwrite`: if it
-    has files that are not in its receipt), SinkError.
+    has files that are not in its receipt), and SinkError if it cannot be written.
     """
     path = path.absolute()
     if os.path.lexists(path) and not _is_empty_folder(path):
@@ -97,7 +98,7 @@ def _foreign(path: Path) -> Path | None:
 
 
 def _listed(path: Path) -> frozenset[str] | None:
-    """The files that are listed in the receipt in `path`; None without a valid receipt."""
+    """The files that are listed in the receipt in `path`; None if there is no valid receipt."""
     try:
         with files.open_below(path, RECEIPT) as file:
             receipt = jsonlines.parse(file.read(jsonlines.MAX_LIST_BYTES))

@@ -25,9 +25,9 @@ _FILES: dict[str, Callable[[IO[bytes]], bool]] = {"parquet": is_our_parquet, "cs
 def upload(url: str, kind: str, write: Callable[[Path], int], *, overwrite: bool) -> int:
     """Upload an export in the format `kind` to `url`; `write` first writes it to a temporary path.
 
-    Returns the result of `write`. For a folder, a receipt marked as incomplete is uploaded first, so that after a
-    crash the files are still recognized as ours; the final receipt is uploaded last. Raises UsageError if something
-    exists at `url` that must not be replaced, SinkError.
+    Returns the result of `write`. For a folder, a receipt marked as incomplete is uploaded first, so that the files are
+    still recognized as ours after a crash; the final receipt is uploaded last. Raises UsageError if something exists at
+    `url` that must not be replaced, and SinkError if the upload fails.
     """
     url = url.rstrip("/")
     shown = display(redact_url(url))
@@ -57,7 +57,7 @@ def _put_folder(url: str, local: Path, before: frozenset[str]) -> None:
 
 
 def _there(url: str, kind: str, shown: str, *, overwrite: bool) -> frozenset[str]:
-    """The files of an earlier export at `url`. Raises UsageError if anything else is there, RemoteError."""
+    """The files of an earlier export at `url`. Raises RemoteError, and UsageError if anything else is there."""
     try:
         found = remote_path(url)
     except RemoteError as error:

@@ -1,9 +1,9 @@
 """The measures of a face: one module with one `MeasureSpec` per measure.
 
-To add a measure, write a module in this package that defines `MEASURE`; no other code has to change. Configuration,
-records, columns, `calibration_id`, report, page and table include the measure automatically. Other packages add
-measures through entry points of the group `streamgate.measures`, and a preset can define a measure by an ONNX file.
-Measures depend on faces, pictures and evidence, not on tracks.
+To add a measure, write a module in this package that defines `MEASURE`; no other code has to change. The configuration,
+records, columns, `calibration_id`, the report, the live page and the tables in the terminal include the measure
+automatically. Other packages add measures through entry points of the group `streamgate.measures`, and a preset can
+define a measure by an ONNX file. The code of a measure depends on faces, pictures and evidence, not on tracks.
 """
 
 from __future__ import annotations

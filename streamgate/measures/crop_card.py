@@ -1,4 +1,4 @@
-"""Describes the crop of a face that a measure takes, and the input and output of the network that rates the crop."""
+"""Describes the crop of a face that a measure rates, and the input and output of the network that rates it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ class CropCard:
 
     Attributes:
         engine: what computes the measure.
-        file: the ONNX file, the catalog name of pulled weights, or the name of the pyiqa metric.
+        file: the ONNX file, the catalog name of pulled weights, or the name of the pyiqa metric, depending on `engine`.
         crop: "ffhq" and "arcface" are the aligned squares; "loose" is a square around the face's box with a margin;
             "box" is the box itself with a margin, shifted so that it is inside the picture, and stretched to a square;
             "points" aligns the face so that eyes and mouth are at given points.
         size: side of the crop in pixels.
-        margin: added on each side: for "loose" as a share of the box's longer side, for "box" as a share of the
-            corresponding side.
-        points: for "points": viewer's left eye, right eye and mouth centre, as shares of the crop's side.
+        margin: the margin on each side, as a share of the box's longer side ("loose") or of the box's width and height
+            ("box").
+        points: for "points", where the left eye, the right eye (as the viewer sees them) and the centre of the mouth
+            are in the crop, as shares of the crop's side.
         colour, span, mean, std: the network's input is ((x / 255) * (span[1] - span[0]) + span[0] - mean) / std per
             channel, with x in 0..255 in the order `colour`.
-        output, map: names of the graph's outputs. An empty `output` means the first output, an empty `map` means that
+        output, map: names of the graph's outputs. An empty `output` means the first output; an empty `map` means that
             there is no map.
     """
 
@@ -46,5 +47,5 @@ class CropCard:
     map: str = ""
 
     def meaning(self) -> dict[str, object]:
-        """Everything that affects values, for `calibration_id`; this includes the name of the file, not its folder."""
+        """Everything that affects the values, for `calibration_id`; the folder of `file` does not, and is left out."""
         return {**asdict(self), "file": PurePath(self.file).name}

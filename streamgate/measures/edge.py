@@ -10,7 +10,10 @@ from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 
 def share_inside(corners: Array, shown: Array) -> float:
-    """Share, 0..1, of the square with these corners (4, 2), in order, that is inside `shown` [x1, y1, x2, y2]."""
+    """Share, 0..1, of a square that is inside `shown` [x1, y1, x2, y2].
+
+    `corners` (4, 2) are the corners of the square, in order around it.
+    """
     import cv2  # imported here so that reading a configuration does not load OpenCV
 
     x1, y1, x2, y2 = (float(value) for value in shown)

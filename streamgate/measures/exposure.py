@@ -11,7 +11,7 @@ from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 FULL = 90.0
 """Minimum number of luma levels between the dark and the bright parts of a face with good contrast. Each stop of
-underexposure reduces a face's number of levels by a quarter."""
+underexposure reduces the number of levels of a face by a quarter."""
 NOISE_WEIGHT = 6.0
 """Luma levels that are subtracted from the contrast for each unit of the noise's standard deviation."""
 BURNT, BURNT_WEIGHT = 250, 1.5
@@ -25,12 +25,12 @@ def exposure_of(luma: Array, small: Array, noise: float) -> float:
 
     Args:
         luma: luma of the face, uint8 (h, w).
-        small: `luma` scaled down.
+        small: `luma`, scaled down as `FaceView.small` is.
         noise: standard deviation of the noise of `small`.
 
     Computed from the span between the 5th and the 95th percentile, minus the noise, and from the share of burnt-out
     pixels. Absolute levels do not count, because they depend on how much light the skin reflects. The span is about the
-    same for dark skin (median 147) and pale skin (median 145), and each stop of underexposure reduces it equally.
+    same for dark skin (median 147) and pale skin (median 145), and a stop of underexposure reduces it equally for both.
     """
     import cv2  # imported here so that reading a configuration does not load OpenCV
 
@@ -56,7 +56,7 @@ def _side(evidence: Evidence) -> str:
 MEASURE = MeasureSpec(
     name="exposure",
     label="Exposure",
-    hint="contrast minus noise and burnt-out pixels",
+    hint="contrast, reduced by noise and burnt-out pixels",
     purpose="Is there enough light on the face, and not too much? Measured as the face's contrast, reduced by noise "
     "and by burnt-out pixels.",
     read=_read,

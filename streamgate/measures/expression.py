@@ -17,7 +17,7 @@ def _read(output: Any) -> Mapping[str, float]:
 
     The blendshapes are raised and lowered brows, squinting eyes, a raised upper lip, and stretched and rounded lips.
     Also returns the strain, from which grimaces are detected. A mouth in mid-word increases the strain; a natural smile
-    does not, however broad the smile is. The factors were fitted on labelled faces and on smiling portraits.
+    does not, however broad it is. The factors were fitted on labelled faces and on smiling portraits.
     """
     smile = output.both("mouthSmile")
     moved = float(
@@ -38,7 +38,7 @@ def _strain(face: Face, evidence: Evidence) -> float | None:
 MEASURE = MeasureSpec(
     name="expression",
     label="Expression",
-    hint="neutral or a slight smile",
+    hint="neutral or slightly smiling",
     purpose="Is the expression neutral, or is it a grimace? Measured by the brows, squinting, and raised, stretched or "
     "rounded lips.",
     source="expression",

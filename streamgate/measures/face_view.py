@@ -11,11 +11,11 @@ from streamgate.frames import Array, Picture
 from streamgate.parallel import lazy_property
 
 INTER_EYE = 60.0
-"""Pixels between the eyes of `FaceView.small`."""
+"""Distance between the eyes in `FaceView.small`, in pixels."""
 _NOISE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 """A filter that responds to noise but not to edges; its gain for white noise is 6 (Immerkaer, 1996)."""
 _MAD = 0.6745
-"""Median absolute value of normally distributed noise with a standard deviation of 1."""
+"""Median of the absolute value of normally distributed noise with a standard deviation of 1."""
 
 
 class FaceView:
@@ -31,7 +31,7 @@ class FaceView:
     def __init__(
         self, picture: Picture, face: Face, shown: Array | None = None, square: Array | None = None
     ) -> None:
-        """If `shown` is None, it is the whole frame."""
+        """`shown` defaults to the whole frame."""
         self.picture = picture
         self.face = face
         self.square = square
@@ -57,7 +57,7 @@ def face_core(face: Face) -> Array:
     """The square that contains eyes, nose and mouth and little else, [x1, y1, x2, y2] in source pixels.
 
     Half its side is 1.15 times the larger of two lengths: the eye distance, and 0.9 times the distance from eyes to
-    mouth. So the square does not shrink when the head turns.
+    mouth. Therefore, the square does not shrink when the head turns.
     """
     eyes = face.eye_centre
     mouth = face.mouth_centre
@@ -88,7 +88,7 @@ def noise_of(luma: Array) -> float:
 
 
 def quantile(levels: Array, share: float) -> float:
-    """`np.quantile` for small non-negative integers; counts the values, which takes a tenth of the time of sorting."""
+    """`np.quantile` for small non-negative integers. Counting the values takes a tenth of the time of sorting them."""
     up_to = np.cumsum(np.bincount(levels.ravel()))
     position = share * (levels.size - 1)
     low, high = np.searchsorted(up_to, (math.floor(position), math.ceil(position)), side="right").tolist()
@@ -99,7 +99,8 @@ def scale_of(face: Face) -> float:
     """An estimate of the eye distance that the face would have in frontal view, in source pixels, at least 1.
 
     When the head turns, the distance between the eyes shrinks, but the distance from eyes to mouth does not; on a
-    frontal face the two distances are about equal. Used for scaling only; the `size` measure is the plain eye distance.
+    frontal face, the two distances are about equal. Used for scaling only; the measure `size` is the plain eye
+    distance.
     """
     eyes = face.eye_centre
     mouth = face.mouth_centre

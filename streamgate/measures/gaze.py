@@ -9,12 +9,12 @@ from typing import Any
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 EYES_TURN = 30.0
-"""Degrees by which the eyes turn in their sockets for a `look` blendshape of 1."""
+"""Degrees by which the eyes turn in their sockets for an `eyeLook…` blendshape of 1."""
 LEVEL = -4.0
 """The vertical angle, in degrees, that the network returns for eyes that look into the camera."""
 PARALLEL, CROSSED = 1.2, 4.0
 """Convergence in degrees that the network returns for parallel eyes, and the weight of each degree beyond this
-convergence; a degree of looking to the side has weight 1. For crossed eyes the network returns 3 to 6 degrees.
+convergence; a degree of looking to the side has weight 1. For crossed eyes, the network returns 3 to 6 degrees.
 """
 
 

@@ -1,4 +1,4 @@
-"""mouth: is it closed, or in the middle of a word?"""
+"""mouth: is the mouth closed, or open, as in the middle of a word?"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 
 def _raw(evidence: Evidence) -> float | None:
-    """Degrees, > 0 when the nose moves to smaller y."""
+    """Degrees; positive if the nose points to smaller y."""
     return evidence.pose.pitch if evidence.pose else None
 
 

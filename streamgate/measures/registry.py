@@ -58,7 +58,7 @@ def with_defined(defined: Iterable[MeasureSpec]) -> tuple[MeasureSpec, ...]:
 
 
 def position_of(name: str) -> tuple[int, str]:
-    """Sort key that puts names of measures in the order of records; unknown names, those of a preset, come last."""
+    """Sort key that puts names of measures in the order of records; names that only a preset defines come last."""
     return _positions().get(name, LAST), name
 
 
@@ -92,7 +92,7 @@ def _check_new(spec: MeasureSpec, others: Iterable[MeasureSpec]) -> None:
 def _installed(entry: EntryPoint) -> MeasureSpec:
     spec = entry.load()
     if not isinstance(spec, MeasureSpec):
-        raise TypeError(f"it is a {type(spec).__name__}, not a MeasureSpec")
+        raise TypeError(f"the entry point refers to a {type(spec).__name__}, not a MeasureSpec")
     return replace(spec, use=False, read=_guarded(spec.name, spec.read), raw=_guarded(spec.name, spec.raw))
 
 

@@ -9,7 +9,7 @@ from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 
 def _raw(evidence: Evidence) -> float | None:
-    """Degrees, > 0 when the head tilts clockwise on the screen."""
+    """Degrees; positive if the head is tilted clockwise on the screen."""
     return evidence.pose.roll if evidence.pose else None
 
 

@@ -22,12 +22,12 @@ _NOISE = 5e-15
 
 
 def raw_from_spread(d: float) -> float:
-    """The measure's raw value, 2 / (1 + exp(d)): 1 for d = 0, falling towards 0; NaN stays NaN."""
+    """The measure's raw value, 2 / (1 + exp(d)): 1 for d = 0, approaching 0 as d grows; NaN for NaN."""
     return 2.0 / (1.0 + math.exp(d))
 
 
 def official(raw: float, alpha: float = 130.0, r: float = 0.88) -> float:
-    """SER-FIQ's quality as published, 0..1: 1 / (1 + exp(-alpha (raw - r))); defaults are for ArcFace-R100."""
+    """SER-FIQ's quality as published, 0..1: 1 / (1 + exp(-alpha (raw - r))). The defaults are for ArcFace-R100."""
     return _sigmoid(alpha * (raw - r))
 
 
@@ -71,7 +71,7 @@ def sampled_spread(embeddings: Array) -> float:
     # Computes only the pairs above the diagonal, one block of rows at a time, so that no T x T array is needed.
     for start in range(0, count, _BLOCK):
         halves = unit[start : start + _BLOCK] @ columns[:, start:]
-        # Half the squared distance; _NOISE is subtracted so that the distance of equal rows is zero despite rounding.
+        # Half the squared distance; _NOISE is subtracted so that identical rows have distance zero despite rounding.
         np.subtract(1.0 - _NOISE, halves, out=halves)
         np.maximum(halves, 0.0, out=halves)
         halves[np.tril_indices(len(halves))] = 0.0

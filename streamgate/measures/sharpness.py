@@ -13,7 +13,7 @@ SIGMA = 1.0
 """Standard deviation of the Gaussian before the Laplacian, in pixels of `FaceView.small`. This Gaussian preserves the
 edges of lids, irises and lips and removes most of the grain."""
 _NOISE_GAIN = 0.111
-"""Variance of white noise with variance 1 after the Gaussian and the Laplacian."""
+"""Variance that white noise with a variance of 1 has after the Gaussian and the Laplacian."""
 
 
 def sharpness_of(luma: Array, grain: float) -> float:
@@ -57,7 +57,7 @@ MEASURE = MeasureSpec(
     label="Sharpness",
     hint="fine detail relative to contrast",
     purpose="Is the face in focus and free of motion blur? Measured as the strength of fine edges relative to the "
-    "contrast, without grain.",
+    "contrast; grain does not count.",
     read=_read,
     mapping=Sigmoid(0.0105, 0.0035),
     limits=(Limit("min", 13.0, {"blurred": "blurred"}, at=_at),),

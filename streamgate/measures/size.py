@@ -35,8 +35,8 @@ MEASURE = MeasureSpec(
     label="Size",
     hint="distance between the eyes in the picture",
     purpose="Does the face have enough pixels? Measured as the distance between the eyes. The limit is the minimum "
-    "length of the shorter side of the face's box: a value below 1 is a share of the frame's shorter side, any other "
-    "value is in pixels.",
+    "length of the shorter side of the face's box. A limit below 1 is a share of the frame's shorter side; any other "
+    "limit is in pixels.",
     read=_read,
     evidence=("inter_eye",),
     unit="pixels",

@@ -13,7 +13,7 @@ from streamgate.measures.crop_card import CropCard
 Direction = Literal["higher", "lower", "near zero"]
 """Which raw values are better."""
 Unit = Literal["", "degrees", "pixels", "share"]
-"""The unit of a raw value, which determines how the value is displayed: as 0.123, +3.2°, 71 px, or 93 %."""
+"""The unit of a raw value, which determines how the value is displayed: as 0.123, +3.2°, 71 px or 93 %."""
 LAST = 1000
 """The `order` of a measure that does not set one."""
 
@@ -69,7 +69,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceSpec:
-    """The value that is usual for the person of a track; scalars are computed from raw / reference.
+    """The value that is typical of the person in a track; scalars are computed from raw / reference.
 
     Attributes:
         evidence: the name under which a face's `Evidence.values` stores the reference that was used for the face.
@@ -77,7 +77,7 @@ class ReferenceSpec:
             from the face's own raw value in these two cases, and from the reference alone in all other cases.
         lowest: lower bound of a track's reference, so that eyes that never open do not count as narrow eyes.
         percentile: which percentile of the raw values of the track's evenly spaced faces is the reference.
-        faces: the minimum number of evenly spaced faces in the track.
+        faces: the minimum number of evenly spaced faces for a track to have a reference.
     """
 
     evidence: str
@@ -117,11 +117,12 @@ class MeasureSpec:
         limits: limits of the gate.
         weight: weight in the weighted geometric mean `quality`.
         use: whether the measure belongs to a run's set by default.
-        frontal: the measure's network was trained on frontal faces. With `--poses all` the measure rejects no turned
-            heads; the expression network's measures reject no turned heads in any case.
-        at_rest: the measure requires a face at rest; it belongs to the set only with `keep.expression` = neutral.
-        reference: if not None, scalars are computed from the raw value divided by the usual value of the track's
-            person, at most 1.
+        frontal: the measure's network was trained on frontal faces. With `--poses all`, the measure does not reject
+            turned heads; the expression network's measures never reject them.
+        at_rest: the measure requires a neutral expression; it belongs to the set only if `keep.expression` is
+            `neutral`.
+        reference: if not None, scalars are computed from the raw value divided by the value that is typical of the
+            track's person; the quotient is limited to 1.
         guess: estimates the raw value before its network has run, in order to choose which faces to score; None if
             there is no estimate.
         of_source: the measure describes the source's picture, so it cannot be computed from a ready-made crop.
@@ -172,7 +173,7 @@ class MeasureSpec:
         return {name: text for limit in self.limits for name, text in limit.reasons.items()}
 
     def compared(self, raw: float, evidence: Evidence) -> float:
-        """The input of the mapping: the raw value, or, with a reference, raw / reference, at most 1."""
+        """The input of the mapping: the raw value or, with a reference, raw / reference (at most 1)."""
         if self.reference is None:
             return raw
         usual = evidence.values.get(self.reference.evidence, self.reference.population)

@@ -1,4 +1,4 @@
-"""Texts for measures and reasons, which the table, the report and the page share."""
+"""Texts for measures and reasons, which the tables in the terminal, the report and the live page share."""
 
 from __future__ import annotations
 

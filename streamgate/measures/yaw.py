@@ -1,4 +1,4 @@
-"""yaw: is the head turned to a side?"""
+"""yaw: is the head turned to the side?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 
 def yaw_proxy(face: Face) -> float:
-    """Head yaw estimated from five landmarks, degrees, > 0 when the nose moves to larger x.
+    """Head yaw estimated from five landmarks, in degrees; positive if the nose points to larger x.
 
     The tip of the nose is about 0.55 eye distances in front of the plane of the eyes, so it moves along the face's
     horizontal axis by 0.55 tan(yaw) times the (foreshortened) eye distance.
@@ -27,7 +27,7 @@ def yaw_proxy(face: Face) -> float:
 
 
 def _raw(evidence: Evidence) -> float | None:
-    """Degrees, > 0 when the nose moves to larger x."""
+    """Degrees; positive if the nose points to larger x."""
     return evidence.pose.yaw if evidence.pose else None
 
 
@@ -38,8 +38,8 @@ def _guess(face: Face, evidence: Evidence) -> float:
 MEASURE = MeasureSpec(
     name="yaw",
     label="Yaw",
-    hint="turned to a side",
-    purpose="Is the head turned to a side?",
+    hint="turned to the side",
+    purpose="Is the head turned to the side?",
     source="pose",
     output="pose",
     raw=_raw,

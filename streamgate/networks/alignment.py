@@ -31,11 +31,12 @@ _NOSE_DEPTH = 1.7
 def umeyama(source: Array, target: Array) -> Array:
     """The similarity transform (rotation, uniform scale, shift; no mirroring) that best maps `source` to `target`.
 
-    It is the least-squares solution for points (K, 2), K >= 2 (Umeyama 1991). In the plane it has a closed form: if
-    points are complex numbers relative to their means, rotation and scale are sum(conj(s) t) / sum(|s|^2).
+    It is the least-squares solution for points (K, 2), K >= 2 (Umeyama 1991). In the plane, it has a closed form: if
+    the points are written as complex numbers relative to their means, rotation and scale are
+    sum(conj(s) t) / sum(|s|^2).
 
     Raises:
-        ValueError: all source points are the same.
+        ValueError: all source points are identical.
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
@@ -50,7 +51,7 @@ def umeyama(source: Array, target: Array) -> Array:
 
 
 def arcface_matrix(landmarks: Array, size: int = ARCFACE_SIDE) -> Array:
-    """The matrix from landmarks to the ArcFace crop of `size` x `size` pixels."""
+    """The matrix that aligns a face with these landmarks to the ArcFace crop of `size` x `size` pixels."""
     scale = size / ARCFACE_SIDE
     # Coordinates refer to pixel centres: scaling moves the centre of the first pixel from 0 to scale/2 - 1/2.
     return umeyama(landmarks, (ARCFACE_TEMPLATE + 0.5) * scale - 0.5)
@@ -84,7 +85,9 @@ def ffhq_matrix(landmarks: Array, size: int) -> Array:
 
 
 def expression_matrix(landmarks: Array) -> Array:
-    """The matrix from landmarks to the expression network's crop; position and rotation depend only on the eyes.
+    """The matrix that aligns a face with these landmarks to the expression network's crop.
+
+    Position and rotation depend only on the eyes.
 
     The scale is based on an estimate of the eye distance of the same head in frontal view: sqrt(e^2 + (1.7 n)^2), where
     e is the eye distance in the picture, and n is the distance, along the eye line, of the nose from the midpoint of

@@ -41,7 +41,8 @@ class InferenceRequest:
 Runner = Callable[[Sequence[Array]], Sequence[Any]]
 """A function that returns one result for each array, in the same order."""
 Observer = Callable[[str, int, float], None]
-"""A function that is called after each run with the role, the number of items and the seconds it took."""
+"""A function that is called after each run with the role, the number of items and the duration of the run in seconds.
+"""
 
 
 FILL_S = 0.005
@@ -49,15 +50,15 @@ FILL_S = 0.005
 _GPU_WORKERS = 2
 """Threads per role on a GPU: while the batch of one thread runs, the other prepares a batch or reads results."""
 _GPU_BATCHES_WAITING = 4
-_CLOSED = "the networks are closed: a Gate cannot be used after close() or its with block"
+_CLOSED = "the networks are closed: a Gate cannot be used after close() was called or its `with` block has ended"
 
 
 class Batcher:
     """Runs submitted pictures on worker threads and returns results as futures.
 
-    The result of "detector" is a list[Face]; of "recognizer", "expression" and "ifqa" a RecognizerOutput,
-    ExpressionOutput or CropOutput of one face, without the N axis; of "pose" float32 (3,) in degrees. Use the batcher
-    as a context manager.
+    For "detector", the result is a list[Face]. For "recognizer", "expression" and "ifqa", it is a RecognizerOutput,
+    ExpressionOutput or CropOutput of one face, without the N axis. For "pose", it is float32 (3,), in degrees. Use the
+    batcher as a context manager.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Batcher:
         """A batcher for open networks; `threshold` is the minimum score of a detected face.
 
         On the CPU, each item is a separate run, and up to `workers` runs of a role execute at once (default: one per
-        core, at most 8, because each holds its own activations); on a GPU, batches are filled from all clients.
+        core, at most 8, because each run holds its own activations). On a GPU, batches are filled from all clients.
         """
         found = runners(networks, threshold)
         if not networks.bound:
@@ -213,7 +214,7 @@ class _RoleQueue:
         return future
 
     def run(self, picture: Array) -> Any:
-        """Run one picture in the calling thread.
+        """Run the network on one picture, in the calling thread.
 
         `_slots` limits the number of simultaneous runs, because each run holds its own activations.
         """
@@ -270,7 +271,7 @@ class _RoleQueue:
         try:
             with self._slots:
                 results = self._run([picture for picture, _ in taken])
-        except BaseException as error:  # raised in the callers instead, because this thread must continue
+        except BaseException as error:  # the callers raise the error, because this thread must continue
             for _, future in taken:
                 future.set_exception(error)
             return

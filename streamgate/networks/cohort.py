@@ -1,10 +1,10 @@
 """Score normalisation by a cohort: corrects similarities of faces that resemble many other people.
 
-A network that was trained on few toddlers gives them embeddings that are close together: a cosine that fewer than one
-in a million pairs of different adults reach is common for pairs of different toddlers. So each face is first compared
-with a cohort, which is a set of mean embeddings of small groups of people and comes with the recognizer. The closer a
-face is to the cohort, compared with an ordinary adult, the closer the face must be to another face before both count as
-one person.
+A network that was trained on few toddlers gives different toddlers embeddings that are close together: a cosine that
+fewer than one in a million pairs of different adults reach is common for pairs of different toddlers. Therefore, each
+face is first compared with a cohort, which is a set of mean embeddings of small groups of people and comes with the
+recognizer. If a face is closer to the cohort than a typical adult is, it must be closer to another face, by as much,
+before both count as one person.
 
 This is adaptive symmetric score normalisation (Matejka et al., Interspeech 2017) in one direction only: it never raises
 a similarity. It uses the mean of the cohort's cosines, but not their spread: the spread is small for adults, and
@@ -30,8 +30,8 @@ class Cohort:
 
     Attributes:
         centroids: float32 (C, D), unit length.
-        nearest: number of nearest centroids that are used for a face.
-        usual: mean cosine of an ordinary adult to its `nearest` centroids.
+        nearest: number of centroids with which a face is compared; they are the closest ones.
+        usual: mean cosine between the embedding of a typical adult and its `nearest` closest centroids.
     """
 
     centroids: Array
@@ -61,6 +61,9 @@ class Cohort:
         return replace(template, offset=self.offset(template.vector))
 
     def offset(self, vector: Array) -> float:
-        """How much closer than usual a face is to its nearest centroids, at least 0; `vector`: float32 (D,), unit."""
+        """By how much the mean cosine between a face and its nearest centroids exceeds `usual`, at least 0.
+
+        `vector` is the face's embedding, float32 (D,), unit length.
+        """
         cosines = np.sort(self.centroids.astype(np.float64) @ vector.astype(np.float64))
         return max(0.0, float(cosines[-self.nearest :].mean()) - self.usual)

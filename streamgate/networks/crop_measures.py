@@ -37,7 +37,7 @@ class CropOutput:
 
 
 Rate = Callable[[Array], tuple[Array, Array | None]]
-"""A function of crops RGB uint8 (N, S, S, 3); returns values (N,) and maps (N, h, w), or None instead of maps."""
+"""A function that takes crops RGB uint8 (N, S, S, 3) and returns values (N,) and maps (N, h, w) or None."""
 
 
 class CropMeasure:
@@ -68,7 +68,7 @@ class CropMeasure:
         }  # fmt: skip
 
     def run(self, crops: Sequence[Array]) -> list[CropOutput]:
-        """Rate crops; if that fails, issues a warning and returns NaN for each crop.
+        """Rate crops. If this fails, issue a warning and return NaN for each crop.
 
         Raises DeviceError if a GPU fails.
         """
@@ -86,8 +86,8 @@ class CropMeasure:
 def open_measure(spec: MeasureSpec, device: Device, threads: int) -> CropMeasure:
     """Open the measure of a spec that has a card.
 
-    Raises WeightsError if its file or parameters are missing or do not match its card, UsageError without pyiqa,
-    DeviceError if it does not run on the GPU.
+    Raises WeightsError if the file or the parameters of the measure are missing or do not match its card, UsageError if
+    pyiqa is needed but missing, and DeviceError if the measure does not run on the GPU.
     """
     assert spec.card is not None
     card = spec.card
@@ -151,8 +151,8 @@ def _of_graph(name: str, card: CropCard, weights: Weights, device: Device, threa
 
     two = np.full((1 if known[0] == 1 else 2, card.size, card.size, 3), 128, np.uint8)
     try:
-        # Checked with a batch of several crops: `run_rows` runs crops one by one on the CPU, and would not show that a
-        # graph returns one value per batch.
+        # This check needs a batch of several crops: on the CPU, `run_rows` runs crops one by one, and would not show
+        # that a graph returns one value per batch.
         _numbers(session.run(_batch(two, card, channels_last, dtype))[output], output, len(two))
         rate(two)
     except DeviceError:

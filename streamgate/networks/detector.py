@@ -21,7 +21,7 @@ MAX_CANDIDATES = 2000
 """Maximum number of locations that are decoded, best scores first. A crowd of 300 faces needs about this many."""
 
 _PAD = (123, 117, 104)
-"""The networks' mean colour, so that padding looks like the zeros that their convolutions pad with."""
+"""The mean colour that the networks subtract, so that padding becomes zero, as in the padding of their convolutions."""
 
 
 class Detector:

@@ -33,7 +33,7 @@ class Device:
 
     Attributes:
         name: "cpu" or "cuda:N".
-        reason: why it was chosen, in words.
+        reason: why the device was chosen, as text for the user.
         bound: inputs and outputs are in the device's memory, and runs are padded batches (`networks.io_binding`).
             Always true for a GPU; true for the CPU only in tests and benchmarks of the GPU code path.
     """
@@ -82,12 +82,13 @@ class Device:
 
     def check(self, session: Any, network: str) -> None:
         """Raise DeviceError if the ONNX Runtime session of `network` runs on another device."""
-        # Requesting CUDA never raises: ONNX Runtime silently falls back to the CPU (docs/design.md 7).
+        # A request for CUDA never raises an error: ONNX Runtime silently falls back to the CPU (docs/design.md 7).
         running = session.get_providers()[0]
         if running != self.provider:
             raise DeviceError(
-                f"device {self.name}: driver and libraries load, but ONNX Runtime runs {network} with {running} "
-                f"instead of {self.provider}; check that its CUDA version matches the driver, or use --device cpu"
+                f"device {self.name}: the driver and the libraries load, but ONNX Runtime runs {network} with "
+                f"{running} instead of {self.provider}; check that the CUDA version of ONNX Runtime matches the "
+                "driver, or use --device cpu"
             )
 
     def __str__(self) -> str:
@@ -98,7 +99,8 @@ def load_onnxruntime() -> Any:
     """Import `onnxruntime` with telemetry disabled.
 
     ONNX Runtime 1.32 and later send data about the machine and the models to the vendor unless an environment variable
-    is set before the first import. In case other code has already imported it, a call also stops the telemetry.
+    is set before the first import. If other code has already imported it, the call of `disable_telemetry_events` stops
+    the telemetry.
 
     Raises:
         StreamgateError: ONNX Runtime is not installed, or is broken; the message says what to install.
@@ -111,8 +113,8 @@ def load_onnxruntime() -> Any:
     except (ImportError, AttributeError) as error:
         # Two packages install into the same folder, and uninstalling one of them leaves an empty module.
         raise StreamgateError(
-            "ONNX Runtime is not installed, or broken by two of its packages in one environment: pip uninstall "
-            "onnxruntime onnxruntime-gpu, then pip install 'streamgate[cpu]' (or 'streamgate[gpu]' with CUDA)"
+            "ONNX Runtime is not installed, or two of its packages in one environment have overwritten each other: pip "
+            "uninstall onnxruntime onnxruntime-gpu, then pip install 'streamgate[cpu]' (or 'streamgate[gpu]' with CUDA)"
         ) from error
     return onnxruntime
 
@@ -145,7 +147,7 @@ def _missing_for_cuda(index: int) -> str | None:
     """What prevents the use of CUDA device `index`, with a remedy if there is one; None if no problem was found."""
     ort = load_onnxruntime()
     if "CUDAExecutionProvider" not in ort.get_available_providers():
-        return f"the installed ONNX Runtime has no CUDA; {_GPU_PACKAGES}"
+        return f"the installed ONNX Runtime has no CUDA support; {_GPU_PACKAGES}"
     return _driver_fault(index, ort.cuda_version or "") or preload_cuda(ort)
 
 

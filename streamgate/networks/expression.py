@@ -1,4 +1,4 @@
-"""Facial expression: mouth, eyes, brows, the directions of head and gaze, and whether the face is covered and real."""
+"""Facial expression: mouth, eyes, brows, direction of head and gaze, and whether the face is covered and real."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _LIDS = (
     (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),
 )
 _LANDMARKS = (*_LIDS, (1,), (61,), (291,))
-"""For each landmark (eyes, nose, corners of the mouth, left before right as seen in the picture) the points of the mesh
-whose mean it is."""
+"""For each landmark (eyes, nose, corners of the mouth; left before right, as seen in the picture), the mesh points
+whose mean is the landmark."""
 _OFFSETS = EXPRESSION_EYE_DISTANCE * np.array(
     [[-0.01, -0.02], [0.01, -0.02], [0.0, -0.06], [-0.01, -0.01], [0.01, -0.01]]
 )
-"""Mean offset from these means of mesh points to the detector's landmarks, in pixels of the crop."""
+"""Mean offset, in pixels of the crop, from these means of mesh points to the landmarks that the detector returns."""
 
 
 @dataclass(frozen=True, slots=True)

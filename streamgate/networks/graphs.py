@@ -1,6 +1,6 @@
 """Prepares graphs for a GPU: normalises pixels inside the graph, and optionally converts the graph to half precision.
 
-Requires the package onnx, which the `gpu` extras install. Not used on the CPU.
+This module requires the package onnx, which the `gpu` extras install. It is not used on the CPU.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ are few and small."""
 def prepare(content: bytes, spec: InputSpec, precision: str) -> bytes:
     """Convert the graph to `precision`, and its input to RGB uint8 (N, H, W, 3).
 
-    Outputs are float32 in both precisions. With "fp32" they are bit-identical to those of the original graph with
+    Outputs are float32 in both precisions. With "fp32", they are bit-identical to those of the original graph with
     `sessions.as_input`.
 
     Raises:

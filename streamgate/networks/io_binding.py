@@ -56,9 +56,9 @@ def batch_of(roles: Sequence[str]) -> int:
 class BoundGraph:
     """Runs a graph that takes pictures uint8 (N, H, W, 3) on a device. Thread-safe.
 
-    Each run has the same number of rows; if there are fewer, the last row is repeated. So the same kernels are always
-    used, and the other rows of a batch affect a result only by rounding. If memory is full, the batch size is halved,
-    and a note is added.
+    Each run has the same number of rows; if there are fewer, the last row is repeated. Therefore, the same kernels are
+    always used, and the other rows of a batch affect a result only by rounding. If memory is full, the batch size is
+    halved, and a note is added.
 
     Args:
         open_session: opens the graph with the given providers and batch size; may raise any error of ONNX Runtime.
@@ -79,7 +79,7 @@ class BoundGraph:
         self._device = device
         self._name = name
         self.batch = batch
-        """Rows per run; reduced when memory was full."""
+        """Rows per run; reduced if memory was full."""
         self.notes: list[str] = []
         """Remarks for the user about anything that makes the graph slower, one line each."""
         self._buffers: OrderedDict[tuple[int, ...], _Buffers] = OrderedDict()
@@ -114,7 +114,7 @@ class BoundGraph:
         except Exception as error:  # onnxruntime raises its own, unrelated exception types
             if not is_full(error) or size == 1:
                 raise device_error(self._device, self._name, error) from error
-        # Not inside the except block, because the error's traceback holds the buffers whose memory is needed here.
+        # This is not in the except block, because the error's traceback holds the buffers whose memory is needed here.
         self._halve(size, call)
         return None
 
@@ -146,7 +146,7 @@ class BoundGraph:
         self.notes += notes_on(self._session, self._device, self._name)
 
     def _failure_of(self, picture: Array) -> DeviceError | None:
-        """Run `picture` until CUDA graphs are captured; returns the error if that fails."""
+        """Run the graph on `picture` until CUDA graphs are captured; returns the error if a run fails."""
         try:
             # The second run captures the graph.
             for _ in range(2):
@@ -198,8 +198,8 @@ class BoundGraph:
             self.batch = size // 2
             call(self._reopen)
             self.notes.append(
-                f"{self._name}: the memory of {self._device.name} is full, so its batch size is {self.batch} "
-                f"instead of {size}; stop other programs on it, or use fewer --jobs"
+                f"{self._name}: the memory of {self._device.name} is full, so the network's batch size is {self.batch} "
+                f"instead of {size}; stop other programs that use {self._device.name}, or use fewer --jobs"
             )
 
     def _reopen(self) -> None:
@@ -306,7 +306,7 @@ def device_error(device: Device, name: str, error: BaseException) -> DeviceError
     """The error for a network that the device cannot run."""
     remedy = "check `nvidia-smi` and the system log, or use --device cpu"
     if is_full(error):
-        remedy = "its memory is full: stop other programs on it, or use fewer --jobs"
+        remedy = "the memory of the device is full: stop other programs that use it, or use fewer --jobs"
     return DeviceError(f"device {device.name}: {name} cannot be run ({_reason(error)}); {remedy}")
 
 

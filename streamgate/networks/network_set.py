@@ -28,13 +28,13 @@ _OWN_MEASURE = {"recognizer": "serfiq", "ifqa": "ifqa"}
 class Networks:
     """The networks of a run; use it as a context manager.
 
-    They are thread-safe and may be shared by any number of sources.
+    The networks are thread-safe and may be shared by any number of sources.
 
     Attributes:
         detector, recognizer: the networks of these roles.
         pose: the session of this role, for `pose.head_poses`.
-        expression: the network of this role; None without weights.
-        ifqa: the session of this role, for `ifqa.ifqa_scores`; None without weights.
+        expression: the network of this role; None if there are no weights.
+        ifqa: the session of this role, for `ifqa.ifqa_scores`; None if there are no weights.
         crop_measures: the measures that take their own crop, by name.
         device: where the networks run.
         bound: whether the device is a GPU, or is used like a GPU.
@@ -69,7 +69,7 @@ class Networks:
         self.ifqa = by_role.get("ifqa")
         if self.ifqa is not None:
             self.ifqa.need_outputs(*IFQA_OUTPUTS)
-        # Opened last, because nothing else may use the GPU while the other networks capture CUDA graphs.
+        # These measures are opened last, because nothing may use the GPU while other networks capture CUDA graphs.
         self.crop_measures: dict[str, CropMeasure] = {
             spec.name: open_measure(spec, self.device, threads) for spec in own
         }
@@ -118,7 +118,7 @@ class Networks:
         ] + [measure.record for measure in self.crop_measures.values()]
 
     def outputs(self, role: str) -> tuple[str, ...]:
-        """Output names of the graph of a role or of a crop measure; empty without weights."""
+        """Output names of the graph of a role or of a crop measure; empty if there are no weights."""
         if role in self.crop_measures:
             return (CROP_OUTPUT,)
         session = self._sessions.get(role)

@@ -35,8 +35,8 @@ def upright(angles: Array, matrix: Array) -> Array:
 def takes_aligned(session: Session) -> bool:
     """Whether a pose network takes ArcFace-aligned crops of 112 px, like a recognizer.
 
-    Then its angles are relative to the crop (convert them with `upright`). Otherwise it takes `crop_box` regions of
-    64 px.
+    If so, its angles are relative to the crop (convert them with `upright`). Otherwise, the network takes `crop_box`
+    regions of 64 px.
     """
     return "recognizer" in session.weights.roles
 

@@ -16,7 +16,8 @@ STRIDES = (8, 16, 32)
 SIDES = ((16, 32), (64, 128), (256, 512))
 SHIFT_VARIANCE, SIZE_VARIANCE = 0.1, 0.2
 VAST = 320.0
-"""Box height, in pixels of the input, above which the network does not see the whole face, so its boxes vary widely."""
+"""Box height, in pixels of the input, above which the network does not see whole faces, so that its boxes vary widely.
+"""
 VAST_OVERLAP = 0.15
 """Maximum intersection over union of two real faces in a picture whose boxes are both taller than `VAST`."""
 

@@ -17,7 +17,7 @@ from streamgate.weights.catalog import InputSpec
 from streamgate.weights.store import Weights
 
 BATCH_AXIS = "N"
-"""Name of the first axis in the embedded graphs and in those that `streamgate.convert` makes."""
+"""Name of the first axis in the embedded graphs and in those that `streamgate.convert` creates."""
 
 BATCH_SIZES = (1, 2, 4, 8, 16)
 """On a GPU, batches of prepared rows are padded to one of these sizes, to limit the number of shapes and kernels."""
@@ -46,7 +46,7 @@ class RowSession:
         self.notes: list[str] = []
         """Remarks for the user about how the network runs on a GPU, one line each; later runs may add more."""
         try:
-            # With its own fallback ONNX Runtime would print to stdout and continue with other providers or settings.
+            # If its own fallback were enabled, ONNX Runtime would print to stdout and continue with other providers.
             self._session = self._call(
                 lambda: ort.InferenceSession(
                     content, _options(threads), providers=device.providers(), enable_fallback=False
@@ -64,7 +64,7 @@ class RowSession:
         if not self.inputs:
             raise WeightsError(f"{weights.name}: {weights.path} has no input")
         self._input = self._session.get_inputs()[0].name
-        # In some graphs the rows of a batch affect each other; their batch axis is fixed at 1.
+        # In some graphs, the rows of a batch affect each other; the batch axis of such a graph is fixed at 1.
         self._single = self.inputs[0][0][:1] == (1,)
         self.outputs = tuple(output.name for output in self._session.get_outputs())
 
@@ -99,8 +99,9 @@ class RowSession:
                 raise
             self._largest = min(self._largest, size // 2)
             self.notes.append(
-                f"{self._name}: the memory of {self._device.name} is full, so its batch size is {self._largest} "
-                f"instead of {size}; stop other programs on it, or use fewer --jobs"
+                f"{self._name}: the memory of {self._device.name} is full, so the network's batch size is "
+                f"{self._largest} instead of {size}; stop other programs that use {self._device.name}, or use fewer "
+                "--jobs"
             )
             return None
         return {name: output[: len(rows)] for name, output in outputs.items()}
@@ -217,7 +218,7 @@ def _bound(weights: Weights, device: Device, threads: int, precision: str, batch
         options = _options(threads)
         # A fixed batch size makes shapes constant, so that no operators have to compute shapes on the CPU.
         options.add_free_dimension_override_by_name(BATCH_AXIS, rows)
-        # With its own fallback ONNX Runtime would print to stdout and continue on the CPU.
+        # If its own fallback were enabled, ONNX Runtime would print to stdout and continue on the CPU.
         return ort.InferenceSession(prepared, options, providers=providers, enable_fallback=False)
 
     # Pictures for a detector may have any size, but a CUDA graph has a fixed shape.

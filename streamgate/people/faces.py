@@ -1,8 +1,8 @@
 """The kept faces of a run by person: faces.jsonl with person ids, and persons.jsonl.
 
 Both files are derived from the committed sources and the ledger, so a manual decision changes no other results. If
-`keep.per` = person, only the best faces of each person, among all tracks of the person, are listed. The pictures of the
-other faces are not removed, because these faces may be listed after a later decision.
+`keep.per` is "person", only the best faces of each person, among all tracks of the person, are listed. The pictures of
+the other faces are not removed, because these faces may be listed after a later decision.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def keep_of(config: Mapping[str, Any]) -> KeepConfig | None:
 def write_people(out: Path, source_ids: Iterable[str], people: Ledger, keep: KeepConfig | None = None) -> int:
     """Write OUT/faces.jsonl and OUT/persons.jsonl, each atomically; returns the number of persons.
 
-    Raises ResultsError, SinkError.
+    Raises ResultsError and SinkError.
 
     `keep` limits how many faces of a person are listed; without it, all faces are listed. Memory is linear in the
     number of kept faces: a few values per face, and its embedding if the faces of a person are compared.
@@ -150,7 +150,7 @@ def _by_person(
 def _best(faces: Iterable[PersonFace], keep: KeepConfig) -> list[PersonFace]:
     """The best `keep.top_k` faces of each pose bin, without duplicates.
 
-    Faces of one track are not compared here, because they are already apart in time.
+    The minimum time between the faces of a track is not checked here, because the run has already applied it.
     """
     chosen: list[PersonFace] = []
     for face in faces:

@@ -41,7 +41,7 @@ def correcting(out: Path) -> Iterator[Ledger]:
 
 
 def list_people(out: Path) -> list[Record]:
-    """The records of persons.jsonl according to all decisions so far. Raises UsageError, ResultsError."""
+    """The records of persons.jsonl according to all decisions so far. Raises UsageError and ResultsError."""
     folder = _with_people(out)
     keep = keep_of(folder.manifest.run.get("config", {}))
     return read_people(out, folder.source_ids, known_people(out, folder.source_ids), keep)

@@ -39,8 +39,8 @@ class Ledger:
 
     Attributes:
         out: the folder.
-        settled: whether existing groups are fixed, so that only new tracks are assigned.
-        groups: track -> id of its group, which a derivation found or a decision set.
+        settled: whether existing groups are fixed, so that only new tracks are assigned to groups.
+        groups: track -> id of its group, which was found by a derivation or set by a decision.
         persons: group -> id of its person; a group that is missing here is a person by itself.
         names: person -> name that the user gave.
         last: the highest number that was ever used in an id.
@@ -61,7 +61,7 @@ class Ledger:
 
     @classmethod
     def read(cls, out: Path) -> Ledger:
-        """Read the ledger; empty if there is none. Raises ResultsError for damaged files."""
+        """Read the ledger; an empty one if the files do not exist. Raises ResultsError for damaged files."""
         ledger = cls(out)
         stored = _read_groups(out)
         if stored is not None:
@@ -127,7 +127,7 @@ class Ledger:
     def merge(self, into: str, others: Iterable[str]) -> None:
         """Permanently merge persons, given by id or name (see `find`); the result has the id and name of `into`.
 
-        Raises UsageError, OSError.
+        Raises UsageError and OSError.
         """
         into = self.find(into)
         gone = [person for person in dict.fromkeys(map(self.find, others)) if person != into]
@@ -136,7 +136,7 @@ class Ledger:
         self._decide({"op": "merge", "into": into, "persons": gone})
 
     def split(self, person: str, tracks: Iterable[TrackKey]) -> str:
-        """Permanently move some tracks of a person to a new person; returns its id. Raises UsageError, OSError."""
+        """Permanently move some tracks of a person to a new person; returns its id. Raises UsageError and OSError."""
         person = self.find(person)
         own = set(self.tracks_of(person))
         moved = sorted(set(tracks))
@@ -152,7 +152,7 @@ class Ledger:
         return new
 
     def name(self, person: str, name: str) -> None:
-        """Set a person's name; an empty `name` removes it. Raises UsageError, OSError."""
+        """Set a person's name; an empty `name` removes it. Raises UsageError and OSError."""
         person = self.find(person)
         name = name.strip()
         if len(name) > MAX_NAME or not all(sign.isprintable() for sign in name):

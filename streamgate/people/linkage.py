@@ -3,10 +3,10 @@
 The similarity of two tracks is the similarity of their templates (`Template.similarity`). The similarity of two groups
 is the lowest similarity of a track of one group and a track of the other. The most similar groups are merged first, as
 long as their similarity reaches the threshold. Two groups are not merged if a track of one was seen at the same time as
-a track of the other, unless both tracks show the same picture. So all pairs of tracks in a group reach the threshold: a
-chain of people who look alike never merges two persons.
+a track of the other, unless both tracks show the same picture (see `TWICE`). Therefore, all pairs of tracks in a group
+reach the threshold: a chain of people who look alike never merges two persons.
 
-For up to `BLOCK` new tracks the result is exact. More tracks are processed in blocks: the tracks of a block are merged
+For up to `BLOCK` new tracks, the result is exact. More tracks are processed in blocks: the tracks of a block are merged
 with each other and with existing groups, but existing groups are not merged with each other. Memory is linear in the
 number of tracks (one block is compared with all tracks), and each block requires one matrix product.
 """
@@ -20,7 +20,7 @@ import numpy as np
 from streamgate.frames import Array
 
 BLOCK = 512
-"""Number of new tracks that are compared with all other tracks at once; with 20,000 known tracks this takes 40 MB."""
+"""Number of new tracks that are compared with all other tracks at once; with 20,000 known tracks, this takes 40 MB."""
 
 TWICE = 0.93
 """Minimum similarity at which two tracks seen at the same time count as one picture shown twice, for example on a video
@@ -43,7 +43,8 @@ def link(
     Args:
         vectors: float32 (N, D), unit length; a row of zeros for a track that joins no group.
         offsets: float32 (N,), `Template.offset` of each track.
-        spans: float64 (N, 3), when each track was seen: number of the source, pts in seconds of first and last frame.
+        spans: float64 (N, 3), when each track was seen: the number of its source, and the pts of its first and last
+            frame in seconds.
         groups: the group number or None of each of the N tracks; given numbers do not change.
         threshold: the minimum similarity of two tracks of one person.
         persons: the person of each known group; a group beyond the end of the list is a person by itself. A track
@@ -75,7 +76,7 @@ def _link_block(
     known = np.flatnonzero(groups >= 0)
     likeness = [_between(vectors[block], offsets[block], spans[block])]
     columns = np.zeros(0, np.intp)
-    # Tracks without a vector are left out; otherwise no other track could join their group.
+    # Tracks without a vector are left out; otherwise, no other track could join their group.
     telling = known[vectors[known].any(axis=1)]
     if len(telling):
         telling = telling[np.argsort(groups[telling], kind="stable")]
@@ -104,8 +105,8 @@ def _between(rows: Array, offsets: Array, spans: Array) -> Array:
 def _keep_apart(table: Array, owners: Array, spans: Array, known: Array, of_known: Array) -> None:
     """Set `_APART` for persons that a track may not join, because track and person were seen at the same time.
 
-    Tracks that show the same picture twice are exempt. `owners` are the persons of the table's columns; `of_known` are
-    the persons of the `known` spans.
+    Pairs that show the same picture (see `TWICE`) are exempt. `owners` are the persons of the table's columns;
+    `of_known` are the persons of the `known` spans.
     """
     for row, (source, first, last) in enumerate(spans):
         beside = (known[:, 0] == source) & (known[:, 1] <= last) & (known[:, 2] >= first)

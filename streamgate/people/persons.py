@@ -1,7 +1,7 @@
 """Merges the tracks of all committed sources into persons; each derivation starts from the beginning.
 
-The result depends only on the committed files, which are read in the order of source ids and tracks. So it does not
-depend on the number of jobs, the order of commits, or interruptions. Tracks that keep no face belong to no person.
+The result depends only on the committed files, which are read in the order of source ids and tracks. Therefore, it does
+not depend on the number of jobs, the order of commits, or interruptions. Tracks that keep no face belong to no person.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from streamgate.tracks import Template
 def find_people(out: Path, source_ids: Iterable[str], threshold: float, *, settle: bool) -> Ledger:
     """Assign every kept track of the committed sources to a person, and write the ledger.
 
-    If the ledger is settled, tracks that already have a person keep it. `settle`: whether the ledger is settled
-    afterwards. `threshold` is the minimum similarity of two tracks of one person. Raises ResultsError, SinkError.
+    If the ledger is settled, tracks that already have a person keep it. With `settle`, the ledger is settled
+    afterwards. `threshold` is the minimum similarity of two tracks of one person. Raises ResultsError and SinkError.
     """
     folder = RunFolder(out)
     ledger = Ledger.read(out)
@@ -106,6 +106,6 @@ def _without_template(ledger: Ledger, tracks: Iterable[TrackKey], templates: Seq
 
 
 def _owners(ids: Sequence[str], ledger: Ledger) -> list[int]:
-    """For each group the index of the first group of the same person, as `link` expects."""
+    """For each group, the index of the first group of the same person, as `link` expects."""
     first: dict[str, int] = {}
     return [first.setdefault(ledger.persons.get(group, group), index) for index, group in enumerate(ids)]

@@ -1,4 +1,4 @@
-"""`identity.only`: keeps only the faces of one person, who is given by a picture."""
+"""`identity.only`: keeps only the faces of one person, whom the user specifies by a picture."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ ignored."""
 class Reference:
     """The wanted person.
 
-    `template` and `sha256` are those of the picture; `threshold` is the minimum similarity of a track that shows the
-    person.
+    `template` and `sha256` are computed from the user's picture; `threshold` is the minimum similarity of a track that
+    shows the person.
     """
 
     template: Template
@@ -77,7 +77,7 @@ def read_reference(
     poor = largest.face.inter_eye < SURE_INTER_EYE or (serfiq is not None and serfiq < SURE_SERFIQ)
     if largest.embedding is None or poor or not np.linalg.norm(largest.embedding) > 0:
         raise UsageError(
-            f"{named}: the face is too small, turned, blurred or covered to be recognized; "
+            f"{named}: the face cannot be recognized, because it is too small, turned away, blurred or covered; "
             "use a sharp, frontal picture in which the face is large"
         )
     unit = largest.embedding / np.linalg.norm(largest.embedding)

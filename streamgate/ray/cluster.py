@@ -28,7 +28,8 @@ _SESSION = "ray-"
 _DEATHS = 2
 """A source is skipped after its reader has died this many times."""
 _LOSSES = 5
-"""The loss of a node counts as a death only after this many losses while the same source was being read."""
+"""A lost node counts as the death of a source's reader only after this many nodes have been lost while that source was
+being read."""
 _FAILED_READERS = 3
 """No more readers are started after this many readers have failed to open."""
 _POLL_S = 0.5
@@ -64,8 +65,8 @@ class _Hand:
 class Cluster:
     """Readers on a Ray cluster. Use it as a context manager.
 
-    Readers are started as long as sources are left and the cluster has room, also on nodes that join later. The readers
-    end after the last source.
+    Readers are started as long as sources are left and the cluster has room, including on nodes that join later. The
+    readers end after the last source.
 
     Args:
         address: "local", "auto", HOST:PORT or ray://HOST:PORT; "local" starts a cluster on this machine.

@@ -21,9 +21,9 @@ def connect(address: str, *, quiet: bool) -> Any:
     """Connect to the cluster at `address` and return the module `ray`; "local" starts a cluster on this machine.
 
     With `quiet`, all further output of this process is discarded. Raises UsageError if Ray is not installed or the
-    address is invalid, DeviceError if the cluster cannot be used.
+    address is invalid, and DeviceError if the cluster cannot be used.
     """
-    # Disables usage statistics. Set before the import, and inherited by the processes that Ray starts.
+    # Disable usage statistics. The variable must be set before the import; the processes that Ray starts inherit it.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if quiet:
         _drop_output()
@@ -75,7 +75,7 @@ def share_of(nodes: list[dict[str, Any]], device: str, jobs: int) -> tuple[int, 
 
 
 def cause_of(error: Exception) -> str:
-    """Why an actor died: the essential part of Ray's long error message."""
+    """The reason why an actor died: the essential part of Ray's long error message."""
     text = str(error)
     if "No module named 'streamgate'" in text:
         return "streamgate is not installed on its node"
@@ -89,7 +89,7 @@ def cause_of(error: Exception) -> str:
 
 
 def _check_reachable(address: str, shown: str) -> None:
-    """Check the address, because Ray would wait a long time for a missing cluster. Raises UsageError, DeviceError."""
+    """Check the address, because Ray would wait long for a missing cluster. Raises UsageError and DeviceError."""
     if address in ("local", "auto"):
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")

@@ -21,12 +21,12 @@ class KeptFaces:
 
     Each actor opens the networks once and reads the sources of its batches one after another. The rows are the same as
     those of `streamgate export --to parquet --images`: the columns of the table, with `image` as {bytes, path}, where
-    bytes is the content of the file. `person_id` is null, because persons are determined over a whole run.
+    bytes is the content of the file. `person_id` is null, because persons can be found only in a whole run.
 
     Args:
         column: the column of the batch with the path or address (s3://...) of one source per row.
         preset, models, device, settings: see `streamgate.Gate`.
-        skip_errors: skip sources that cannot be read, with a warning, instead of raising.
+        skip_errors: skip sources that cannot be read, with a warning, instead of raising an error.
 
     Raises:
         UsageError: a setting is wrong, the column does not exist, or pyarrow is not installed.

@@ -51,7 +51,7 @@ class ReaderOptions:
 
 @dataclass(slots=True)
 class SourceProgress(Progress):
-    """How far a reader has read a source, which has no `source_id` before it is open."""
+    """How far a reader has read a source. `source_id` is empty until the source is open."""
 
     index: int
     source_id: str = ""

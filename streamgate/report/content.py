@@ -239,7 +239,7 @@ class Content:
     def _note(self, source_id: str, track_id: int) -> Record:
         if self.folder.has(f"{source_id}/{NOTES}"):
             return self._notes(source_id).get(track_id, {})
-        # The run was made without a report: the series comes from the candidates, thumbnails from the kept pictures.
+        # The run wrote no data for a report, so use the candidates for the series and the kept pictures for thumbnails.
         if source_id not in self._made:
             self._made = {source_id: _series_of(self.folder, source_id)}
         series = self._made[source_id].get(track_id)
@@ -260,8 +260,8 @@ class Content:
 
 
 def heat_table() -> Record:
-    """What the page needs to draw heatmaps: the character and the RGBA colour of each level, and the opacity of each
-    cell (0..255).
+    """The data that the page needs to draw heatmaps: the character and the RGBA colour of each level, and the opacity
+    of each cell (0..255).
     """
     palette: Array = np.round(colours(np.arange(len(HEAT_SIGNS)) / (len(HEAT_SIGNS) - 1))).astype(int)
     mask = np.round(weight(HEAT_SIDE) * 255).astype(np.uint8)

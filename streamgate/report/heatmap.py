@@ -11,7 +11,7 @@ SIDE = 128
 """Side of the overlay in pixels; the network computes its map at 64 x 64."""
 
 # The ellipse inside which the embedded network's map counts towards the score, as in convert/ifqa.py: its centre and
-# semi-axes as shares of the side. Outside the ellipse the colours are fainter, but still visible, because other weights
+# semi-axes as shares of the side. Outside the ellipse, the colours are fainter but still visible, because other weights
 # may use the whole picture.
 _CENTRE = (0.5, 0.575)
 _HALF_AXES = (0.27, 0.345)
@@ -29,7 +29,7 @@ _COLOURS = np.array(
 
 
 def heatmap_png(ifqa_map: Array) -> bytes:
-    """Draw a map (H, W) of 0..1 as a PNG with alpha, SIDE x SIDE, which is an overlay for the grey FFHQ-aligned crop.
+    """Draw a map (H, W) of values 0..1 as a PNG with alpha, SIDE x SIDE: an overlay for the grey FFHQ-aligned crop.
 
     The colours range from red for 0 (unlike a clean photograph) through orange and yellow to a faint pale blue for 1.
     """

@@ -116,7 +116,7 @@ def shot_note(rank: int, image: Array, ifqa_map: Array | None) -> Record:
 
 
 def miss_note(candidate: Candidate, source_id: str, seen: Mapping[str, str | None]) -> Record:
-    """The note of a near miss; `seen` contains its thumbnail and heat as text, or None if they are not available."""
+    """The note of a near miss; `seen` has its thumbnail and its heat map as text, or None if they are not available."""
     record = candidate_record(candidate, source_id)
     pictures = {"thumbnail": seen["thumbnail"], "heat": seen["heat"]}
     return {**{key: record[key] for key in _MISS_KEYS}, **pictures}

@@ -1,4 +1,4 @@
-"""Creates the report as one self-contained HTML text: styles, scripts and data are inline, and it makes no requests.
+"""Creates the report as one self-contained HTML page: styles, scripts and data are inline, so it needs no requests.
 
 The report looks and works like the service's page, because it embeds the same style sheets and modules of
 `streamgate.web`. Everything that comes from outside (file names, names of persons) is passed as JSON and becomes text

@@ -1,7 +1,7 @@
 """Writes OUT/report.html and, if there are more than 2,000 faces, a page for each person (or source) in OUT/report/.
 
-Small groups share a page. Everything is derived from the committed results in OUT, so equal results give equal bytes,
-and neither networks nor footage are needed. Each file is written atomically, and report.html is written last.
+Small groups share a page. Everything is derived from the committed results in OUT, so identical results give identical
+bytes, and neither networks nor footage are needed. Each file is written atomically, and report.html is written last.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def write_report(out: Path, manifest: Manifest, names: Mapping[str, str] | None 
     """Write the report of the committed results in `out`; returns one line for each file that could not be read.
 
     All pages are listed in `manifest` before the first page is written. `names` are the names that users gave to
-    persons. The caller holds the folder's lock. Raises ResultsError if `out` has no results, SinkError if the report
-    cannot be written.
+    persons. The caller holds the folder's lock. Raises ResultsError if `out` has no results, and SinkError if the
+    report cannot be written.
     """
     content = Content(out, names)
     pages = plan(content)

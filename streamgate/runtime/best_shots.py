@@ -1,4 +1,4 @@
-"""Converts a ranked candidate to the `BestShot` that users get."""
+"""Converts a ranked candidate to a `BestShot`, which is what users get."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Finalizes kept faces after their track has ended: cuts pictures from the whole frame and selects the encodings.
 
-While a track is open, only regions around its face are held. Afterwards the whole frames are read from the source
-again, but only for the few faces that are kept. So no whole frame has to be held in memory while a track is open.
+While a track is open, only regions around its face are held. Afterwards, the whole frames are read from the source
+again, but only for the few faces that are kept. Therefore, no whole frame has to be held in memory while a track is
+open.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _SAME_PICTURE = 4.0
 difference is larger, a different frame was read."""
 _LOWEST = 30
 """Lowest encoder quality that "auto" chooses. There is a limit because the networks are less sensitive to block
-artefacts than people."""
+artefacts than people are."""
 
 
 class CropFinalizer:
@@ -98,8 +99,8 @@ class CropFinalizer:
         return crops
 
     def _encoded_well(self, shot: BestShot) -> BestShot:
-        """Choose for each picture the smallest encoding that gives the networks nearly the same results as the lossless
-        one."""
+        """For each picture, choose the encoding with the fewest bytes for which the networks' results are nearly the
+        same as for the lossless picture."""
         chosen: dict[str, Encoding] = {}
         pictures = {"ffhq": shot.image, **{name: crop.image for name, crop in shot.crops.items()}}
         run_in_lockstep(
@@ -160,7 +161,7 @@ def loose_box(face: Face, margin: float, width: int, height: int) -> tuple[int, 
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
     left, top = max(0, math.floor(x - half)), max(0, math.floor(y - half))
     right, bottom = min(width, math.ceil(x + half)), min(height, math.ceil(y + half))
-    # For a box outside the frame one pixel is kept, so that there is a picture.
+    # For a box outside the frame, one pixel is kept, so that there is a picture.
     left, top = min(left, width - 1), min(top, height - 1)
     return left, top, max(right, left + 1), max(bottom, top + 1)
 

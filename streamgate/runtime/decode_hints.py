@@ -1,8 +1,8 @@
 """Hints from tracking to decoding about which of the next frames may be skipped.
 
 Decoding runs ahead of tracking in its own thread, so each hint belongs to a particular frame. The source asks for the
-hint of a frame that it has already delivered, and waits until tracking has given it. So which frames are skipped never
-depends on how far ahead decoding is.
+hint of a frame that it has already delivered, and waits until tracking has given that hint. Therefore, which frames are
+skipped never depends on how far ahead decoding is.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class DecodeHints:
         self._looked: tuple[float, Sequence[Face]] | None = None
 
     def note(self, pts_seconds: float, interest: Interest) -> None:
-        """Record how interesting a frame is; must be called for every frame in order."""
+        """Record how interesting a frame is; must be called for every frame, in order."""
         with self._changed:
             if not self._changes or self._changes[-1][1] is not interest:
                 self._changes.append((pts_seconds, interest))
@@ -76,14 +76,14 @@ class DecodeHints:
         return False
 
     def looked(self, pts_seconds: float) -> Sequence[Face] | None:
-        """The faces that `sees_face` found in the frame at `pts_seconds`; None if it was not called for that frame or
-        saw a face."""
+        """The faces that `sees_face` found in the frame at `pts_seconds`; None if `sees_face` was not called for that
+        frame or returned True."""
         if self._looked is None or self._looked[0] != pts_seconds:
             return None
         return self._looked[1]
 
     def close(self) -> None:
-        """End the wait of the source for a hint, because tracking has ended."""
+        """Stop the source from waiting for a hint, because tracking has ended."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -58,7 +58,7 @@ NOT_ON_GPU = "decoded on the CPU"
 class Progress:
     """Receives the progress of a run; all calls about one source come from the same worker thread.
 
-    This base class does nothing with it.
+    This base class ignores all calls.
     """
 
     def opening(self, index: int) -> None:
@@ -69,7 +69,7 @@ class Progress:
         """The source was opened."""
 
     def advanced(self, source: Source, frames: int, pts_seconds: float, kept: int) -> None:
-        """The source has been read up to `pts_seconds`; called at most every `PROGRESS_S`."""
+        """The source has been read up to `pts_seconds`; called at most once per `PROGRESS_S`."""
 
     def finished(self, result: SourceResult) -> None:
         """The source is finished, successfully or not, with this result."""
@@ -96,8 +96,8 @@ class Pipeline:
     ) -> Iterator[TrackEnd]:
         """Yield the tracks of an opened source as they end, and fill in `result` meanwhile.
 
-        `advanced` is told at most every `PROGRESS_S` how far the source has been read. `jobs` is the number of sources
-        that are read at once and share the memory for waiting frames.
+        `advanced` is called at most once per `PROGRESS_S`, with how far the source has been read. `jobs` is the number
+        of sources that are read at once and share the memory for waiting frames.
 
         A source that turns out to be sideways is rotated and read again from its beginning.
         When `stop` is set, the open tracks are ended and yielded; when `broken` is set, reading stops because the
@@ -114,7 +114,10 @@ class Pipeline:
         if turn:
             source.read_as(turned=turn)
             result.turned = 90 * turn
-            result.notes.append(f"sideways without rotation metadata; rotated by {result.turned} degrees clockwise")
+            result.notes.append(
+                "the video is sideways but has no rotation metadata; "
+                f"it was rotated by {result.turned} degrees clockwise"
+            )
             counts, _ = yield from read(may_turn=False)
         if finalizer is not None and finalizer.missed:
             result.notes.append(
@@ -201,7 +204,7 @@ class Pipeline:
             with (
                 closing(prefetch(source.frames(hints), waiting, timeout_s=timeout, late=late)) as frames,
                 closing(prefetch(tracking.tracked_frames(frames), further)) as tracked_frames,
-                # The hints are closed first because the source may be waiting for one.
+                # The hints are closed first because the source may be waiting for a hint.
                 nullcontext() if hints is None else closing(hints),
             ):
                 for tracked in tracked_frames:
@@ -247,7 +250,7 @@ class Pipeline:
         progress: Progress | None = None,
         labels: Sequence[str] = (),
     ) -> list[SourceResult]:
-        """Process every source and write the results to the (entered) sink.
+        """Process every source and write the results to `sink`, which must have been entered.
 
         Returns the results in the order of `sources`.
 
@@ -345,8 +348,8 @@ class Pipeline:
 
 
 def _too_small(face: Face, config: Config, width: int, height: int) -> str:
-    """The note that nothing is kept because even the largest face (`face`) is too small; it names the options to
-    change."""
+    """A note for a source that keeps nothing because even its largest face, `face`, is too small; it names the options
+    to change."""
     side = shorter_side(face.box)
     remedies = []
     if side < config.smallest_face_px(width, height):
@@ -354,7 +357,7 @@ def _too_small(face: Face, config: Config, width: int, height: int) -> str:
     if config.output.max_upscale and enlargement(face, config.output) > config.output.max_upscale:
         remedies.append("--set output.max_upscale=0")
     return (
-        f"all faces are too small: the largest is {side:.0f} px wide, {face.inter_eye:.0f} px between the eyes; "
+        f"all faces are too small: the largest is {side:.0f} px wide, with {face.inter_eye:.0f} px between the eyes; "
         f"to accept it, add {' '.join(remedies)}"
     )
 

@@ -218,7 +218,7 @@ def _flush() -> None:
 def _die_with(parent: int) -> None:
     """Have the system kill this process when its parent ends.
 
-    This works on Linux only; elsewhere the process ends when it finds the socket closed.
+    This works on Linux only; elsewhere, the process ends when it finds that the socket is closed.
     """
     if sys.platform == "linux":
         import ctypes

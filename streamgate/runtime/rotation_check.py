@@ -1,9 +1,9 @@
 """Detects sideways footage that has no rotation metadata.
 
-Footage is rotated only when no upright face is found in the first seconds and faces on several frames agree on one
+Footage is rotated only if no upright face is found in the first seconds and faces in several frames agree on one
 quarter turn. Detectors also find faces in animals, cartoons and crumpled cloth, and mistake sideways faces for upright
-ones, but rarely at two sizes of the same picture. So a direction counts only if a face is found at both sizes, with a
-much higher score than in the other directions.
+ones, but rarely at two sizes of the same picture. Therefore, a direction counts only if a face is found at both sizes,
+with a much higher score than in the other directions.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ AGREEING = 3
 """Number of frames that must agree on the direction."""
 SCORE = 0.9
 SURE = 0.95
-"""Minimum score of an upright face that ends the search. The face must reach the score at both sizes of a frame, or on
+"""Minimum score of an upright face that ends the search. The face must reach the score at both sizes of a frame, or in
 `AGREEING` frames without a sideways face."""
 TILT = 20.0
-"""Maximum tilt, in degrees, of a sideways face after rotation. A larger tilt is not evidence, because
-a person may lean on a cushion."""
+"""Maximum tilt, in degrees, of a sideways face after rotation. A face with a larger tilt is not evidence, because the
+person may be leaning on a cushion."""
 LEAN = 45.0
-"""Maximum tilt, in degrees, of a face that counts as evidence for another direction."""
+"""Maximum tilt, in degrees, of a face whose score counts for a direction; for a sideways direction, `TILT` applies
+too."""
 MARGIN = 0.15
 """Minimum difference between the score of a direction and the scores of the other directions, averaged over the frames.
 The score of a direction is the lower of its scores at the two sizes."""
@@ -150,8 +151,8 @@ def _is_same(small: Face | None, large: Face | None) -> bool:
 
 
 def _tilt(face: Face) -> float:
-    """Tilt of the line through the eyes in degrees; 180 if the eyes are not above the nose and the nose is not above
-    the mouth."""
+    """Tilt of the line through the eyes in degrees; 180 unless the eyes are above the nose and the nose is above the
+    mouth."""
     left, right, nose, *mouth = np.asarray(face.landmarks, np.float64)
     tilt = np.degrees(np.arctan2(right[1] - left[1], right[0] - left[0]))
     eyes, lips = (left[1] + right[1]) / 2, (mouth[0][1] + mouth[1][1]) / 2

@@ -1,5 +1,5 @@
-"""The second stage after decoding: selects candidates, scores them and keeps the best shots. Its input is tracked
-frames in order of time. As in the first stage, decisions depend only on time and pixels, never on processing speed, so
+"""The second stage after decoding: selects candidates, scores them and keeps the best shots. Its input is the tracked
+frames, in order of time. As in the first stage, decisions depend only on time and pixels, never on processing speed, so
 results are identical from run to run even if the load on the machine differs.
 """
 
@@ -47,7 +47,7 @@ class SelectionStage:
     Args:
         emit_candidate: called with every evaluated face, in order of time within its track.
         near_misses: maximum number of near misses returned with an ended track.
-        reference: only faces of this person are kept; None for no such restriction.
+        reference: only faces of this person are kept; None to keep faces of all people.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class SelectionStage:
 
     @property
     def open_tracks(self) -> list[int]:
-        """Ids of the open tracks, without those that may still turn out to be noise."""
+        """Ids of the open tracks, except those that may still turn out to be noise."""
         return sorted(self._people & self._selectors.keys())
 
     def standing(self, track_id: int) -> BestShot | None:
@@ -140,7 +140,7 @@ class SelectionStage:
         return [] if selector is None else [candidate.pts_seconds for candidate in selector.contenders]
 
     def finish(self) -> Iterator[TrackEnd]:
-        """End all tracks, because the source or a shot is over or the run stops."""
+        """End all tracks, because the source or a shot is over, or because the run stops."""
         self._ids.clear()
         yield from self.end(sorted(self._selectors))
 

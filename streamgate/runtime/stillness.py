@@ -1,8 +1,8 @@
 """Finds faces that never move while another face does: a framed portrait, a poster, a picture on a screen.
 
 While there are several faces, each face is compared at intervals with its own first observation, by tracking points in
-the face and around it. In a picture all these points move together, with the camera. The points of a live person never
-all move together: heads sway in front of the background, turn, speak and blink.
+the face and around it. In a picture of a person, all these points move together, with the camera. On a live person,
+they never all move together: the head sways in front of the background and turns, the mouth speaks, the eyes blink.
 
 A face that is too small or has too little detail for this comparison can still be judged if the camera is static. The
 landmarks of a picture then stay in place to a few thousandths of the distance between the eyes. The landmarks of a
@@ -31,9 +31,9 @@ STILL = 0.007
 COMPANY = 3
 """Minimum number of checks in which a moving face must be seen together with a still face."""
 PATCH_SIDE = 192
-"""Largest side in pixels of the square picture, twice the face's box, in which points are tracked."""
+"""Largest side, in pixels, of the square picture in which points are tracked, which shows twice the face's box."""
 TOLERANCE = 0.75
-"""Maximum deviation of a point from the common motion of the points, in pixels of the square picture."""
+"""Maximum deviation of a point from the common motion of the points, in pixels of that square picture."""
 APART = 0.007
 """Maximum distance of a still face from the position that its surroundings predict, as a share of the distance between
 the eyes (root mean square over the checks)."""
@@ -85,7 +85,7 @@ class StillnessDetector:
 class _Motion:
     """The motion of one face: how often it was seen to move, and statistics of its landmarks' positions.
 
-    It keeps the first observation: a grey picture of twice the face's box, and corner points in the face and around it.
+    Also holds the first observation: a grey picture of twice the face's box, and corner points in and around the face.
     """
 
     def __init__(self, first_pts: float, frame: Frame, face: Face) -> None:

@@ -1,8 +1,8 @@
 """The first stage after decoding: finds cuts, detects faces, tracks them and yields tracked frames.
 
-Its decisions depend on time and pixels only, and it gets no feedback from the second stage (selection and scoring), so
-both can run concurrently without results depending on their speed. For every frame it tells decoding what may be
-skipped (see `decode_hints`).
+Its decisions depend on time and pixels only, and it gets no feedback from the second stage (selection and scoring).
+Therefore, the two stages can run concurrently, and results do not depend on their speed. For every frame, this stage
+tells decoding what may be skipped (see `decode_hints`).
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from streamgate.tracking.tracker import Track, Tracker
 from streamgate.tracking.transitions import TransitionDetector
 
 YOUNG_S = 0.5
-"""Time in seconds for which a track is watched closely after its start."""
+"""Time, in seconds, for which a track is watched closely after its start."""
 FAST = 1.0
 """Minimum speed, in face widths per second, of a track that is watched closely."""
 WATCHED_SHARE = 0.12
 """Minimum share of a track's age for which it must have been watched to count as `KNOWN`."""
 GROWN = 1.15
-"""Growth of the distance between the eyes that makes a track worth watching again: the face comes closer, or turns to
-the camera."""
+"""Factor by which the distance between the eyes must grow for a track to be worth watching again: the face has come
+closer, or has turned to the camera."""
 HELD_BYTES = 20 << 20
 """Memory limit for the regions of tracked frames for which it is not yet known whether they are part of a
 transition."""
@@ -48,12 +48,12 @@ transition."""
 class TrackedFrame:
     """The result of tracking for one frame.
 
-    Tracks are identified by their ids. Each `Frame` in `between` and `seen` has the frame's time and a copied region
-    around one face, never the whole picture. Tracks in `ended` have to be ended before the other fields are processed.
-    `people` are the tracks that have proved to be more than noise; the list is empty when no detection ran. `until` is
-    the end of the frame's display time. `turn` is the number of clockwise quarter turns by which the source must be
-    rotated and read again; None while undecided. `transition` marks a frame between two shots; no track continues past
-    the last such frame. `unrelated` and `left_out`: see `Frame`.
+    Tracks are identified by their ids. Each `Frame` in `between` and `seen` has the frame's time and, instead of the
+    whole picture, a copied region around one face. Tracks in `ended` have to be ended before the other fields are
+    processed. `people` are the tracks that have proved to be more than noise; the list is empty if no detection ran.
+    `until` is the end of the frame's display time. `turn` is the number of clockwise quarter turns by which the source
+    must be rotated and read again; None while undecided. `transition` marks a frame between two shots; no track
+    continues past the last frame of a transition. `unrelated` and `left_out`: see `Frame`.
     """
 
     pts_seconds: float
@@ -89,9 +89,9 @@ class _Watched:
 class TrackingStage:
     """Tracks the faces of one source.
 
-    With `max_track_s`, a track that lasts longer is ended, and its face starts a new track. For a `live` stream gradual
-    transitions are not detected, because that would delay results until a transition is over. With `may_turn` the first
-    seconds are checked for sideways faces.
+    With `max_track_s`, a track that lasts longer is ended, and its face starts a new track. In a `live` stream, gradual
+    transitions are not detected, because that would delay results until a transition is over. With `may_turn`, the
+    first seconds are checked for sideways faces.
     """
 
     def __init__(
@@ -116,8 +116,8 @@ class TrackingStage:
         self._bars = BarDetector()
         self._next_detection = -np.inf
         self._watched: dict[int, _Watched] = {}
-        # The best shot of a pose may come at any time, so with `keep.poses` = all no track ever counts as
-        # `KNOWN`. The more faces are kept, the longer a track is watched.
+        # The best shot of a pose may come at any time, so no track ever counts as `KNOWN` if `keep.poses` is `all`.
+        # The more faces are kept, the longer a track is watched.
         self._watch_s = 0.0 if config.keep.poses == "all" else config.advanced.watch_s * config.keep.top_k
         self._max_track_s = max_track_s
         self._size: tuple[int, int] | None = None
@@ -198,7 +198,7 @@ class TrackingStage:
         """Yield the tracked frames for which it is now known whether they are part of a transition."""
         grid = self._cuts.grid
         if self._transitions is None or unrelated or grid is None or not (self._held or tracked.regions):
-            # Without faces no region has to be marked as part of a transition.
+            # Without faces, no region has to be marked as part of a transition.
             yield tracked
             return
         nbytes = sum(region.picture.nbytes for region in tracked.regions)
@@ -263,7 +263,7 @@ class TrackingStage:
         self._interest = Interest.EMPTY if nothing else followed if steady else Interest.LIVELY
 
     def _is_known(self, track: Track, watched: _Watched, pts_seconds: float) -> bool:
-        """Whether a track was watched long enough, and its face is not much larger now than while it was watched."""
+        """Whether a track was watched for long enough and its face is not much larger now than it was then."""
         gap, watched.last_pts = pts_seconds - watched.last_pts, pts_seconds
         if gap <= 1.5 * self._config.detection.interval_s:
             watched.seconds += gap
@@ -287,7 +287,7 @@ class TrackingStage:
         return 0.8 * self._config.smallest_face_px(frame.width, frame.height)
 
     def _region(self, frame: Frame, box: Array) -> Frame:
-        """The frame's time with a copy of the pixels around `box`: a square, because crops are rotated squares."""
+        """The frame, reduced to a copy of the pixels around `box`: a square, because crops are rotated squares."""
         kept = face_region(box, self._config.advanced.region_margin, self._cards, frame.picture)
         return replace(frame, picture=frame.region(kept))
 

@@ -61,7 +61,7 @@ class Calibration:
     def of_summary(cls, summary: Mapping[str, Any]) -> Calibration:
         """The inverse of `summary`. Raises KeyError, TypeError or ValueError if the values are invalid."""
         if not all(w for _, w in summary["mappings"].values()):
-            raise ValueError("a mapping without width")
+            raise ValueError("a mapping has a width of 0")
         return cls(
             {name: Sigmoid(float(x0), float(w)) for name, (x0, w) in summary["mappings"].items()},
             {name: Status(status) for name, status in summary["absent"].items()},
@@ -93,7 +93,7 @@ class Calibration:
         return Calibration({**self.mappings, **chosen}, absent, self.learned_ids)
 
     def scale_of(self, spec: MeasureSpec) -> Callable[[float], float]:
-        """The mapping from raw value to scalar of a measure that is not absent. Raises ValueError if there is none."""
+        """The mapping from raw values to scalars of a measure that is not absent. Raises ValueError if it has none."""
         if spec.name not in self.mappings:
             if not callable(spec.mapping):
                 raise ValueError(f"there is no mapping for {spec.name}")
@@ -108,13 +108,13 @@ class Calibration:
 
 
 def recorded_measures(config: Config) -> list[MeasureSpec]:
-    """The measures that are listed in records, in that order."""
+    """The measures that are listed in records, in the order of the records."""
     recorded = config.measures.recorded
     return [spec for spec in config.measures.specs if spec.name in recorded]
 
 
 def measure_set(config: Config, calibration: Calibration) -> tuple[str, ...]:
-    """The run's measures: those of `Config.measure_set` that have weights and calibration, in the order of records."""
+    """The run's measures, in the order of records: those of `Config.measure_set` with weights and a calibration."""
     return tuple(name for name in config.measure_set if name not in calibration.absent)
 
 
@@ -154,7 +154,7 @@ def _name_of(function: Callable[[float], float]) -> str:
 def sampled_head(networks: Networks, config: Config) -> Callable[[Array], float] | None:
     """A function that computes SER-FIQ's d from features (K,) by sampling; None unless `serfiq.method` is "sampled".
 
-    Raises WeightsError when the weights lack the drop rate or the last layer.
+    Raises WeightsError if the weights lack the drop rate or the last layer.
     """
     if config.serfiq.method != "sampled":
         return None

@@ -26,7 +26,8 @@ class ScoringContext:
         aligned_pose: whether the pose network takes the recognizer's crop.
         shared_pose: whether the recognizer's graph also returns the pose.
         sampled_head: computes SER-FIQ's d from features (K,) by sampling; None if the graph's closed form is used.
-        identity_threshold: the minimum cosine of two faces of one person; None where the recognizer has no threshold.
+        identity_threshold: the minimum similarity of two faces of one person; None if neither the configuration nor
+            the recognizer's card has a threshold.
         pictures: holds the kept pictures of all tracks.
         cohort: normalises similarities of the recognizer's embeddings; None if plain cosines are used.
     """

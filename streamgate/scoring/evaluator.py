@@ -32,7 +32,7 @@ class Evaluator:
     construction.
 
     Attributes:
-        names: the run's measure set, which are the measures in use that have weights and calibration.
+        names: the run's measure set, i.e. the measures in use that have weights and a calibration.
         calibration_id: qualities are comparable only if they have the same id.
     """
 
@@ -57,7 +57,7 @@ class Evaluator:
         self._smallest_square = (
             output.size / output.max_upscale if output.upscale and output.max_upscale and "size" in self.names else 0.0
         )
-        # On a turned head an eye or half of the mouth is hidden, so the expression network's reasons do not count.
+        # On a turned head, an eye or half of the mouth is hidden, so the expression network's reasons do not count.
         # If turned heads are wanted, the reasons of other networks trained on frontal faces do not count either.
         everyone = config.keep.poses == "all"
         lenient = [spec for spec in here if spec.frontal and (everyone or spec.source == "expression")]
@@ -65,7 +65,7 @@ class Evaluator:
 
     @property
     def can_rank(self) -> bool:
-        """Whether any measure of the set has a weight; without one there is no quality."""
+        """Whether any measure of the set has a weight; if not, faces have no quality."""
         return any(self._weights.values())
 
     def evaluate(self, candidate: Candidate, width: int, height: int) -> None:
@@ -83,7 +83,7 @@ class Evaluator:
         return self._usual(candidate).items() <= candidate.evidence.values.items()
 
     def _usual(self, candidate: Candidate) -> dict[str, float]:
-        """The current reference values of the face's measures, by their evidence names."""
+        """The current reference values of the face's measures, by the name under which the evidence stores them."""
         usual = {
             reference.evidence: candidate.usual.get(spec.name, reference.population)
             for spec, reference in self._relative
@@ -149,7 +149,7 @@ class Evaluator:
             if excess is not None:
                 found[limit.choose(evidence) if limit.choose else next(iter(limit.reasons))] = excess
         eyes = measures["size"].raw
-        # The square is at least four eye distances wide; for most faces this check avoids computing the square.
+        # The square is at least four eye distances wide; for most faces, this check avoids computing the square.
         if SMALL not in found and eyes is not None and 4 * eyes < self._smallest_square + 1:
             square = _square(face)
             if square < self._smallest_square:
@@ -171,7 +171,7 @@ class Evaluator:
         return self._mean(measures, _NO_CEILINGS)
 
     def bound(self, measures: Mapping[str, Measure], ceilings: Mapping[str, float] = _NO_CEILINGS) -> float:
-        """Upper bound of `quality`: a missing scalar counts as its ceiling or 100; an error gives 0."""
+        """Upper bound of `quality`: a missing scalar counts as its ceiling or as 100; 0 if a measure failed."""
         if any(measures[name].status is Status.ERROR for name in self.names):
             return 0.0
         return self._mean(measures, ceilings)

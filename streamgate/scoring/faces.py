@@ -108,8 +108,8 @@ class FaceScorer:
 
         The network also finds the landmarks, except in a `ready` crop, whose landmarks are fixed. Its landmarks are
         more stable than the detector's: when the crop is shifted, they vary by 0.4 % of the distance between the eyes,
-        while the detector's vary by 1.2 %. After the first run, `unsettled` is the distance between the eyes' new
-        positions and those from which the crop was made. A second run is more accurate, and its result is final.
+        while the detector's vary by 1.2 %. After the first run, `unsettled` tells how far the eyes moved from
+        the positions for which the crop was made. A second run is more accurate, and its result is final.
         """
         again, candidate.unsettled = candidate.unsettled > 0.0, 0.0
         try:
@@ -122,13 +122,13 @@ class FaceScorer:
         moved = self._take_landmarks(candidate, output, matrix) if self._refines and not ready else 0.0
         candidate.unsettled = 0.0 if again else moved
         if again or moved:
-            # The first run changes only the measures of the face's position noticeably, not those of its pixels.
+            # The first run noticeably changes only the measures of the face's position, not those of its pixels.
             self._read_pixels(candidate, picture, of_source=None if again else True)
         self._read("expression", output, candidate.evidence)
 
     def _take_landmarks(self, candidate: Candidate, output: ExpressionOutput, matrix: Array) -> float:
-        """Replace a face's landmarks by the network's, unless the face is turned or the network's are too far from the
-        old ones.
+        """Replace a face's landmarks with the network's, unless the face is turned or the new landmarks are too far
+        from the old ones.
 
         Returns how far the eyes moved, as a share of the distance between them; 0 if the landmarks were not replaced.
         """
@@ -142,11 +142,11 @@ class FaceScorer:
         return float(moved[:2].max())
 
     def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
-        """Refine the landmarks, then measure pixels, expression, pose, recognizability and IFQA; expensive steps run
+        """Refine the landmarks, then measure pixels, expression, pose, recognisability and IFQA; expensive steps run
         last.
 
-        Without `full`, scoring stops when the gate fails or when the quality can no longer exceed the candidate's
-        `floor`.
+        Without `full`, scoring stops when the gate rejects the face or when the quality can no longer exceed the
+        candidate's `floor`.
         """
         if self._is_spoiled(candidate, picture):
             self._evaluate(candidate, picture)
@@ -250,8 +250,8 @@ class FaceScorer:
         return perceptual_hash(picture.warp(matrix, HASH_SIDE))
 
     def score_ready(self, candidate: Candidate, picture: Picture, *, ffhq: bool) -> Steps:
-        """Score an aligned crop. The recognizer always runs; IFQA and expression run on an FFHQ crop only (an ArcFace
-        crop has no chin); pose runs if the crop contains the network's input.
+        """Score an aligned crop. The recognizer always runs. IFQA and the expression network run only on an FFHQ crop
+        (an ArcFace crop has no chin), the pose network only if the crop contains its input.
 
         Measures that need the source's picture stay `not_scored`, so there is no quality.
         """

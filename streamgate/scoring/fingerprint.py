@@ -1,4 +1,4 @@
-"""The perceptual hash of a face: a few bits that change little as long as the face looks the same."""
+"""The perceptual hash of a face: 63 bits, of which few change as long as the face looks the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streamgate.networks.alignment import ffhq_matrix
 HASH_SIDE = 32
 _LEFT, _RIGHT, _TOP, _BOTTOM = 0.22, 0.78, 0.25, 0.85
 """The part of the FFHQ square that is hashed, as shares of its side: brows to chin, without hair and background, so
-that the same look in front of a different background gives a similar hash."""
+that a face that looks the same in front of a different background has a similar hash."""
 
 
 def hash_matrix(landmarks: Array) -> Array:
@@ -30,7 +30,8 @@ def perceptual_hash(picture: Array) -> int:
     their median.
 
     The DCT hash of Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010, without the
-    constant component. Equal pictures give equal bits; pictures of different people share about half the bits.
+    constant component. Identical pictures give identical bits; pictures of different people share about half the
+    bits.
     """
     luma = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
     lowest = cv2.dct(luma)[:8, :8].ravel()[1:]

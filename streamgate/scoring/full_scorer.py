@@ -1,4 +1,4 @@
-"""Scores a face with all measures: first those of the networks with a role, then those with their own crop."""
+"""Scores a face with all measures: first those of networks that have a role, then those that use their own crop."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _SLACK = 0.15
 
 
 class FullScorer(FaceScorer):
-    """A `FaceScorer` that also computes the measures with a card, cheap measures first, for faces that have passed so
-    far.
+    """A `FaceScorer` that also computes the measures with a `CropCard`, cheap measures first, for faces that have
+    passed so far.
 
     Measures without a calibration are computed too, because their raw values are shown.
     """
@@ -58,8 +58,8 @@ class FullScorer(FaceScorer):
                 return
 
     def score_ready(self, candidate: Candidate, picture: Picture, *, ffhq: bool) -> Steps:
-        """Run `FaceScorer.score_ready`, then compute the other measures; on an ArcFace crop only those that take such a
-        crop."""
+        """Run `FaceScorer.score_ready`, then compute the other measures; on an ArcFace crop, only the measures that
+        take an ArcFace crop."""
         yield from super().score_ready(candidate, picture, ffhq=ffhq)
         if ffhq and self._unscaled_ifqa:
             yield from self._run_ifqa(candidate, picture)
@@ -85,7 +85,7 @@ class FullScorer(FaceScorer):
 
 
 def cards_in_use(config: Config) -> tuple[CropCard, ...]:
-    """The cards, which describe the crops, of the measures in use."""
+    """The `CropCard`s of the measures in use."""
     specs = recorded_measures(config)
     return tuple(spec.card for spec in specs if spec.card is not None and config.measures[spec.name].use)
 
@@ -126,8 +126,8 @@ def crop_matrix(card: CropCard, face: Face, picture: Picture) -> Array:
 
 
 def _inside(box: Array, times: float, width: int, height: int) -> Array:
-    """A box enlarged about its centre by `times`, or less if that exceeds the picture, and then moved into the
-    picture."""
+    """A box enlarged about its centre by the factor `times`, or by less if it would not fit into the picture, and then
+    moved into the picture."""
     sides = np.maximum(box[2:] - box[:2], 1.0)
     frame = np.array([width, height], float)
     half = sides * min(times, float((frame / sides).min())) / 2

@@ -1,4 +1,4 @@
-"""Runs work that needs networks as generators, so that all tracks of a frame share network batches.
+"""Runs generators in lockstep, so that the work on all tracks of a frame shares network batches.
 
 Each generator yields the inference requests that it needs next and receives their results. When several generators run
 together, the requests of all of them are collected before any network runs.

@@ -19,8 +19,8 @@ _ROWS = 32
 
 
 def warp_padded(picture: Picture, matrix: Array, side: int, pad: Pad) -> Array:
-    """`picture.warp(matrix, side, fine=True)`, filled with `pad` instead of the repeated edge; RGB uint8 (side, side,
-    3)."""
+    """`picture.warp(matrix, side, fine=True)`, with `pad` instead of the repeated edge outside the frame; RGB uint8
+    (side, side, 3)."""
     crop = picture.warp(matrix, side, fine=True)
     back = cv2.invertAffineTransform(np.asarray(matrix, np.float64))
     right, bottom = picture.width - 1, picture.height - 1
@@ -31,8 +31,8 @@ def warp_padded(picture: Picture, matrix: Array, side: int, pad: Pad) -> Array:
     columns = np.arange(side, dtype=np.float64)[None]
     outside = np.zeros((side, side), bool)
     filled = crop.copy()
-    # A few rows are processed at a time: larger arrays would be returned to the system each time, and new memory is
-    # slow.
+    # A few rows are processed at a time: the memory of larger arrays would be returned to the system each time, and
+    # allocating it again is slow.
     for top in range(0, side, _ROWS):
         part = slice(top, top + _ROWS)
         rows = np.arange(top, min(top + _ROWS, side), dtype=np.float64)[:, None]

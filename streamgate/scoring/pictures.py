@@ -13,7 +13,7 @@ from streamgate.errors import SinkError
 from streamgate.frames import Array
 
 LIMIT_BYTES = 192 << 20
-"""Memory limit for all pictures of a run: 250 crops of 512 x 512 pixels, or 60 of 1024 x 1024."""
+"""Memory limit for all pictures of a run: about 250 crops of 512 x 512 pixels, or 60 of 1024 x 1024."""
 
 
 class PictureStore:
@@ -31,12 +31,12 @@ class PictureStore:
 
     @property
     def held_bytes(self) -> int:
-        """Size of the pictures in memory, bytes."""
+        """Size of the pictures in memory, in bytes."""
         with self._mutex:
             return self._held
 
     def keep(self, picture: Array) -> Array:
-        """Return `picture` (owned, uint8), or the same pixels from disk. Raises SinkError when the disk is full."""
+        """Return `picture` (uint8, owning its memory) or its pixels from disk. Raises SinkError if the disk is full."""
         with self._mutex:
             fits = self._held + picture.nbytes <= self._limit
             if fits:

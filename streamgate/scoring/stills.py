@@ -31,9 +31,9 @@ def score_picture(image: Array, scorer: FaceScorer, *, full: bool) -> list[Score
 def score_aligned(image: Array, aligned: str, scorer: FaceScorer) -> ScoredFace:
     """Score an aligned crop ("arcface" or "ffhq") as one face, without detection.
 
-    The landmarks are those of the alignment's template. An ArcFace crop lacks the pixels for the measures `ifqa`
-    and `edge` and for the pose, whereas an ArcFace crop can be cut from an FFHQ crop. `size` is not measured, because
-    the value would be the size in the crop, not in the source.
+    The landmarks are those of the alignment's template. An ArcFace crop lacks the pixels that IFQA, the expression
+    network and some pose networks need, whereas an ArcFace crop can be cut from an FFHQ crop. `size` and other measures
+    of the source's picture are not computed, because the source's picture is not known.
     """
     side = float(max(image.shape[:2]))
     picture = picture_of_rgb(image)

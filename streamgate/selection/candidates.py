@@ -29,8 +29,8 @@ from streamgate.selection.scored_track import ScoredTrack
 from streamgate.tracks import Candidate
 
 RETRIES = 3
-"""Number of further faces of a window that are tried when a face fails early (for a bad pose, for example). No further
-faces are tried if several windows in a row have failed and a face is already kept."""
+"""Number of further faces of a window that are tried if a face fails before all networks have run (because of its pose,
+for example). No further faces are tried if several windows in a row have failed and a face is already kept."""
 MAX_NEIGHBOUR_STEPS = 3
 """Maximum number of times that the search for the best face moves on to a better neighbour."""
 TEMPLATE_FACES = 8
@@ -39,11 +39,11 @@ LUCKY_MARGIN = 5.0
 """If neighbours reduce the best face's quality by more than this number of points, that face was a lucky frame, and
 faces that were skipped because of it are reconsidered."""
 SHIFT_GAIN, MAX_SHIFT_GAIN = 40.0, 4.0
-"""Points by which the potential may rise with a second run of the expression network, per eye distance by which the
-first run moved the eyes, and the maximum. (On 29 clips, 1 of 10 potentials rose by more than that.)"""
+"""A second run of the expression network may raise the potential by `SHIFT_GAIN` points per eye distance by which the
+first run moved the eyes, but by at most `MAX_SHIFT_GAIN` points. (On 29 clips, 1 of 10 potentials rose by more.)"""
 NEIGHBOUR_GAIN = 25.0
-"""Points by which an adjacent face may be better, per second between the two faces. (On 29 clips, 1 of 20 was better by
-more.)"""
+"""An adjacent face may be better by this many points per second between the two faces. (On 29 clips, 1 of 20 adjacent
+faces was better by more.)"""
 REGION_BYTES = 48 << 20
 """Memory limit for the regions of one track that are held until their window is full; when it is exceeded, the window
 is scored early. Only a face that fills much of a 2160p picture reaches this limit."""
@@ -186,7 +186,8 @@ class TrackSelector(ScoredTrack):
                 return
 
     def _score_all(self, final: bool) -> Steps:
-        """Score every face fully (exhaustive mode); a face is offered when its next neighbours have been scored."""
+        """Score every face fully (exhaustive mode); a face is offered to the keeper once the faces that
+        follow it closely have been scored."""
         if not (yield from self._prescore_window(list(self.observed), final)) or (self.strangers and not final):
             return
         observations = list(self.observed)
@@ -200,8 +201,8 @@ class TrackSelector(ScoredTrack):
     def _prescore_window(
         self, window: list[Observation], final: bool
     ) -> Generator[list[InferenceRequest], list[Any], bool]:
-        """Prescore some of the window's faces; returns False if only later faces can show whether all of them show the
-        same person."""
+        """Prescore some of the window's faces; returns False if only later faces can reveal whether all of them belong
+        to the same person."""
         chosen = yield from self._prescorer.spread(window)
         self.settle()
         if self._continuity is None or self.strangers:
@@ -252,8 +253,8 @@ class TrackSelector(ScoredTrack):
         # Faces next to a failed face usually fail too, and after several failures the faces of the next window usually
         # fail as well. But as long as nothing is kept, it is worth searching for a single face that passes.
         retries = RETRIES if self._failures <= RETRIES or not self.keeper.threshold() else 0
-        # There is no cooldown while a rank is free, nor with pose bins, because the next face may be the first of its
-        # bin.
+        # There is no cooldown while a rank is free. With pose bins there is none either, because the next face may be
+        # the first of its bin.
         settled = not self._binned and (self._config.keep.top_k == 1 or self.keeper.threshold() > 0.0)
         cooling = settled and window[-1].pts_seconds < self._scored_pts + self._cooldown_s()
         left, closer, beside, lead = list(window), list[Observation](), list[Observation](), 0.0
@@ -313,7 +314,7 @@ class TrackSelector(ScoredTrack):
         return finished
 
     def _confirm_leader(self, newest: float, final: bool) -> Steps:
-        """Confirm the best face once it has been the best for a while; before that, it is often soon beaten."""
+        """Confirm the best face once it has been the best for a while; until then, a better face often follows soon."""
         tried: list[Observation] = []
         while self._leader is not None:
             leader = self._leader
@@ -397,7 +398,7 @@ class TrackSelector(ScoredTrack):
         return self._config.smoothing.short_s / 2 + 1e-9
 
     def _cooldown_s(self) -> float:
-        """Seconds after a scored face for which other faces are only prescored; the longer the track, the longer."""
+        """Seconds after a scored face during which other faces are only prescored; grows with the track."""
         return self._config.advanced.cooldown_ratio * (self.observed.last_pts - self.observed.first_pts)
 
 

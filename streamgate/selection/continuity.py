@@ -28,9 +28,11 @@ _SUDDEN, _GRADUAL = 0.45, 0.75
 contrast: the first from one check to the next, the second within a second. For people who talk, the medians of the two
 changes are 0.1 to 0.2 and 0.2 to 0.45; for a different face in the same place, they are 0.6 and 0.9."""
 _SOON_S = 0.4
-"""Checks that are further apart are compared like those within a second (`archive` has only two checks a second)."""
+"""Maximum time between two checks for `_SUDDEN` to apply. If the checks are further apart (`archive` makes only two per
+second), only `_GRADUAL` applies."""
 _WITHIN_S = 1.0
-"""Maximum time between two compared faces; also the time after a comparison for which no new comparison starts."""
+"""Maximum time between two compared faces; also the time after a comparison during which no new comparison
+starts."""
 _STRANGERS = 0.5
 """Share of the identity threshold below which two faces belong to different people."""
 _HELD_BYTES = 16 << 20
@@ -42,8 +44,8 @@ _YAW = 20.0
 class Continuity:
     """Checks the evenly spaced faces of one track.
 
-    The recognizer is run only when their appearance changes. The track is split only if two consecutive faces show
-    another person.
+    The recognizer is run only when the appearance of the faces changes. The track is split only if two consecutive
+    faces show another person.
 
     Args:
         threshold: the minimum cosine of two faces of one person.
@@ -70,7 +72,7 @@ class Continuity:
         """Process the next evenly spaced faces, in order of time.
 
         If they show another person, returns the time of the last face of the first person in `track` (all faces held,
-        in order); otherwise returns None. After a time has been returned, the instance must not be used any more.
+        in order); otherwise returns None. After a time has been returned, the instance must not be used again.
         """
         for observation in observations:
             if observation.candidate is None or observation.candidate.spoiled:

@@ -16,11 +16,11 @@ from streamgate.selection.smoothing import QualityHistory
 from streamgate.tracks import Candidate
 
 SPARE = 2
-"""Number of ranks beyond K that are remembered. A later candidate may replace one of the best K and so make room for
-another one, and some of the best K may fail when they are evaluated again at the end of the track."""
+"""Number of ranks beyond K that are remembered. A later candidate may replace one of the best K and thereby make room
+for another candidate, and some of the best K may fail when they are evaluated again at the end of the track."""
 
 LARGE_REGION = 1 << 20
-"""Regions with more bytes than this are replaced by the final crop, which is smaller, while the track is still open."""
+"""A region with more bytes than this is replaced with the final crop, which is smaller, before the track ends."""
 
 LAYERS = 3
 """Number of layers that are remembered once there are many candidates that exclude each other (see `_below_layers`)."""
@@ -47,8 +47,8 @@ class Keeper:
 
     Memory does not grow with the track. A candidate is dropped as soon as enough better candidates, far enough apart in
     time, are known. The history drops entries that are too far in time from every remembered candidate. At the end, the
-    pictures to keep are cut from the regions with `make_crop`. From a large region the picture is cut earlier, once the
-    candidate's smoothing window is over; most candidates are dropped before that.
+    pictures to keep are cut from the regions with `make_crop`. From a large region, the picture is cut earlier, as soon
+    as the candidate's smoothing window is over; most candidates are dropped before that.
     """
 
     def __init__(self, keep: KeepConfig, smoothing: SmoothingConfig, make_crop: MakeCrop) -> None:
@@ -78,7 +78,7 @@ class Keeper:
             self._consider_runner_up(candidate, region)
 
     def threshold(self, candidate: Candidate | None = None) -> float:
-        """The smoothed quality that another candidate has to exceed to be kept; 0 while a rank is free.
+        """The smoothed quality that a new candidate has to exceed to be kept; 0 while a rank is free.
 
         With pose bins, this is the threshold of the candidate's bin, or 0 while the pose is unknown.
         """
@@ -164,7 +164,10 @@ class Keeper:
                 pool.remove(candidate)
 
     def finish(self) -> list[Ranked]:
-        """The kept candidates in order of rank, from 1. If none passed, fallback "best" keeps one that did not pass."""
+        """The kept candidates in order of rank, from 1.
+
+        If none has passed, one that did not pass is kept if `keep.fallback` is "best".
+        """
         chosen: list[tuple[Candidate, Bin | None]] = []
         left = [(candidate, bin_key) for bin_key, pool in self._pools.items() for candidate in pool]
         for candidate, bin_key in sorted(left, key=lambda pair: self._order(pair[0])):
@@ -195,8 +198,8 @@ class Keeper:
         return None if pose is None or not self._binned else pose_bin(pose, self._keep)
 
     def _picks(self, pool: Iterable[Candidate], count: int) -> list[Candidate]:
-        """Pick candidates greedily in rank order: each must be far enough in time from those already picked, and no
-        near-duplicate."""
+        """Pick candidates greedily in rank order: each must be far enough in time from those already picked, and must
+        not be a near-duplicate of any of them."""
         chosen: list[Candidate] = []
         for candidate in sorted(pool, key=self._order):
             if len(chosen) == count:

@@ -88,7 +88,7 @@ class ObservationBuffer:
         return sum(observation.frame.picture.nbytes for observation in self._observations)
 
     def between(self, frame: Frame) -> None:
-        """Add a frame without detection, whose picture is a region of this face; it is held until the next
+        """Add a frame on which no detection ran, and whose picture is a region of this face; it is held until the next
         detection."""
         self._pending.append(Observation(frame))
         while self._pending[0].pts_seconds < frame.pts_seconds - self._lookback_s:

@@ -14,16 +14,16 @@ FADE_S = 0.35
 """Time after which the nearest face's offset has a weight of 37 %, and the track's median offset has the rest."""
 REMEMBERED = 32
 FEWEST = 3
-"""Minimum number of faces for a median offset of the track; with fewer, zero is used instead."""
+"""Minimum number of faces for a median offset of the track; with fewer faces, zero is used instead."""
 
 
 class LandmarkOffsets:
     """Corrects the landmarks of a track's next faces by the offsets that the expression network found in the previous
     faces.
 
-    One part of the offset depends on the person (with some glasses it is an eighth of the distance between the eyes).
-    The other part is the detector's current error, which faces close in time share. So the correction begins with the
-    offset of the face nearest in time, and with growing distance in time it approaches the median offset of the track.
+    One part of the offset depends on the person (with some glasses, it is an eighth of the distance between the eyes).
+    The other part is the detector's current error, which faces close in time share. Therefore, the correction is the
+    offset of the face nearest in time, and it approaches the track's median offset as the distance in time grows.
     Offsets are in units of the distance between the eyes and rotate with the eyes.
     """
 

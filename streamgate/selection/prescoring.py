@@ -24,7 +24,7 @@ rejected. A turned or covered face usually stays turned or covered for a while."
 
 
 class Prescorer:
-    """Prescores faces of one track, so that each gets a potential quality."""
+    """Prescores faces of one track, so that each gets a potential, which is an upper bound of its quality."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Prescorer:
         self._last_pts = -np.inf
         self._thins = thins
         self._rejected = 0
-        """Number of prescored faces that were rejected in a row, up to now."""
+        """Number of faces rejected since the last prescored face that was not rejected."""
 
     def spread(self, window: Sequence[Observation]) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
         """Prescore evenly spaced faces of the window and return them; the others get no potential."""

@@ -60,7 +60,7 @@ class ScoredTrack:
     def drain(self) -> list[Candidate]:
         """Return the evaluated faces that will not change any more; each face is returned only once.
 
-        The faces are in order of time, except that those which may still be kept are returned later, because they are
+        The faces are in order of time, except that those that may still be kept are returned later, because they are
         evaluated again when the track has ended.
         """
         left = [one for one in self._finalists if self._ended or not self.keeper.holds(one)]
@@ -86,7 +86,7 @@ class ScoredTrack:
             self._scored(observation, full=True)
 
     def _scored(self, observation: Observation, *, full: bool) -> None:
-        """Update the track's state after scoring of a face has finished or has stopped early."""
+        """Update the track's state after the scoring of a face has finished or has stopped early."""
         candidate = observation.candidate
         assert candidate is not None
         observation.prescored = True
@@ -95,7 +95,7 @@ class ScoredTrack:
             observation.recognised = True
         if candidate.quality is not None or full:
             observation.scored = True
-            # From now on the face is ordered by its quality.
+            # From now on, the face is ordered by its quality.
             observation.potential = observation.quality
         if candidate.quality is not None:
             self.frames_scored += 1
@@ -105,7 +105,7 @@ class ScoredTrack:
     def _learn(self, candidate: Candidate) -> None:
         """Update the ceilings of this track's scalars and the best bound of a scored face.
 
-        With pose bins nothing is updated, because one pose says nothing about another.
+        With pose bins, nothing is updated, because one pose says nothing about another.
         """
         if self._binned:
             return

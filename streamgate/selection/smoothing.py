@@ -47,7 +47,7 @@ class QualityHistory:
         self._values = [self._values[index] for index in keep]
 
     def drop_after(self, pts_seconds: float) -> None:
-        """Drop later entries."""
+        """Drop the entries later than `pts_seconds`."""
         index = bisect.bisect_right(self._times, pts_seconds)
         del self._times[index:], self._values[index:]
 

@@ -16,14 +16,14 @@ from streamgate.tracks import Candidate, Template
 
 _WEIGHTS = ("serfiq", "occlusion")
 """A face's weight is the product of the scalars of these measures; a measure that the run lacks is ignored. For yaw and
-pitch the weight has the squared cosine as a factor instead of the scalar, because a recognizer tolerates turns that
+pitch, the factor is the squared cosine of the angle instead of the scalar, because a recognizer tolerates turns that
 spoil a portrait."""
 
 SURE_SERFIQ = 30.0
 """Faces with a lower SER-FIQ scalar are left out of a template, however lenient the gate is."""
 SURE_INTER_EYE = 16.0
-"""Faces with a smaller eye distance, in source pixels, are left out too; the eye distance in the recognizer's crop is
-35."""
+"""Faces with a smaller eye distance, in source pixels, are left out too; in the recognizer's crop, the eye distance is
+35 px."""
 SURE_WEIGHT = 0.25
 SURE_AGREEMENT = 0.7
 """Minimum agreement of a track's embeddings. The agreement is about 0.67 if a track shows two people for half of the
@@ -89,5 +89,5 @@ def is_sure(template: Template) -> bool:
 
 
 def _facing(pose: Pose) -> float:
-    """1.0 for a head facing the camera, falling to 0.0 for a profile."""
+    """1.0 for a head that faces the camera, decreasing to 0.0 for a profile."""
     return float(np.prod([max(0.0, math.cos(math.radians(angle))) ** 2 for angle in (pose.yaw, pose.pitch)]))

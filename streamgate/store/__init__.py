@@ -1,1 +1,1 @@
-"""Output folders of runs: the formats of their files, and functions to write these atomically and to read them."""
+"""Output folders of runs: the formats of their files, and functions to read these files and write them atomically."""

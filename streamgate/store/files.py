@@ -35,7 +35,7 @@ _REMEDIES = {
 
 @contextmanager
 def sink_errors(path: Path) -> Iterator[None]:
-    """Convert an OSError of the block to a SinkError whose message is one line: the path, the problem, the remedy."""
+    """Convert an OSError raised in the block to a SinkError. Its message, one line, names path, problem and remedy."""
     try:
         yield
     except OSError as error:
@@ -43,7 +43,10 @@ def sink_errors(path: Path) -> Iterator[None]:
 
 
 def sink_error(error: OSError, path: Path) -> SinkError:
-    """The SinkError that explains `error`. It names the path of the error if that is more specific than `path`."""
+    """The SinkError that explains `error`.
+
+    Its message names the path in `error` if that path is inside `path` or is a parent of `path`, otherwise `path`.
+    """
     named = path
     if isinstance(error.filename, (str, bytes)):
         own = Path(os.fsdecode(error.filename))
@@ -57,7 +60,7 @@ def sink_error(error: OSError, path: Path) -> SinkError:
 def write_bytes(root: Path, name: str, data: bytes) -> None:
     """Write the file `name` below `root` atomically and durably.
 
-    Raises OSError; in that case an existing file is unchanged.
+    Raises OSError; in that case, an existing file is unchanged.
     """
     with atomic_writer(root, name) as file:
         file.write(data)
@@ -148,7 +151,7 @@ def rename_folder(root: Path, name: str, final: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the names in `folder` to disk; does nothing on file systems that do not support this."""
+    """Flush the directory entries of `folder` to disk; does nothing on file systems that do not support this."""
     with _folder(folder, ()) as descriptor:
         _sync(descriptor)
 
@@ -162,10 +165,10 @@ def _sync(descriptor: int) -> None:
 
 
 def open_below(root: Path, name: str) -> IO[bytes]:
-    """Open the regular file `name` (relative to `root`, with `/`) for reading.
+    """Open the regular file `name` (`/`-separated, relative to `root`) for reading.
 
-    No link below `root` is followed, and opening a pipe does not block. Raises OSError, also if `name` leads out of
-    `root` or is not a regular file.
+    No link below `root` is followed, and opening a pipe does not block. Raises OSError, including when `name` leads out
+    of `root` or is not a regular file.
     """
     path, parts = _parts(root, name)
     with _folder(root, parts[:-1]) as folder:
@@ -200,7 +203,7 @@ def open_own(root: Path, name: str, flags: int) -> IO[bytes]:
 def make_folder(root: Path, name: str, mode: int = 0o777) -> Path:
     """Create the folder `name` below `root`, and its missing parents, with `mode`.
 
-    Raises OSError, also if a part of the path is a link.
+    Raises OSError, including when a part of the path is a link.
     """
     path, parts = _parts(root, name)
     with _folder(root, parts, make=mode):
@@ -208,9 +211,9 @@ def make_folder(root: Path, name: str, mode: int = 0o777) -> Path:
 
 
 def link_or_copy(root: Path, name: str, target: Path) -> None:
-    """Create `target` as a hard link to `root`/`name` (with `/`), or as a copy if hard links are not supported.
+    """Create `target` as a hard link to the file `name` below `root`, or as a copy if hard links are not supported.
 
-    Raises OSError, also if `name` leads out of `root` or is not a regular file.
+    Raises OSError, including when `name` leads out of `root` or is not a regular file.
     """
     with open_below(root, name) as file:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +225,7 @@ def link_or_copy(root: Path, name: str, target: Path) -> None:
 
 
 def remove_listed(root: Path, names: Iterable[str]) -> None:
-    """Remove the files `names` (relative to `root`, with `/`) and the folders that become empty. Raises OSError.
+    """Remove the files `names` (`/`-separated, relative to `root`) and the folders that become empty. Raises OSError.
 
     Missing files are skipped. Names that lead out of `root` by `..` or a symbolic link are skipped as well, since the
     list comes from a file that others can edit.
@@ -243,7 +246,7 @@ def remove_listed(root: Path, names: Iterable[str]) -> None:
 def remove_tree(root: Path, name: str) -> None:
     """Remove the file or the folder tree `name` below `root`, as far as possible. Never raises.
 
-    Nothing outside `root` is removed: of a link only the link itself, not its target.
+    Nothing outside `root` is removed: links are removed, but not their targets.
     """
     with suppress(OSError):
         _, parts = _parts(root, name)
@@ -264,9 +267,9 @@ def _parts(root: Path, name: str) -> tuple[Path, tuple[str, ...]]:
 
 @contextmanager
 def _folder(root: Path, parts: Sequence[str], *, make: int | None = None) -> Iterator[int]:
-    """The descriptor of a folder below `root`. No link is followed. With `make`, missing folders get that mode.
+    """The descriptor of a folder below `root`. No link is followed. Raises OSError.
 
-    Raises OSError.
+    If `make` is given, missing folders are created with this mode.
     """
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

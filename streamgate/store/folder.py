@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class DamageLog:
-    """Counts reports of damage, and stores the first `most` of them, one line each."""
+    """Counts reports of damage and stores the first `most` of them. Each report is one line."""
 
     def __init__(self, most: int = 20) -> None:
         self.count = 0
@@ -60,7 +60,7 @@ class RunFolder:
 
     Args:
         damaged: called once for each damaged part of a file, with a line that starts with the name of the file; the
-            part is skipped. If it is None, the first damage raises ResultsError.
+            part is skipped. If `damaged` is None, the first damaged part raises ResultsError.
     """
 
     def __init__(self, out: Path, damaged: Callable[[str], None] | None = None) -> None:
@@ -73,7 +73,10 @@ class RunFolder:
             raise ResultsError(self._no_results())
 
     def lock(self) -> Lock:
-        """The lock that keeps runs out of the folder, not acquired yet. Raises ResultsError if no manifest exists."""
+        """The lock that keeps runs out of the folder; it is not acquired yet.
+
+        Raises ResultsError if no manifest exists.
+        """
         if not has_manifest(self.out):
             raise ResultsError(self._no_results())
         return Lock(self.out)
@@ -102,11 +105,12 @@ class RunFolder:
 
     @cached_property
     def measures(self) -> tuple[MeasureSpec, ...]:
-        """The measures that records can contain, in order, with those that the preset defines.
+        """The measures that records can contain, in order, including those that the preset defines.
 
-        If this version cannot read the configuration, all measures of this version. Raises ResultsError like `summary`.
+        If this version cannot read the configuration, the result is all measures of this version. Raises ResultsError
+        like `summary`.
         """
-        # Imported here because it is slow to import, and most uses of a folder do not need it.
+        # These modules are imported here, because their import is slow and most uses of a folder do not need them.
         from streamgate.config import stored_config
         from streamgate.measures import known_measures
 
@@ -138,7 +142,7 @@ class RunFolder:
         except (OSError, ValueError):
             record = {}
         if mismatch(record, schemas.FACE):
-            raise ResultsError(f"{display(self.out / FACES)} changed while it was read; try again")
+            raise ResultsError(f"{display(self.out / FACES)} changed while it was being read; try again")
         return record
 
     def tracks(self, source_id: str) -> Iterator[Record]:
@@ -152,7 +156,7 @@ class RunFolder:
             yield record
 
     def notes(self, source_id: str) -> dict[int, Record]:
-        """The notes of a source for the report, by track; empty if there are none."""
+        """The notes of a source for the report, by track id; empty if there are none."""
         if not self.has(f"{source_id}/{NOTES}"):
             return {}
         return {
@@ -167,7 +171,10 @@ class RunFolder:
         return {person["person_id"]: person["name"] for person in found if person["name"]}
 
     def source(self, source_id: str) -> Record:
-        """The record in source.json of a committed source. Raises ResultsError, even if `damaged` was given."""
+        """The record in source.json of a committed source.
+
+        Raises ResultsError if the file is missing or damaged, even if `damaged` was given.
+        """
         name = f"{source_id}/{SOURCE}"
         try:
             record = jsonlines.read_object(self.out, name, schemas.SOURCE)
@@ -189,7 +196,7 @@ class RunFolder:
             return None
 
     def has(self, name: str) -> bool:
-        """Whether there is a regular file of this name (relative to OUT, with `/`)."""
+        """Whether there is a regular file of this name (`/`-separated, relative to OUT)."""
         try:
             files.open_below(self.out, name).close()
         except OSError:
@@ -250,7 +257,7 @@ class RunFolder:
         source_id, _, rest = name.partition("/")
         remedy = "run the same command again with --resume, which rewrites it"
         if rest:
-            # If the name comes from a damaged record, the message must not say to remove that folder.
+            # The name may come from a damaged record. Therefore, suggest removing a folder only if it is a source's.
             ours = rest == SOURCE or self.has(f"{source_id}/{SOURCE}")
             folder = f"remove the folder {display(self.out / source_id)} and " if ours else ""
             remedy = f"{folder}run its source again with --resume"
@@ -267,8 +274,8 @@ class RunFolder:
             return f"{shown} is a file; give the folder that `streamgate run` wrote (-o)"
         if any(self.out.glob(f"*/????-??-??/{FACES}")):
             return (
-                f"{shown} contains the results of `streamgate serve`, which keeps its events until they are delivered; "
-                "give a folder that `streamgate run` wrote (-o)"
+                f"{shown} contains the results of `streamgate serve`, which cannot be used here; give a folder that "
+                "`streamgate run` wrote (-o)"
             )
         return f"{shown} contains no results of `streamgate run`; give the folder that it wrote (-o)"
 

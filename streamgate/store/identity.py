@@ -1,6 +1,7 @@
 """Stores embeddings in OUT/.streamgate/identity, one file per source.
 
-They are not in the folders of the sources because users share these folders, and embeddings are biometric data.
+They are not stored in the folders of the sources, because users may share these folders and embeddings are biometric
+data.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ Templates = dict[int, Template]
 """The templates of a source's kept tracks, by track id."""
 Embeddings = dict[FaceKey, Array]
 """Embeddings of a source's kept faces, float32 (D,), not normalised. They are used to detect near-duplicates among the
-faces of a person; empty if faces are kept per track."""
+faces of a person; there are none if faces are kept per track."""
 
 
 def save_identity(out: Path, source_id: str, templates: Templates, faces: Embeddings) -> None:
-    """Write the file of a source atomically; no file if there is nothing to write. Raises OSError.
+    """Write the file of a source atomically, or no file if there are no embeddings. Raises OSError.
 
     The bytes of the file depend only on the values.
     """
@@ -58,7 +59,7 @@ def save_identity(out: Path, source_id: str, templates: Templates, faces: Embedd
 
 
 def load_identity(out: Path, source_id: str) -> tuple[Templates, Embeddings]:
-    """Read the file of a source; both results are empty if there is none. Raises ResultsError if it is damaged."""
+    """Read the file of a source; both results are empty if there is no file. Raises ResultsError if it is damaged."""
     name = f"{_FOLDER}/{source_id}.npy"
     path = display(out / name)
     try:

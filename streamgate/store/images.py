@@ -1,4 +1,4 @@
-"""Encodes crops as image files and decodes them; equal pixels give equal bytes."""
+"""Encodes crops as image files and decodes them; identical pixels give identical bytes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def encode_png(image: Array) -> bytes:
 def decode_png(data: bytes) -> Array:
     """Decode a crop written by `encode_png` to RGB uint8 (H, W, 3).
 
-    Raises ValueError that names the problem. All checksums are verified, since a decoder fills in missing data.
+    Raises a ValueError that names the problem. All checksums are verified, because decoders fill in missing data
+    without an error.
     """
     if not data.startswith(_SIGNATURE):
         raise ValueError("is empty" if not data else "is not a PNG")
@@ -60,12 +61,12 @@ def decode_png(data: bytes) -> Array:
 
 
 def decode_crop(data: bytes) -> Array:
-    """Decode a crop written by `encode` to RGB uint8 (H, W, 3). Raises ValueError that names the problem."""
+    """Decode a crop written by `encode` to RGB uint8 (H, W, 3). Raises a ValueError that names the problem."""
     jpeg = data.startswith(b"\xff\xd8\xff")
     webp = data.startswith(b"RIFF") and data[8:12] == b"WEBP"
     if not jpeg and not webp:
         return decode_png(data)
-    # Checked here because decoders fill in missing data without an error.
+    # This is checked here, because decoders fill in missing data without an error.
     if (jpeg and not data.endswith(b"\xff\xd9")) or (webp and struct.unpack_from("<I", data, 4)[0] + 8 != len(data)):
         raise ValueError("is cut off")
     size = image_size(data)
@@ -80,7 +81,7 @@ def encode_jpeg(image: Array, quality: int) -> bytes:
 
 
 def encode(image: Array, encoding: Encoding) -> bytes:
-    """Encode `image`, RGB uint8 (H, W, 3), as `encoding` says."""
+    """Encode `image`, RGB uint8 (H, W, 3), in the format and with the quality of `encoding`."""
     if encoding.format == "jpeg":
         return encode_jpeg(image, encoding.quality or 100)
     if encoding.format == "webp":

@@ -25,15 +25,15 @@ SCHEMA = 1
 Record = dict[str, Any]
 
 MAX_LINE_BYTES = 1 << 20
-"""Maximum bytes of a line with one face or one track."""
+"""Maximum size, in bytes, of a line that describes one face or one track."""
 MAX_LIST_BYTES = 64 << 20
-"""Maximum bytes of a line with a list, for example of all faces of a person."""
+"""Maximum size, in bytes, of a line that contains a list, for example of all faces of a person."""
 _LARGEST = 256 << 20
-"""Maximum bytes of a file with a single object. The manifest for a million faces has 60 million bytes."""
+"""Maximum size, in bytes, of a file with a single object. The manifest for a million faces has 60 million bytes."""
 _MAX_VALUES = 8_000_000
-"""Maximum number of values in one object, because a value of two bytes in a file, `[]`, takes 60 bytes in memory."""
+"""Maximum number of values in one object. It is needed because `[]`, two bytes in a file, takes 60 bytes in memory."""
 _MAX_DEPTH = 200
-"""Maximum nesting depth, because objects are traversed recursively."""
+"""Maximum nesting depth. It is needed because objects are traversed recursively."""
 
 _DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -51,7 +51,9 @@ def redacted(value: Any) -> Any:
 
 
 def dumps(record: Mapping[str, Any], *, pretty: bool = False) -> str:
-    """The record as JSON text, with keys in their order and without ASCII escapes; indented if `pretty`, else compact.
+    """The record as JSON text, with the keys in their original order and without ASCII escapes.
+
+    The text is indented if `pretty` is true, otherwise compact.
 
     The text can always be encoded as UTF-8: a byte of a file name that is not valid UTF-8 is written as its hex
     escape, such as `\\xff`. Raises ValueError for NaN or infinity.
@@ -83,14 +85,15 @@ def new_gzip(path: Path) -> gzip.GzipFile:
 
 
 def parse(data: bytes) -> Record:
-    """Parse `data` as one JSON object. Raises ValueError that names the problem."""
+    """Parse `data` as one JSON object. Raises a ValueError that names the problem."""
     return _checked(_decoded(data), data)
 
 
 def read_object(out: Path, name: str, shape: Schema) -> Record:
-    """Read the file `name` below `out`, which must be a single object of this schema version and of the given `shape`.
+    """Read the file `name` below `out`, which must contain one object of this schema version and of the given `shape`.
 
-    Raises OSError, ResultsError if it has another schema version, and ValueError that names any other problem.
+    Raises OSError if the file cannot be read, ResultsError if the object has another schema version, and a ValueError
+    that names any other problem.
     """
     with files.open_below(out, name) as file:
         data = file.read(_LARGEST + 1)
@@ -107,9 +110,9 @@ def read_object(out: Path, name: str, shape: Schema) -> Record:
 
 
 def read_log(out: Path, name: str) -> list[Record]:
-    """The objects in the lines of the log file `name` below `out`; none if there is no file. Raises OSError.
+    """The objects in the lines of the log file `name` below `out`; empty if there is no file. Raises OSError.
 
-    A line that is not valid JSON is skipped: a crash interrupted the writing of that line.
+    A line that is not valid JSON is skipped, because a crash must have interrupted the writing of that line.
     """
     try:
         with files.open_below(out, name) as file:
@@ -120,7 +123,7 @@ def read_log(out: Path, name: str) -> list[Record]:
 
 def other_version(record: Record) -> str:
     """The message about a record of another schema version."""
-    return f"was written by another version (schema {record['schema']}, this one knows {SCHEMA})"
+    return f"was written by another version (schema {record['schema']}, this version reads {SCHEMA})"
 
 
 def read_lines(file: IO[bytes] | gzip.GzipFile, longest: int = MAX_LINE_BYTES) -> Iterator[tuple[int, Record | None]]:
@@ -153,7 +156,8 @@ def _record(line: bytes) -> Record | None:
 def _decoded(data: bytes) -> Any:
     if data.count(b",") + data.count(b":") > _MAX_VALUES:
         raise ValueError("has too many values")
-    # Check numbers only if one has 19 digits or a large exponent, which is rare: checking takes longer than parsing.
+    # Numbers are checked only if one of them has 19 digits or a large exponent: this is rare, and the check takes
+    # longer than the parsing.
     digits = data.translate(_DIGITS, b"+")
     unusual = b"e000" in digits or b"0" * 19 in digits
     hooks: dict[str, Any] = {"parse_float": _finite, "parse_int": _small} if unusual else {}

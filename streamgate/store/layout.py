@@ -49,7 +49,7 @@ def not_local(text: str) -> str | None:
     """The reason why a text cannot be a path on this machine; None if it can be one."""
     if not text:
         return "it is empty; give a file or folder"
-    # A URL may have a single slash (file:/path, RFC 8089). A single letter is a drive, not a scheme.
+    # A URL may have a single slash (file:/path, RFC 8089). A single letter before the colon is a drive, not a scheme.
     if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}", text):
         return (
             f"{scheme[0]} is not supported here; give a path on this machine: copy input files here before the run, "

@@ -1,4 +1,4 @@
-"""The lock of an output folder, which allows only one command at a time to write."""
+"""The lock of an output folder, which allows only one command at a time to write to it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Lock:
     """Keeps other processes from writing to a folder, by `flock` on the permanent file OUT/.streamgate/lock.
 
     The system releases the lock when all processes that hold it have ended, even after a crash. A process may inherit
-    the lock from its parent, or pass its descriptor to another process. A context manager.
+    the lock from its parent, or pass its descriptor to another process. The lock is a context manager.
 
     Args:
         folder: the folder, which must exist.
-        name: the lock file, relative to the folder, with `/`.
-        holder: process id that other processes show in their message; by default the id of this process.
+        name: the lock file, `/`-separated and relative to the folder.
+        holder: the process id that other processes name in their error message; by default, the id of this process.
     """
 
     def __init__(self, folder: Path, name: str = _NAME, *, holder: int | None = None) -> None:
@@ -56,7 +56,8 @@ class Lock:
     def acquire(self) -> None:
         """Acquire the lock; does nothing if it is already held. Raises SinkError if another process holds it.
 
-        If that process was killed and is still exiting (it may have to finish disk writes), waits up to ten seconds.
+        If that process was killed and is still exiting (for example, because it must finish disk writes), `acquire`
+        waits up to ten seconds.
         """
         if self._file is not None:
             return
@@ -76,7 +77,7 @@ class Lock:
             file = files.open_own(self._folder, self._name, os.O_RDWR | os.O_CREAT)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(file.fileno()).st_nlink == 1:  # otherwise the file's other name would change too
+                if os.fstat(file.fileno()).st_nlink == 1:  # else the file has hard links elsewhere, which would change
                     file.truncate(0)
                     file.write(b"%d\n" % self._holder)
                     file.flush()
@@ -111,7 +112,7 @@ def unchanged(out: Path) -> Iterator[None]:
     try:
         file = files.open_below(out, _NAME)
     except OSError:
-        # Without a lock file the folder is only a copy of results, to which no run writes.
+        # If there is no lock file, the folder is only a copy of results, to which no run writes.
         yield
         return
     with file:

@@ -32,10 +32,10 @@ class Manifest:
 
     Attributes:
         out: the folder.
-        run: the `run_record` of the run, with which `--resume` compares its own.
+        run: the `run_record` of the run; `--resume` compares it with the record of the new run.
         owned: files created by runs that do not belong to a single source, relative to OUT.
         sources: the files of each source, by source id, relative to OUT/<source id>. A source is listed just before its
-            folder gets its final name, so after a crash a listed source may be missing.
+            folder gets its final name, so a listed source may be missing after a crash.
     """
 
     out: Path
@@ -45,7 +45,7 @@ class Manifest:
 
     @classmethod
     def read(cls, out: Path) -> Manifest:
-        """Read the manifest; empty if there is none. Raises ResultsError if it cannot be read."""
+        """Read the manifest; an empty one if the file does not exist. Raises ResultsError if it cannot be read."""
         manifest = cls(out)
         path = display(out / _NAME)
         try:
@@ -74,14 +74,14 @@ class Manifest:
         return sorted(key for key in self.sources if is_source_id(key) and (self.out / key / SOURCE).is_file())
 
     def paths(self) -> list[str]:
-        """All listed files, relative to OUT with `/`, in the order of removal.
+        """All listed files, `/`-separated and relative to OUT, in the order of removal.
 
         The source.json of a folder is removed first, so that a partly removed source does not count as present.
         """
         return [*self.owned, *self.source_paths()]
 
     def source_paths(self, *source_ids: str) -> list[str]:
-        """The listed files of the given sources (by default of all sources), in the form of `paths`."""
+        """The listed files of the given sources (by default, of all sources), in the form and order of `paths`."""
         found = []
         for key in source_ids or self.sources:
             names = self.sources[key]
@@ -89,7 +89,7 @@ class Manifest:
         return found
 
     def add(self, source_id: str, names: tuple[str, ...]) -> None:
-        """List a source whose folder is about to get its final name. Raises OSError."""
+        """Add a source to the list, just before its folder gets its final name. Raises OSError."""
         files.append_line(self.out, _COMMITS, dumps({"source_id": source_id, "files": list(names)}))
         self.sources[source_id] = names
 
@@ -107,9 +107,9 @@ class Manifest:
 
 
 def run_record(run: RunInfo) -> dict[str, Any]:
-    """Everything that determines results, and a sha256 of all this as `digest`.
+    """Everything that determines the results of a run, and the sha256 of all these values as `digest`.
 
-    The digest depends on the hashes of weights, not on their paths.
+    The digest depends on the hashes of the weights, not on their paths.
     """
     record = {
         "schema": SCHEMA,

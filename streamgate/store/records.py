@@ -2,7 +2,7 @@
 
 The functions return plain dicts, whose keys have the same order as in the files; `dumps` converts a dict to text.
 Records never contain NaN or infinity: an optional value that is not finite becomes null, and a required one (box,
-landmarks, time, detection score) raises ValueError. Values are rounded, so that equal runs give equal bytes:
+landmarks, time, detection score) raises ValueError. Values are rounded, so that identical runs give identical bytes:
 
     times: 6 decimals (seconds)
     boxes and landmarks: 2 decimals (source pixels)
@@ -35,9 +35,9 @@ from streamgate.tracks import BestShot, Candidate, Crop, TrackEnd, TrackInfo
 def face_record(shot: BestShot, image: str | None) -> Record:
     """A line of faces.jsonl, and the `json` of a `final` event.
 
-    `image` is the path of the crop relative to OUT, with `/`; None if it has no file (in events). `person_id` and
-    `person_rank` (from 1 among the listed faces of the person) are known only in OUT/faces.jsonl, which combines all
-    sources; elsewhere they are null. The keys, in this order, are:
+    `image` is the `/`-separated path of the crop relative to OUT; None for an event, whose crop is not in a file.
+    `person_id` and `person_rank` (from 1, among the listed faces of the person) are known only in OUT/faces.jsonl,
+    which combines all sources; elsewhere, they are null. The keys, in this order, are:
 
         schema, id, source, source_id, track_id, person_id, rank, frame_index, pts_seconds, pts_estimated,
         captured_at, box [4], landmarks [5][2], detection_score, pose {yaw, pitch, roll} | null,
@@ -46,10 +46,10 @@ def face_record(shot: BestShot, image: str | None) -> Record:
         person_rank, crops {NAME: {image, size [2], upscaled, quality, box [4] | null}}, pose_bin, phash,
         still
 
-    `upscaled` is the factor by which the crop was enlarged if the face in the source was smaller, else null.
+    `upscaled` is the factor by which the face was enlarged if it is smaller in the source than in the crop, else null.
     `outside` is the share of the crop that is outside the frame (black bars count as outside); null if unknown.
     `pose_bin` names the yaw and pitch, in degrees, of the bin for which the face was kept with `keep.poses` = "all".
-    `phash` has 16 hex digits for 63 bits. The hashes of faces that look alike differ in few bits.
+    `phash` is a perceptual hash of 63 bits, as 16 hex digits. The hashes of faces that look alike differ in few bits.
     `crops` contains all pictures written of this face, `ffhq` (the same file as `image`) first; it is empty if no files
     were written. `size` is [width, height], `quality` is that of the encoder (null: lossless), and `box` is the region
     of the upright source frame that a crop without alignment shows.
@@ -125,7 +125,7 @@ def _upscaled(times: float) -> float | None:
 def candidate_record(candidate: Candidate, source_id: str) -> Record:
     """A line of candidates.jsonl.gz: one evaluated face, with everything needed to evaluate it again.
 
-    `evidence` contains all values to which limits and calibration are applied (null: not computed), and under `failed`
+    `evidence` contains all values to which limits and calibration are applied (null: not computed) and, under `failed`,
     the measures whose computation failed. Embeddings are biometric data and are never written here.
     """
     return {
@@ -149,9 +149,9 @@ def candidate_record(candidate: Candidate, source_id: str) -> Record:
 
 
 def candidate_of(record: Mapping[str, Any], known: Collection[str]) -> Candidate:
-    """The candidate of a valid line of candidates.jsonl.gz, with rounded values.
+    """The candidate that a valid line of candidates.jsonl.gz describes. Its values are rounded as in the file.
 
-    `known` are the names of the measures that its run can have. Raises ValueError if a time is invalid or a measure is
+    `known` are the names of the measures that the run can have. Raises ValueError if a time is invalid or a measure is
     unknown.
     """
     pose, captured = record["pose"], record["captured_at"]
@@ -190,8 +190,8 @@ def track_record(ended: TrackEnd) -> Record:
     """A line of tracks.jsonl: the result of a track, with or without kept faces.
 
     The keys are schema, source_id, epoch, track_id, first_pts, last_pts, frames_seen, frames_scored, still (true if it
-    did not move while another track did), kept (number of shots), rejected {reason: number of faces}, reasons (of the
-    best near miss) and reference {measure: usual value for the person}.
+    did not move while another track did), kept (number of shots), rejected {reason: number of faces}, reasons (why the
+    best near miss was rejected) and reference {measure: typical value for the person}.
     """
     return {
         "schema": SCHEMA,
@@ -210,7 +210,7 @@ def track_record(ended: TrackEnd) -> Record:
 def missed_record(track: Mapping[str, Any], source: str, calibration_id: str) -> Record:
     """The `json` of the `final` event (rank 0) of a track without kept faces; `track` is its `track_record`.
 
-    It has the keys of `face_record` and `rejected`. Values that only a face can have are null.
+    It has the keys of `face_record` and the key `rejected`. Values that only a face can have are null.
     """
     source_id, track_id = track["source_id"], track["track_id"]
     return {
@@ -258,7 +258,7 @@ def event(record: Mapping[str, Any], kind: str, jpeg: bytes | None) -> dict[str,
 
 
 def score_record(image: str, faces: Iterable[ScoredFace], *, embedding: bool = False) -> Record:
-    """A line of `streamgate score`.
+    """A line that `streamgate score` prints.
 
     Its form is {image, faces: [{box, landmarks, detection_score, pose, measures, quality, gate}]}. With `embedding`,
     each face also has its `embedding`, not normalised (null if it was not computed).
@@ -270,7 +270,7 @@ def _number(value: float | None, decimals: int) -> float | None:
     if value is None:
         return None
     value = float(value)
-    # Adding zero turns -0.0 into 0.0, because equal values must have equal texts.
+    # Adding zero turns -0.0 into 0.0, because equal values must be written as identical text.
     return round(value, decimals) + 0.0 if math.isfinite(value) else None
 
 

@@ -1,4 +1,4 @@
-"""Data of a run and of its sources, and the records source.json and summary.json. Cheap to import."""
+"""Data of a run and of its sources, and the records source.json and summary.json. This module is cheap to import."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from streamgate.store.jsonlines import SCHEMA, Record, redacted
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What is known of a source before it is read.
+    """What is known about a source before it is read.
 
-    `location` is shown to users (redacted); `source_id` is in the names of its folder and events.
+    `location` is shown to users (redacted). `source_id` is the name of the source's folder and part of its event ids.
     """
 
     location: str
@@ -28,8 +28,8 @@ class SourceResult:
 
     Attributes:
         status: "done", "interrupted" (the results so far are committed), "failed" (nothing committed), "crashed" (the
-            worker process died twice while reading it; nothing committed), "not_started" (the run ended before it) or
-            "duplicate" (same name and content as an earlier input).
+            worker process died twice while reading it; nothing committed), "not_started" (the run ended before the
+            source was opened) or "duplicate" (same name and content as an earlier input).
         error: one line for the user if the source failed, or if reading stopped with an error after some frames.
         frames: number of frames of the video.
         frames_decoded: number of decoded frames; the others were not needed (see `decoding.discard`).
@@ -90,7 +90,7 @@ class RunInfo:
     """The whole configuration, redacted."""
     measure_set: tuple[str, ...]
     absent_measures: Mapping[str, str]
-    """Measures of the preset that are not in `measure_set`, with the reason (a status)."""
+    """Measures of the preset that are not in `measure_set`, each with the status that says why it is absent."""
     calibration_id: str
     weights: tuple[Mapping[str, Any], ...]
     versions: Mapping[str, str]
@@ -102,7 +102,7 @@ class RunInfo:
 
 
 def source_record(result: SourceResult) -> Record:
-    """The contents of source.json; without `schema` and `timing` also an entry of `sources` in summary.json."""
+    """The contents of source.json and, without `schema` and `timing`, of an entry of `sources` in summary.json."""
     return {
         "schema": SCHEMA,
         "source": redact_url(result.source.location),

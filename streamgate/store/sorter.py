@@ -12,8 +12,8 @@ _MEMORY_LIMIT = 2 << 20
 class KeyedSorter:
     """Collects records or events in any order and returns them sorted by key.
 
-    Up to 2 MiB of data are held in memory; larger data is held in an unnamed temporary file in `folder` (by default the
-    system's temporary folder). The keys are always in memory. Every method may raise OSError. Not thread-safe.
+    Up to 2 MiB of data are held in memory; larger data is held in an unnamed temporary file in `folder` (by default,
+    the system's temporary folder). The keys are always in memory. Every method may raise OSError. Not thread-safe.
     """
 
     def __init__(self, folder: Path | None = None) -> None:

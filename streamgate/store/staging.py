@@ -5,7 +5,7 @@ OUT/.streamgate/tune/ready.json          written when all new folders are comple
                                          committed; if it is interrupted, `finish` completes it later
 OUT/.streamgate/tune/old/<source_id>/    the replaced folders, removed at the end
 
-The caller holds the lock of the output folder `out`. All functions raise SinkError and ResultsError.
+The caller holds the lock of the output folder `out`. All functions may raise SinkError and ResultsError.
 """
 
 from __future__ import annotations

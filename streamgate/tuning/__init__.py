@@ -1,4 +1,4 @@
-"""Applies other settings to existing results: evaluates and selects again without decoding everything again.
+"""Applies changed settings to existing results: evaluates and selects faces again without reading all footage again.
 
 settings        which settings may be changed, and the properties of a run with the changed settings
 reevaluation    evaluates a stored face with another configuration

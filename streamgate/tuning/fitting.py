@@ -1,9 +1,9 @@
 """Fits weights and mappings of measures to labelled faces.
 
 The quality is computed as in a run: log quality is the sum of weight * log scalar, divided by the sum of weights, and
-each scalar is 100 * sigmoid. So a lower scalar never increases the quality, and the fitted values can be used as a
-preset. There are few parameters: one weight per measure, and x0 and w of each mapping that a preset may set. They are
-regularised towards their initial values.
+each scalar is 100 * sigmoid. Therefore, a lower scalar never increases the quality, and the fitted values can be used
+as a preset. There are few parameters: one weight per measure, and x0 and w of each mapping that a preset may set. They
+are regularised towards their initial values.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class FitData:
 
     Attributes:
         values: float (N, K), the input of each measure's mapping (`MeasureSpec.compared`), transformed so that larger
-            is better. This is the raw value, its negative if lower is better, or its negative absolute value if near
-            zero is best.
+            is better. This is the raw value, its negative if lower values are better, or its negative absolute value
+            if values near zero are best.
         grades: int (N,), GOOD, USABLE or BAD.
         tracks, clips: (N,), the track and the clip of each face.
-        barred: bool (N,), whether a limit that is not fitted rejects the face (too small, a damaged picture).
+        barred: bool (N,), whether a limit that is not fitted rejects the face (for example, the face is too small).
     """
 
     values: Array
@@ -53,7 +53,10 @@ class FitData:
 
 @dataclass(frozen=True)
 class Fusion:
-    """The settings of K measures in a preset, (K,) each. `movable` marks measures whose x0 and w may be fitted."""
+    """The settings of K measures in a preset; each array has the shape (K,).
+
+    `movable` marks measures whose x0 and w may be fitted.
+    """
 
     weight: Array
     x0: Array
@@ -87,7 +90,7 @@ def fit(judged: FitData, start: Fusion, *, seed: int = 0, ridge: float = RIDGE) 
 
 
 def out_of_clip(judged: FitData, start: Fusion, *, folds: int = 8, seed: int = 0) -> Array:
-    """Log quality of every face, float (N,), each from a fit without the clip of that face."""
+    """Log quality of every face, float (N,), each computed by a fit that did not use the clip of the face."""
     clips = np.random.default_rng(seed).permutation(np.unique(judged.clips))
     fold = {clip: index % folds for index, clip in enumerate(clips)}
     here = np.array([fold[clip] for clip in judged.clips])

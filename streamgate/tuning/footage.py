@@ -23,7 +23,7 @@ from streamgate.weights.catalog import ROLES
 from streamgate.weights.store import resolve
 
 _READ_ON_S = 2.0
-"""Frames that are at most this many seconds ahead are reached by reading on, later frames by seeking."""
+"""Frames that are at most this many seconds ahead are reached by decoding up to them, later frames by seeking."""
 
 
 class FootageScorer:
@@ -62,8 +62,8 @@ class FootageScorer:
     def score(self, source: Source, faces: Iterable[Candidate]) -> None:
         """Fully score faces in place. Faces that pass the gate get a crop.
 
-        A face whose frame is not found is unchanged. Raises SourceError if the source cannot be read, WeightsError if
-        the networks of the run are not available.
+        A face whose frame is not found is left unchanged. Raises SourceError if the source cannot be read, and
+        WeightsError if the networks of the run are not available.
         """
         scorer = self._opened()
         for frame, candidates in at_their_times(source, faces):
@@ -99,7 +99,7 @@ class FootageScorer:
 
     def _right_models(self) -> str:
         """The weights that match those of the run. Raises WeightsError."""
-        # Networks of measures that the preset defines are not part of a set of weights.
+        # A preset can define measures with networks of their own; these networks belong to no set of weights.
         weights = [one for one in self._tuning.run.weights if str(one["role"]) in ROLES]
         wanted = {str(one["role"]): str(one["sha256"]) for one in weights}
         tiers = [str(one.get("tier")) for one in weights]
@@ -112,8 +112,8 @@ class FootageScorer:
             if {role: weights.sha256 for role, weights in found.items()} == wanted:
                 return models
         raise WeightsError(
-            "the footage must be scored with the networks of the run, but other networks are installed; give those of "
-            "the run with --models"
+            "the footage must be scored with the networks of the run, but other networks are installed; give the "
+            "networks of the run with --models"
         )
 
     def _region(self, frame: Frame, candidate: Candidate) -> Picture:
@@ -124,7 +124,7 @@ class FootageScorer:
 
 
 def at_their_times(source: Source, faces: Iterable[Candidate]) -> Iterator[tuple[Frame, list[Candidate]]]:
-    """Yield each frame that shows any of `faces`, with these faces, in order of time."""
+    """Yield each frame that shows any of `faces`, together with the faces that it shows, in order of time."""
     by_time: dict[float, list[Candidate]] = {}
     for face in faces:
         by_time.setdefault(face.pts_seconds, []).append(face)

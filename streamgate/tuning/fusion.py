@@ -33,7 +33,7 @@ def logit(scalar: float) -> float:
 def fusion_of(
     weights: Sequence[float], specs: Sequence[MeasureSpec], calibration: Calibration, movable: Sequence[bool]
 ) -> Fusion:
-    """The weights and the calibrated mappings of some measures, applied to values of `value_of`."""
+    """The weights and the calibrated mappings of some measures, for values from `value_of`."""
     mappings = [calibration.mappings.get(spec.name) for spec in specs]
     indexes = [
         0.0 if mapping is None else mapping.x0 if spec.better == "higher" else -mapping.x0

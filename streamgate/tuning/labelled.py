@@ -36,9 +36,9 @@ def labelled_faces(
 ) -> tuple[Tuning, list[MeasureSpec], FitData, dict[str, int]]:
     """Find the labelled faces in the results. Faces that were not fully scored are scored in the footage.
 
-    Returns the configuration and calibration of the first run, the measures of its set (the columns of
+    Returns the configuration and calibration of the first run, the measures of its measure set (the columns of
     `FitData.values`), the faces, and the number of labels that are not used, by reason. Raises UsageError if the runs
-    had different networks or measures, ResultsError if a folder has no results.
+    had different networks or measures, and ResultsError if a folder has no results.
     """
     runs = [(RunFolder(out), tuning_of(RunFolder(out).summary, [], {})) for out in outs]
     first = runs[0][1]
@@ -92,14 +92,14 @@ def _of_source(
                 raise folder.error(f"{source_id}/candidates.jsonl.gz", f"is damaged ({error})") from None
             candidate.usual = usual.get(candidate.track_id, {})
             found.append((key, candidate))
-    unused["no face in these results has that track and time"] += len(left)
+    unused["no face in these results has the track and time of the label"] += len(left)
     scorable = [face for _, face in found if not face.spoiled and not face.evidence.failed]
     if unscored := [face for face in scorable if face.quality is None]:
         try:
             with footage.open(folder.source(source_id)) as source:
                 footage.score(source, unscored)
         except (SourceError, WeightsError) as error:
-            # Continue with the faces that the run has scored.
+            # Continue with the faces that the run did score.
             unused[f"the run did not fully score these faces, and now they cannot be scored ({error})"] += len(unscored)
             missing = {id(face) for face in unscored}
             found = [(key, face) for key, face in found if id(face) not in missing]

@@ -16,20 +16,24 @@ from streamgate.tuning.fitting import FitData, Fusion
 from streamgate.tuning.fusion import logit
 
 _COST = {GOOD: 2.0, USABLE: 0.5, BAD: -1.0}
-"""Cost of rejecting all faces of a grade. Rejecting bad faces gains less, because they also have low ranks."""
+"""Cost of rejecting all faces of a grade. The gain for bad faces is smaller than the cost for good ones, because bad
+faces usually have low ranks anyway."""
 _PRIOR = 0.01
-"""Cost of moving a limit by one width; it grows with the square of the move."""
+"""Cost of moving a limit by one `Threshold.width`; it grows with the square of the distance."""
 _FURTHEST = 2.0
-"""Maximum move of a limit, in widths."""
+"""Maximum distance by which a limit is moved, in multiples of `Threshold.width`."""
 _SWEEPS = 2
 _FOLDS = 8
 _PAYS = 0.002
-"""A limit is only moved if the gain on unseen faces is larger than this."""
+"""A limit is only moved if the gain on unseen faces is larger than this value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A limit on a column of the values: values below `value` are rejected. `width` is the unit of its moves."""
+    """A limit on a column of `FitData.values`: smaller values than `value` are rejected.
+
+    `width` is the unit of the distances by which the limit is moved.
+    """
 
     column: int
     spec: MeasureSpec
@@ -96,7 +100,7 @@ def parted(judged: FitData) -> list[Array]:
     """Split the faces into parts; returns one mask per part, bool (N,).
 
     All faces of a source are in the same part. If there is only one source, all faces of a track are in the same part.
-    Empty if there is only one track.
+    The list is empty if there is only one track.
     """
     units = judged.clips if len(np.unique(judged.clips)) > 1 else judged.tracks
     names = np.random.default_rng(0).permutation(np.unique(units))
@@ -120,7 +124,7 @@ def _costs(judged: FitData) -> Array:
 
 
 def _moved(thresholds: Sequence[Threshold], judged: FitData, which: Iterable[int]) -> list[Threshold]:
-    """Move the limits whose index is in `which`. Returns all limits."""
+    """Move the limits whose indexes are in `which`. Returns all limits."""
     cost = _costs(judged)
     prior = _PRIOR * max(1.0, 30 / len(np.unique(judged.tracks)))
     found, which = list(thresholds), list(which)

@@ -15,8 +15,8 @@ from streamgate.sources.picture import picture_of_rgb
 from streamgate.tracks import Candidate
 
 LOOKS = 12
-"""Maximum number of faces per track to score in the footage, besides the neighbours of picks. A run scores one face per
-`advanced.window_s`; here only the most promising faces are scored."""
+"""Maximum number of faces per track to score in the footage, in addition to the neighbours of picks. A run scores one
+face per `advanced.window_s`; a tuning scores only the most promising faces."""
 
 _NO_PICTURE = picture_of_rgb(np.zeros((8, 8, 3), np.uint8))
 
@@ -52,7 +52,7 @@ class TrackFaces:
         self._looks = 0
 
     def ranked(self, *, only: frozenset[float] | None = None) -> list[Ranked]:
-        """The picks; if `only` is given, only among the faces at these times."""
+        """The picks. If `only` is given, they are chosen only among the faces at these times."""
         return self._picked([face for face in self.faces if self._confirmed(face)], only)
 
     def wanted(self) -> list[Candidate]:
@@ -110,7 +110,7 @@ class TrackFaces:
         return keeper
 
     def _confirmed(self, face: Candidate) -> bool:
-        """Whether the faces just before and after a face were scored, so that its quality is not due to chance."""
+        """Whether the faces just before and after a face were scored, so that no face is picked for one lucky score."""
         if face.pts_seconds in self._trusted:
             return True
         return all(one.quality is not None or id(one) in self._looked for one in self._neighbours(face))

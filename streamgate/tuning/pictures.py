@@ -27,7 +27,8 @@ class KeptFace:
     Attributes:
         record: its record in faces.jsonl.
         note: its entry in the notes for the report.
-        files: names of its files, relative to OUT, by the part of the name after the rank (".png", ".arcface.png").
+        files: names of its files, relative to OUT; the keys are the parts of the names after the rank (".png",
+            ".arcface.png").
     """
 
     record: Record

@@ -1,4 +1,4 @@
-"""Fits a preset to labels, and reports what changed and how well it agrees with labels on unseen sources."""
+"""Fits a preset to labels, and reports the changes and how well fitted presets agree with labels of unseen sources."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ class LabelAgreement:
     """How well a preset agrees with labels.
 
     Attributes:
-        ordered: share of the pairs of faces with different grades in a track that the quality orders correctly, as a
-            mean over tracks; NaN if no track has two grades.
+        ordered: of the pairs of faces in a track that have different grades, the share that the quality orders
+            correctly, as a mean over tracks; NaN if no track has two grades.
         auc: probability that a good face has a higher quality than a bad face; NaN if either grade is missing.
-        good, usable, bad: number of tracks with a good face whose pick (the best face that passes) has this grade.
-        none: number of tracks with a good face of which no face passes.
+        good, usable, bad: of the tracks that contain a good face, the number in which the pick (the best face that
+            passes) has this grade.
+        none: of the tracks that contain a good face, the number in which no face passes.
         passed: shares of the good, usable and bad faces that pass; NaN for a grade without faces.
     """
 
@@ -54,8 +55,8 @@ class FittedPreset:
     """A fitted preset.
 
     `before` and `after` are the agreement with the labels. For `after`, each source (each track, if there is only one
-    source) is evaluated with a fit that did not use it; None if that is impossible. `limits` are the moved limits by
-    key, and whether they are stricter now. Other limits may have another value, but only because of a new mapping.
+    source) is evaluated with a fit that did not use it; None if that is impossible. `limits` maps the key of each moved
+    limit to whether the limit is stricter now. The values of other limits may change, but only with their mappings.
     """
 
     config: Config
@@ -69,7 +70,7 @@ class FittedPreset:
 
 
 def fit_preset(tuning: Tuning, specs: Sequence[MeasureSpec], judged: FitData) -> FittedPreset:
-    """Fit weights, mappings and limits, regularised towards those of the run. The arguments are from `labelled_faces`.
+    """Fit weights, mappings and limits, regularised towards those of the run. `labelled_faces` returns the arguments.
 
     Raises UsageError if the labels are not sufficient for a fit.
     """
@@ -125,7 +126,7 @@ def _fused(specs: Sequence[MeasureSpec], fusion: Fusion) -> Iterator[tuple[Measu
 
 
 def _unseen(judged: FitData, start: Fusion, limits: list[Threshold], ridge: float) -> LabelAgreement | None:
-    """The agreement of fits with labels that were not used for the fit; None if there is only one track."""
+    """How well fits agree with labels that they did not use; None if there is only one track."""
     parts = parted(judged)
     if not parts:
         return None
@@ -197,7 +198,7 @@ def changes(specs: Sequence[MeasureSpec], fitted: FittedPreset) -> list[str]:
     for title, chosen in (("counts more", after >= before * _MORE), ("counts less", after <= before * _LESS)):
         order = np.argsort(-np.abs(np.log((after + 1e-9) / (before + 1e-9))))
         named = [
-            f"{specs[k].name} ({100 * before[k]:.0f} to {100 * after[k]:.0f} % of the quality)"
+            f"{specs[k].name} (from {100 * before[k]:.0f} % to {100 * after[k]:.0f} % of the quality)"
             for k in order
             if chosen[k] and before[k] > 0
         ]
@@ -215,13 +216,13 @@ def changes(specs: Sequence[MeasureSpec], fitted: FittedPreset) -> list[str]:
 
 
 def toml_text(config: Config, notes: list[str]) -> str:
-    """A preset as TOML: `notes` as comments, then all keys that differ from the preset studio."""
+    """A preset as TOML: `notes` as comments, then all keys that differ from the preset `studio`."""
     tables: dict[str, list[str]] = {}
     studio = load_config("studio")
     values: Mapping[str, Any] = dict(leaves(config.model_dump(mode="json")))
     for key in differing_keys(config, studio):
         table, _, name = key.rpartition(".")
-        # A preset has no keys of `identity`, because these name the person that the run searched for.
+        # The fitted preset leaves out `[identity]`, which may name the person that the run searched for.
         if key in values and not key.startswith("identity."):
             tables.setdefault(table, []).append(f"{name} = {_toml(values[key])}")
     lines = [*(f"# {note}" for note in notes), 'extends = "studio"', *tables.pop("", [])]

@@ -23,7 +23,8 @@ def reevaluate(candidate: Candidate, tuning: Tuning, size: tuple[int, int]) -> N
     gate = evaluator.gate(candidate.face, candidate.evidence, candidate.measures, *size)
     before, after = (config.measures["size"].limit("min") for config in (tuning.before, tuning.after))
     if before == after and was_small != ("small" in gate.reasons):
-        # Keep the old decision: the limit may be a share of the frame size, and pictures in a folder differ in size.
+        # Keep the old decision: the limit may be a share of the frame size, and pictures in a folder can have different
+        # sizes.
         reasons = set(gate.reasons) ^ {"small"}
         gate = GateResult(
             not reasons and all(candidate.measures[name].status is Status.OK for name in evaluator.names),

@@ -128,8 +128,8 @@ def _write_track(source: SourceTuning, folder: Path, track_id: int) -> tuple[lis
 def _evaluated(source: SourceTuning, ranked: Ranked, track_id: int, before: Record) -> dict[str, Any]:
     """The fields of a face's record that the new evaluation determines.
 
-    A mean over stored, rounded qualities may differ from that of the run in the last digit. In that case the old value
-    is kept.
+    A mean over stored, rounded qualities may differ in the last digit from the mean that the run computed. In that
+    case, the old value is kept.
     """
     candidate = ranked.candidate
     shown = BestShot(
@@ -189,7 +189,7 @@ def _note(source: SourceTuning, track_id: int, shots: list[Record]) -> Record:
 
 
 def _misses(source: SourceTuning, track_id: int, faces: Sequence[Candidate]) -> list[Record]:
-    """The nearest misses: among the faces with a thumbnail or, if there are none, among all faces."""
+    """The nearest misses among the faces with a thumbnail or, if there are none, among all faces."""
     seen: dict[float, Record] = {
         float(miss["pts_seconds"]): miss for miss in source.notes.get(track_id, {}).get("misses", ())
     }

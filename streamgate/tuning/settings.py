@@ -21,7 +21,7 @@ SECTIONS = ("measures", "keep", "smoothing")
 class Tuning:
     """The old and the new configuration of results.
 
-    `same_meaning` is true if the calibration id is unchanged. In that case stored qualities are still valid.
+    `same_meaning` is true if the calibration id is unchanged. In that case, stored qualities are still valid.
     """
 
     before: Config
@@ -37,8 +37,8 @@ def tuning_of(
 ) -> Tuning:
     """Read the configuration of a run from summary.json and apply the changes: first the preset, then the settings.
 
-    Raises UsageError if a key or value is invalid or needs a new run, ResultsError if the summary does not have the
-    data that is needed to evaluate again.
+    Raises UsageError if a key or value is invalid or needs a new run, and ResultsError if the summary does not have the
+    data that is needed to evaluate faces again.
     """
     try:
         before = stored_config(summary["config"])
@@ -54,12 +54,14 @@ def tuning_of(
         if key.partition(".")[0] not in SECTIONS:
             raise UsageError(
                 f"{key} affects what is read or written, so it needs a new run: `streamgate run ... --set {key}=...`; "
-                f"tune changes only {', '.join(SECTIONS)}"
+                f"`tune` changes only {', '.join(SECTIONS)}"
             )
     calibration = calibration.under(after)
     evaluator = Evaluator(after, calibration)
     if not evaluator.can_rank:
-        raise UsageError("this run has none of the measures with a weight; give a weight to one of its measures")
+        raise UsageError(
+            "this run has none of the measures that have a weight; give a weight to one of the measures of the run"
+        )
     run = RunInfo(
         config=after.model_dump(mode="json"),
         measure_set=evaluator.names,

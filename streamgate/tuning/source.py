@@ -40,7 +40,7 @@ class SourceOutcome:
     lost: int = 0
     """Number of tracks that kept a face before and keep none now."""
     other: int = 0
-    """Number of tracks that keep other faces than before, or more or fewer faces."""
+    """Number of tracks that kept faces before and keep different faces, more faces or fewer faces now."""
     looked: int = 0
     """Number of faces that were scored in the footage."""
 
@@ -53,11 +53,11 @@ class SourceTuning:
     source are incomplete.
 
     Attributes:
-        record: its source.json.
-        tracks: records of its tracks, by track id.
+        record: the record in the source's source.json.
+        tracks: records of the source's tracks, by track id.
         picks: records of the faces kept so far, by track id, best first.
         faces: every evaluated face, by track id.
-        notes: the notes of its tracks for the report, by track id.
+        notes: the notes of the tracks for the report, by track id.
         kept: faces with existing pictures, by track id and time.
         ranked: the new picks, by track id, for tracks that were selected again.
         shots: picks with new crops, by track id and time.
@@ -172,8 +172,8 @@ class SourceTuning:
         """Faces that the run did not fully score and that no limit rejects now.
 
         Only those that a limit rejected before are returned, unless a pick was lost, more picks are requested, or the
-        meaning of quality has changed. In these cases all are returned, because the run may have skipped any of them
-        in favour of its picks.
+        meaning of quality has changed. In these cases, all such faces are returned, because the run may have skipped
+        any of them in favour of its picks.
         """
         was, now = self.tuning.before.keep, self.tuning.after.keep
         fewer = {"keep.per"} if still and now.stills else {"keep.per", "keep.stills"}
@@ -304,7 +304,7 @@ class SourceTuning:
     def info(self, track_id: int) -> TrackInfo:
         """The data of a track for the records of its picks."""
         record = self.tracks[track_id]
-        # A run counts some faces twice, so add the newly scored faces to its count instead of counting all.
+        # A run counts some faces twice, so add the newly scored faces to its count instead of counting all faces.
         more = _scored(self.faces.get(track_id, ())) - self._scored_before.get(track_id, 0)
         scored = int(record["frames_scored"]) + max(0, more)
         return TrackInfo(
@@ -317,5 +317,5 @@ def _scored(faces: Sequence[Candidate]) -> int:
 
 
 def verdict(face: Candidate) -> tuple[Any, ...]:
-    """The part of an evaluation that is compared to find out whether it has changed."""
+    """The part of an evaluation that is compared to find out whether the evaluation has changed."""
     return (face.gate.passed, face.gate.reasons, face.quality)

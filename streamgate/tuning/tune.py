@@ -35,7 +35,7 @@ class TuneResult:
     changed: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     """Keys of the configuration that differ, with the values before and after."""
     sources: int = 0
-    """Sources whose records changed."""
+    """Number of sources whose records changed."""
     same_meaning: bool = True
     """Whether the qualities can be compared with those before the tuning."""
     left_out: list[str] = field(default_factory=list)
@@ -62,7 +62,7 @@ def tune(
 ) -> TuneResult:
     """Evaluate all stored faces with changed settings, select again, and write what has changed.
 
-    The results are only changed after everything was computed and staged, so an error changes nothing.
+    The results are changed only after everything has been computed and staged, so an error changes nothing.
 
     Args:
         settings, flags: as for `run`.
@@ -74,7 +74,7 @@ def tune(
 
     Raises:
         UsageError: a setting is invalid or needs a new run.
-        ResultsError: `out` has no results, or they are not sufficient to evaluate again.
+        ResultsError: `out` has no results, or the results are not sufficient to evaluate the faces again.
         SourceError: footage is needed but missing.
         WeightsError: footage is needed, but the networks of the run are not available.
         SinkError: the folder is in use or not writable.
@@ -118,7 +118,7 @@ def _tune(
         for index, source_id in enumerate(folder.source_ids):
             report(index, len(folder.source_ids))
             source = SourceTuning(folder, source_id, tuning, dry=dry, pictured=pictured)
-            load_identity(out, source_id)  # needed at the end; if it is damaged, fail now
+            load_identity(out, source_id)  # fail now if the file is damaged, because it is needed at the end
             _add(result.before, source.before())
             try:
                 source.read()
@@ -144,7 +144,8 @@ def _tune(
             more = f" ({len(failed) - 5} more)" if len(failed) > 5 else ""
             raise SourceError(
                 f"better faces are in footage that cannot be read, so nothing was changed: {'; '.join(failed[:5])}"
-                f"{more}. If it was moved, give --footage DIR; with --pictured only faces with pictures are selected"
+                f"{more}. If the footage was moved, give --footage DIR; with --pictured, only faces that already have "
+                "pictures are selected"
             )
         if not dry:
             _put_in_place(folder, tuning, names)

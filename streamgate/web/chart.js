@@ -31,7 +31,7 @@ export class Chart {
   }
 
   // `points`: {pts_seconds, quality or null, passed (null: no verdict)}; `chosen`: pts_seconds of the open face, or null;
-  // `start`, `end`: of the track, in seconds; `picks`: other faces to mark, {pts_seconds, quality}.
+  // `start`, `end`: times of the track's first and last face, in seconds; `picks`: other faces to mark, {pts_seconds, quality}.
   set(points, chosen, start, end, picks = []) {
     this.points = points;
     this.chosen = chosen;
@@ -174,7 +174,7 @@ function runs(points, start, end) {
   return found;
 }
 
-// Round times from `from` to `to`.
+// Round, evenly spaced times between `from` and `to`; the spacing is chosen so that there are about `most` of them or fewer.
 function ticks(from, to, most) {
   const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600];
   const step = steps.find((length) => (to - from) / length <= most) ?? 7200;

@@ -33,7 +33,7 @@ export class FaceDialog {
     else if (this.dialog.open) this.dialog.close();
   }
 
-  // Opens the dialog with what `show` has drawn.
+  // Opens the dialog on the face that `draw` has put into it.
   reveal() {
     if (!this.dialog.open) {
       this.opener = this.face.key;
@@ -44,7 +44,7 @@ export class FaceDialog {
     this.chart.render();
   }
 
-  // `face`: {key, ...}; `judged`: its {quality, gate, measures}; `photo` and `heat`: addresses, `heat` may be null;
+  // `face`: {key, ...}; `judged`: its {quality, gate, measures}; `photo`, `heat`: addresses of its pictures, `heat` may be null;
   // `facts`: [name, text or element].
   draw(face, { title, when, photo, heat, judged, facts }) {
     this.face = face;
@@ -121,7 +121,7 @@ export function linkTo(face) {
   return `#face=${encodeURIComponent(face.key)}`;
 }
 
-// Size and position of a face in its picture.
+// The size of a face in its picture, its enlargement, and its share outside the frame, as far as they are known.
 export function placeFacts({ box, upscaled, outside }) {
   const found = [];
   if (box) found.push(["Face in the picture", `${Math.round(box[2] - box[0])} × ${Math.round(box[3] - box[1])} px`]);

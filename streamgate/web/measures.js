@@ -8,7 +8,7 @@ export function scoreLine({ quality }, shut) {
   return make("span", { class: "score" }, make("b", {}, words.whole(quality)), meter((quality ?? 0) / 100, shut));
 }
 
-// One row per measure; those for which the gate rejected the face are highlighted, those outside the set are muted.
+// One row per measure. Measures for which the gate rejected the face are highlighted; measures outside the set are muted.
 export function measureRows({ measures, gate }) {
   const failing = words.failing(gate);
   return words.measured(measures).map((spec) => row(spec, measures[spec.name], failing.has(spec.name)));

@@ -1,6 +1,6 @@
 """Weights of networks: the catalog, the installed files, the selection for a run, and integrity checks.
 
-`resolve` returns the weights of a run, from which its networks are opened. `streamgate.convert` converts weights.
+`resolve` returns the weights from which the networks of a run are opened. `streamgate.convert` converts weights.
 """
 
 from __future__ import annotations

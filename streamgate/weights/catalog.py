@@ -14,16 +14,19 @@ ROLES = ("detector", "recognizer", "pose", "expression", "ifqa")
 """The purposes for which networks are used."""
 
 REQUIRED_ROLES = ("detector", "recognizer", "pose")
-"""Roles that every run needs; the other roles are only needed for optional measures."""
+"""Roles that every run needs; the other roles are needed only for optional measures."""
 
 IDENTITY_FMR = 1e-6
-"""False match rate of identity thresholds: the share of pairs of different people that are taken for one person."""
+"""The false match rate for which identity thresholds are given: the share of pairs of different people that are taken
+for one person."""
 
 CONVERTER_VERSION = 1
-"""Must be incremented whenever a converter would write a different graph. Files of an older version are stale."""
+"""Must be incremented whenever a converter is changed so that it writes a different graph. Files that an older version
+converted are stale."""
 
 PACKAGED = ("embedded", "open")
-"""Tiers that are shipped in the package: the default one, and one with the provenance of every picture."""
+"""Tiers that are shipped in the package: the default tier, and one intended to be trained without pictures that are
+licensed for research only."""
 
 TIERS = (*PACKAGED, "standard")
 """All tiers: those shipped in the package, and one that `streamgate models pull` downloads."""
@@ -77,10 +80,10 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A set of weights in the catalog, which can be pulled.
+    """A set of weights in the catalog, which `models pull` can fetch.
 
     `options` are passed to the converter. If they or the converter change, a converted file is stale. `output`
-    describes the outputs of the graph, for roles whose graphs may have different outputs. `identity` has the
+    describes the outputs of the graph, for roles whose graphs may differ in their outputs. `identity` has the
     `threshold` of a recognizer (see `parse_identity`).
     """
 
@@ -132,7 +135,7 @@ def _source(table: Mapping[str, Any]) -> SourceFile:
     # A file in the models folder gets this name, so the name must not contain a path.
     plain = isinstance(source.file, str) and source.file not in ("", ".", "..") and "/" not in source.file
     if not plain or len(source.sha256) != 64 or not digits <= set("0123456789abcdef") or int(source.size) <= 0:
-        raise ValueError(f"source {source.file!r} must have a file name without a path, a size and a sha256")
+        raise ValueError(f"source {source.file!r} must have a size, a sha256 and a file name without a path")
     return source
 
 
@@ -164,7 +167,8 @@ def _triple(values: Any) -> tuple[float, float, float]:
 
 
 def parse_calibration(table: Mapping[str, Any] | None, name: str) -> Calibration | None:
-    """A calibration from a table of a catalog or card, with its id as `id` or `calibration_id`; None without a table.
+    """The calibration in a table of a catalog or card; None if there is no table. Its id has the key `id` or
+    `calibration_id`.
 
     Raises:
         WeightsError: the table has neither {drop_rate, alpha, r} nor {x0, w}, or a value is out of range.

@@ -1,7 +1,7 @@
 """Downloads a pinned file. Interrupted downloads are resumed, and size and hash are checked.
 
 Received bytes are stored under a hidden name next to the target until size and sha256 are correct. If the network
-fails, they are kept, so that the next attempt, in this or a later pull, continues where the last attempt stopped.
+fails, these bytes are kept, so that the next attempt, in this or a later pull, continues where the last one stopped.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ SILENCE_S = 30.0
 """Seconds without any data after which the connection is considered lost."""
 PATIENCE_S = 60.0
 SLOWEST = 256
-"""Minimum rate in bytes per second, measured over `PATIENCE_S`. Slower downloads fail, so that none takes forever."""
+"""Minimum rate in bytes per second, measured over `PATIENCE_S`. Slower downloads fail, so that no pull takes
+forever."""
 PAUSES_S = (0.5, 2.0, 5.0)
-"""Seconds to wait before each retry. An attempt that received `PROGRESS` bytes restarts the sequence."""
+"""Seconds to wait before each retry. An attempt that received at least `PROGRESS` bytes restarts the
+sequence."""
 PROGRESS = 1 << 14
 """Minimum number of bytes that count as progress. Without a minimum, a server that sends one byte per attempt could
 block a pull forever."""
@@ -48,12 +50,12 @@ class _Failed(Exception):
 
 
 def fetch(source: SourceFile, url: str, target: Path, what: str, progress: Callable[[int], None]) -> None:
-    """Download the file at `url` to `target`, which is only created if size and sha256 are as pinned.
+    """Download the file at `url` to `target`, which is created only if size and sha256 are as pinned.
 
     Args:
         source: the pinned file.
-        url: http, https or file URL; a user name and a password in it are sent to its own host only.
-        what: the name of the weights, at the beginning of messages.
+        url: an http, https or file URL; a user name and password in the URL are sent only to the host that it names.
+        what: the name of the weights, with which messages begin.
         progress: called with the number of bytes received so far, including those of earlier attempts.
 
     Raises:
@@ -163,7 +165,7 @@ def _open(url: str, offset: int) -> Any:
         headers["Range"] = f"bytes={offset}-"
     request = urllib.request.Request(urlunsplit(parts._replace(netloc=host)), headers=headers)
     if at:
-        # An "unredirected" header is not sent to another host if this host redirects to it.
+        # An "unredirected" header is not sent to other hosts to which this host may redirect.
         token = base64.b64encode(unquote(user).encode()).decode()
         request.add_unredirected_header("Authorization", f"Basic {token}")
     # urllib uses HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
@@ -171,7 +173,7 @@ def _open(url: str, offset: int) -> Any:
 
 
 def _asked(call: Callable[[], Any], url: str) -> Any:
-    """The result of a network call. Raises _Failed for every kind of failure, with a message without secrets."""
+    """The result of a network call. Raises _Failed for every kind of failure, with a message that has no secrets."""
     try:
         return call()
     except urllib.error.HTTPError as error:

@@ -21,7 +21,7 @@ def sha256_of(path: Path) -> str:
 def atomic_write(target: Path) -> Iterator[BinaryIO]:
     """Write a temporary file next to `target`, flush it to disk, and rename it, so that `target` is never incomplete.
 
-    A missing folder is created. On an exception the temporary file is removed, and an existing `target` is unchanged.
+    A missing folder is created. On an exception, the temporary file is removed, and an existing `target` is unchanged.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)

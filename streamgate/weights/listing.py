@@ -14,7 +14,10 @@ from streamgate.weights.files import sha256_of
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """A set of weights, for a table. `state` is "ready", "stale" (`models pull` converts it again) or "missing"."""
+    """A set of weights, as `models list` shows it.
+
+    `state` is "ready", "stale" (`models pull` converts the weights again) or "missing".
+    """
 
     name: str
     title: str
@@ -25,7 +28,7 @@ class ModelState:
     training_data: str
     calibration: Calibration | None
     size: int
-    """Size in bytes: that of the download (`standard`), or that on disk (`embedded`, `open`, imported)."""
+    """Size in bytes: of the files to download (entries of the catalog), or of the ONNX file (all other weights)."""
     path: Path | None
     in_use: tuple[str, ...] = ()
     """Roles that these weights fill if `--models` is not given."""
@@ -55,7 +58,7 @@ def list_models() -> list[ModelState]:
 
 
 def _used() -> dict[Path | None, tuple[str, ...]]:
-    """The roles that each file fills by default, by file; empty if a required role is not filled."""
+    """The roles that each file fills by default; empty if a required role has no weights."""
     try:
         found = store.resolve()
     except WeightsError:

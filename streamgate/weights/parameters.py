@@ -38,7 +38,7 @@ PARAMETERS: dict[str, tuple[SourceFile, ...]] = {
         ),
     ),
 }  # fmt: skip
-"""The files by measure. All of them are under Apache-2.0."""
+"""The files of each measure. The licence of all files is Apache-2.0."""
 
 
 def pull_parameters(base: str | None, progress: Callable[[str, int, int], None]) -> dict[str, str]:
@@ -58,7 +58,7 @@ def pull_parameters(base: str | None, progress: Callable[[str, int, int], None])
                     done[name] = "pulled"
             except OSError as error:
                 raise WeightsError(
-                    f"{name}: cannot write to {_folder()} ({error.strerror}); free some space or set STREAMGATE_MODELS"
+                    f"{name}: cannot write to {_folder()} ({error.strerror}); free space there or set STREAMGATE_MODELS"
                 ) from error
     return done
 

@@ -1,8 +1,8 @@
 """Finds weights on this machine, and selects weights for each role.
 
 A models folder has one subfolder for each set of weights. Each subfolder contains either `model.onnx` and
-`receipt.json` (if `pull` converted the weights), or any ONNX file and `card.json` (in the package, written by the
-recipes in `models/`).
+`receipt.json` (written by `models pull` and `models import`), or any ONNX file and `card.json` (written by the recipes
+in `models/`, as in the package).
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class Weights:
 
     Attributes:
         licence, training_data: texts for users.
-        affine: a file with A and c of the last affine layer (recognizers only).
+        affine: a file with the matrix A and the vector c of the last affine layer (recognizers only).
         measures: calibrations of the graph's additional outputs, by measure.
         identity_threshold: the minimum similarity of two faces of one person, at a false match rate of 1e-6
             (recognizers only); None if it is unknown.
-        cohort: normalises similarities (recognizers only); without it a similarity is the plain cosine.
+        cohort: normalises similarities (recognizers only); without a cohort, a similarity is the plain cosine.
     """
 
     name: str
@@ -105,7 +105,7 @@ def imported_folder() -> Path:
 
 
 def safe_name(text: str) -> str:
-    """`text` as a folder name; may be empty.
+    """`text` converted to a folder name; the result may be empty.
 
     The name has at most 64 ASCII letters, digits, `.`, `_` and `-`, and no punctuation at its ends.
     """
@@ -154,18 +154,23 @@ def _weights_in(name: str) -> list[Weights]:
     if not name or not Path(name).expanduser().is_dir():
         raise WeightsError(f"models {name!r} is neither 'embedded', 'open', 'standard', 'imported' nor a folder")
     if not (found := scan(name)):
-        raise WeightsError(f"models {name!r}: no weights in this folder; each set needs a subfolder with a card")
+        raise WeightsError(
+            f"models {name!r}: no weights in this folder; put each set into a subfolder with its card.json"
+        )
     for weights in found:
         if not weights.roles:
             raise WeightsError(
-                f"{weights.path.with_name(CARD_NAME)}: the card has no valid role; `roles` takes {', '.join(ROLES)}"
+                f"{weights.path.with_name(CARD_NAME)}: the card has no valid role; valid `roles`: {', '.join(ROLES)}"
             )
     return found
 
 
 def _remedy(models: str) -> str:
     if models == "standard":
-        return f"run `streamgate models pull` (about 8 MB, into {models_folder()}) or set STREAMGATE_MODELS"
+        return (
+            f"run `streamgate models pull` (about 8 MB, into {models_folder()}), or set STREAMGATE_MODELS to a folder "
+            "that has them"
+        )
     if set(PACKAGED).intersection(models.split(",")):
         return "the package is damaged: install streamgate again"
     return f"add those of the package with --models {models},embedded"
@@ -202,7 +207,9 @@ def scan(tier: str) -> list[Weights]:
 
 
 def from_receipt(folder: Path, tier: str) -> Weights | None:
-    """Weights that `pull` converted; None if the catalog has changed, so that they must be converted again.
+    """Weights that `pull` or `import` converted.
+
+    None if the ONNX file is missing, or if the catalog or the converter has changed since the conversion.
 
     Raises:
         WeightsError: the receipt is not readable.
@@ -232,7 +239,7 @@ def from_receipt(folder: Path, tier: str) -> Weights | None:
         )
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise WeightsError(
-            f"{folder / RECEIPT_NAME}: this is not a receipt of this version; run `streamgate models pull`"
+            f"{folder / RECEIPT_NAME}: this version cannot read the receipt; run `streamgate models pull`"
         ) from error
 
 
@@ -250,7 +257,7 @@ def pulled(name: str, user: str) -> Weights:
 
 
 def _from_import(receipt: Mapping[str, Any], folder: Path, tier: str) -> Weights | None:
-    """Weights that `models import` converted. They are described only by their receipt, not by the catalog."""
+    """Weights that `models import` converted. They are described only by their receipt; the catalog has no entry."""
     if not (folder / ONNX_NAME).is_file():
         return None
     try:
@@ -273,12 +280,12 @@ def _from_import(receipt: Mapping[str, Any], folder: Path, tier: str) -> Weights
         )
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise WeightsError(
-            f"{folder / RECEIPT_NAME}: this is not a receipt of this version; run `streamgate models import` again"
+            f"{folder / RECEIPT_NAME}: this version cannot read the receipt; run `streamgate models import` again"
         ) from error
 
 
 def is_stale(receipt: Mapping[str, Any], entry: Entry) -> bool:
-    """Whether weights were converted from other files, by an older converter or with other options."""
+    """Whether weights were converted from other files, by another converter or with other options than in `entry`."""
     sources = [source.sha256 for source in entry.source]
     return (
         receipt.get("converter") != entry.converter
@@ -289,7 +296,7 @@ def is_stale(receipt: Mapping[str, Any], entry: Entry) -> bool:
 
 
 def from_card(folder: Path, tier: str) -> Weights | None:
-    """Weights with a `card.json`; None if the ONNX file does not exist (its recipe was not run yet).
+    """Weights with a `card.json`; None if the ONNX file does not exist (its recipe has not been run yet).
 
     The card must have `sha256`. Optional keys are `file`, `name`, `roles`, `input`, `output`, `affine` {file, sha256},
     `calibration`, `measures` {NAME: calibration} and `identity` {threshold, fmr, cohort {file, sha256, nearest,
@@ -379,7 +386,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} is not readable ({error}); remove its folder and install it again") from error
+        raise WeightsError(
+            f"{path} is not readable ({error}); remove its folder and install the weights again"
+        ) from error
     if not isinstance(content, dict):
-        raise WeightsError(f"{path} is not a JSON object; remove its folder and install it again")
+        raise WeightsError(f"{path} is not a JSON object; remove its folder and install the weights again")
     return content

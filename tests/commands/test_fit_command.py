@@ -109,7 +109,7 @@ def test_labels_that_cannot_be_used_are_named_and_the_others_count(
     done = fit(results, tmp_path / "labels.csv", tmp_path / "mine.toml")
     assert done.code == 0, done.err
     for words in (
-        "source nobody-12345678 is not in these results", "two different labels", "has that track and time",
+        "source nobody-12345678 is not in these results", "two different labels", "has the track and time of",
         "is not a number", "'lovely' is not one of good, usable, bad",
     ):  # fmt: skip
         assert words in done.err, words

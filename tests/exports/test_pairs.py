@@ -1,4 +1,4 @@
-"""`export --to pairs`: a face at rest and the seconds with the most movement, by the command."""
+"""`export --to pairs`: a face with a neutral expression and the seconds with the most movement, by the command."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_each_person_has_a_reference_and_the_seconds_that_move_most(out: Path) -
 def test_who_is_seen_too_briefly_has_a_reference_and_no_driving(out: Path, tmp_path: Path) -> None:
     done = streamgate("export", out, "--to", "pairs", "--seconds", 60, "-o", tmp_path / "pairs")
     assert done.code == 0 and "0 pairs in" in done.err, done.err
-    assert "1 person was not seen for 60 s without a break" in done.err
+    assert "1 person was never in view for 60 s without a break and has no driving video" in done.err
     (pair,) = lines(tmp_path / "pairs" / "pairs.jsonl")
     assert pair["driving"] is None and (tmp_path / "pairs" / pair["reference"]["image"]).is_file()
 

@@ -250,9 +250,9 @@ def test_a_measure_of_ones_own_takes_fewer_faces_when_memory_is_full(mean: Path,
     opened["fault"] = lambda rows: NO_MEMORY if rows > 4 else None
     found = [one.value for one in measure.run(faces(11))]
     assert found == pytest.approx([index / 255 for index in range(11)], abs=1e-6)
-    assert len(measure.notes) == 2 and "its batch size is 4 instead of 8" in measure.notes[-1]
+    assert len(measure.notes) == 2 and "the network's batch size is 4 instead of 8" in measure.notes[-1]
     opened["fault"] = lambda rows: NO_MEMORY
-    with pytest.raises(DeviceError, match="its memory is full"):
+    with pytest.raises(DeviceError, match="the memory of the device is full"):
         measure.run(faces(1))
 
 

@@ -179,7 +179,7 @@ def test_memory_that_fills_up_on_the_way_loses_nothing(
     assert np.allclose(session.run_pictures(crops)["embedding"], wanted, rtol=1e-3, atol=1e-3)
     assert session.batch == 4 and "4 instead of 8" in session.notes[0]
     memory["opened"][-1].most = memory["most"] = 0
-    with pytest.raises(DeviceError, match="its memory is full: stop other programs"):
+    with pytest.raises(DeviceError, match="the memory of the device is full: stop other programs"):
         session.run_pictures(crops)
     assert session.batch == 1
 

@@ -38,7 +38,7 @@ def picture(tmp_path: Path) -> Path:
     [
         ([], "no face was found.*use a sharp, frontal picture"),
         ([found(), found(eyes=30)], "shows 2 faces; crop it"),
-        ([found(serfiq=10)], "too small, turned, blurred or covered"),
+        ([found(serfiq=10)], "too small, turned away, blurred or covered"),
         ([found(eyes=9)], "too small"),
         ([found(vector=None)], "too small"),
     ],

@@ -84,7 +84,7 @@ def test_it_is_turned_and_read_from_its_start(quarters: int, preset: str, run: R
     reference, (best,) = run(frames, tmp_path, preset)
     source, (shot,) = run([np.rot90(frame, -quarters) for frame in frames], tmp_path, preset)
     assert source.turned == 360 - 90 * quarters and reference.turned == 0
-    assert any("sideways without rotation metadata" in note for note in source.notes) and reference.notes == []
+    assert any("sideways but has no rotation metadata" in note for note in source.notes) and reference.notes == []
     assert (source.width, source.height, source.frames) == (*SIZE, 70)
     assert source.tracks == reference.tracks == 1 and shot.track.first_pts == 0.0
     assert np.abs(shot.face.box - best.face.box).max() < 40

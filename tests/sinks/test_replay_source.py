@@ -104,7 +104,7 @@ def test_nothing_but_results_of_a_run_will_do(tmp_path: Path, out: Path) -> None
 def test_another_schema_is_refused(out: Path) -> None:
     for path in (out / "summary.json", out / ".streamgate" / "manifest.json"):
         path.write_text(path.read_text().replace('"schema": 1', '"schema": 7', 1))
-    with pytest.raises(ResultsError, match=r"another version \(schema 7, this one knows 1\)"):
+    with pytest.raises(ResultsError, match=r"another version \(schema 7, this version reads 1\)"):
         finished_sources(out, print)
 
 

@@ -48,7 +48,7 @@ def looked_up(commands: Sequence[Sequence[str]], environment: dict[str, str]) ->
                 )  # fmt: skip
                 assert ran.returncode == 0, ran.stderr
                 return Outcome(**json.loads(answer.read()))
-    pytest.skip("this machine gives no network namespaces (unshare -n)")
+    pytest.skip("this machine does not allow network namespaces (unshare -n)")
 
 
 def _inside(answer: str, *texts: str) -> None:

@@ -142,7 +142,7 @@ def write_clip(
                     stream.codec_context.sample_aspect_ratio = sar
                 if rotation or hflip or vflip:
                     if not hasattr(stream, "set_display_rotation"):
-                        pytest.skip("this PyAV writes no display rotation (17.1 and newer do)")
+                        pytest.skip("this version of PyAV cannot write a display rotation (17.1 and newer can)")
                     # FFmpeg counts anticlockwise.
                     stream.set_display_rotation(-rotation, hflip=hflip, vflip=vflip)
                 context = stream.codec_context

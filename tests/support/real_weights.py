@@ -33,7 +33,7 @@ def shared_part(name: str) -> Path:
     """A path below the shared folder; skips when it is not there."""
     path = shared_folder() / name
     if not path.exists():
-        pytest.skip(f"{path} is not here; set STREAMGATE_SHARED to the folder that holds it")
+        pytest.skip(f"{path} does not exist; set STREAMGATE_SHARED to the folder that contains it")
     return path
 
 

@@ -115,7 +115,7 @@ class TlsServer:
 @pytest.fixture
 def start_tls_redis(tmp_path: Path, start_redis: Callable[..., RedisServer]) -> Callable[..., TlsServer]:
     """Starts a redis-server that also speaks TLS, for the host names given (127.0.0.1)."""
-    trustme = pytest.importorskip("trustme", reason="trustme makes the certificates")
+    trustme = pytest.importorskip("trustme", reason="the certificates are made with trustme (pip install '.[test]')")
 
     def start(*options: str, host: str = "127.0.0.1") -> TlsServer:
         authority = trustme.CA()

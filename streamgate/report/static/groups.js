@@ -8,7 +8,7 @@ import * as words from "./words.js";
 const UNNAMED = { nobody: "Faces not assigned to a person", nothing: "Nothing kept" };
 const ROW = matchMedia("(max-width: 720px)").matches ? 6 : 12; // faces shown before "Show all"
 const GROUPS = 16; // groups shown before "Show more"
-const OPEN_TRACKS = 120; // with more tracks than this on the page they are collapsed
+const OPEN_TRACKS = 120; // if the page has more tracks than this, they are collapsed
 
 export class Groups {
   // `elements`: the elements to put on the page.

@@ -3,8 +3,8 @@
 import { make } from "./dom.js";
 
 export class Heats {
-  // `side`: of a map, in cells; `signs`: the character for each level; `colours`: [r, g, b, a] for each level; `weight`:
-  // one byte per cell, in base64.
+  // `side`: the side of a map, in cells; `signs`: the character for each level; `colours`: [r, g, b, a] for each level;
+  // `weight`: the opacity of each cell, one byte per cell, in base64.
   constructor({ side, signs, colours, weight }) {
     this.side = side;
     this.levels = new Map([...signs].map((sign, level) => [sign, level]));

@@ -41,7 +41,7 @@ export class Labels {
     if (now) this.all.set(key, now);
     else this.all.delete(key);
     this.tell();
-    // One after the other: with fast typing, an earlier label must not arrive last.
+    // Labels are sent one after the other, so that an earlier label never arrives last if the user types fast.
     this.stored = this.stored.then(() => this.keep(face, now)).catch((error) => this.fail(error));
     return now;
   }

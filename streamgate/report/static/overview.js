@@ -41,7 +41,7 @@ function figures(summary) {
 }
 
 function problems(summary) {
-  const found = summary.complete ? [] : ["The run was interrupted, so this report shows only the faces found until then. To continue the run, repeat the same command with --resume."];
+  const found = summary.complete ? [] : ["The run was interrupted, so this report shows only the faces that were found before. To continue the run, repeat the same command with --resume."];
   for (const source of summary.sources) {
     if (source.status === "failed" || source.status === "crashed") found.push(`${source.name}: ${source.error ?? source.status}`);
     else if (source.error && source.status === "done") found.push(source.error);
@@ -129,7 +129,7 @@ function frames({ frames: all, frames_decoded: decoded }) {
 }
 
 function sources({ sources: all }) {
-  const head = ["Source", "Length", "Picture", "Frames", "Errors", "Tracks", "Kept", "State"];
+  const head = ["Source", "Length", "Size", "Frames", "Errors", "Tracks", "Kept", "State"];
   const rows = all.map((source) =>
     make(
       "tr",

@@ -11,7 +11,7 @@ import { Sift } from "./sift.js";
 const data = JSON.parse(one("data").textContent);
 const heats = new Heats(data.heat);
 
-// Every face and near miss by its key, and the track of each.
+// Every face and near miss by its key, and every track by its key.
 const faces = new Map();
 const tracks = new Map();
 for (const group of data.groups) {
@@ -58,7 +58,7 @@ toggle(one("heats"), (on) => {
   one("heats-hint").hidden = on;
   drawn();
 });
-// The section did not exist yet when the browser looked for it.
+// When the browser looked for the section that the address names, the section did not exist yet.
 if (location.hash.startsWith("#group-")) groups.find(decodeURIComponent(location.hash.slice("#group-".length)))?.scrollIntoView();
 labels.load();
 face.follow();
