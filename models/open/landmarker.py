@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import os
 import struct
@@ -59,6 +60,7 @@ from streamgate.networks.alignment import (  # noqa: E402
 )
 
 TASK_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
+TASK_BYTES = 3_758_596
 OUTPUTS = ("pose", "signals", "points")
 SIDE = 256
 """Pixels of the square that the network of points takes."""
@@ -217,9 +219,11 @@ class LandmarkGraph(nn.Module):
     def __init__(self, task: Path, square: float = SQUARE, below: float = BELOW) -> None:
         """Raises DataError if `task` is not the published file."""
         super().__init__()
-        if hashlib.sha256(task.read_bytes()).hexdigest() != TASK_SHA256:
+        with task.open("rb") as file:
+            content = file.read(TASK_BYTES + 1)
+        if hashlib.sha256(content).hexdigest() != TASK_SHA256:
             raise DataError(f"{task}: not the published face_landmarker.task (sha256 {TASK_SHA256[:12]}…)")
-        with zipfile.ZipFile(task) as bundle:
+        with zipfile.ZipFile(io.BytesIO(content)) as bundle:
             self.mesh = LiteNetwork(bundle.read("face_landmarks_detector.tflite"), planes=True)
             self.shapes = LiteNetwork(bundle.read("face_blendshapes.tflite"), planes=False)
             numbers, weights, mean = _mean_face(bundle.read("geometry_pipeline_metadata_landmarks.binarypb"))

@@ -22,8 +22,8 @@ def read_card(path: Path) -> Entry:
 
     The card's keys are `role` ("recognizer" or "detector"), `layout` (of a detector, see `networks.layouts`), `input`
     (float32 NCHW), `outputs` (maps the names used by the role or layout to those in the graph; needed only where they
-    differ), `training_data` (a text for `models list`) and `identity` ({threshold, fmr} of a recognizer, in the same
-    form as on other cards).
+    differ), `training_data` (a text for `models list --json`) and `identity` ({threshold, fmr} of a recognizer, in the
+    same form as on other cards).
 
     Raises:
         WeightsError: the card is not readable, or a key or value is not valid.

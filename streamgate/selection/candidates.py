@@ -70,7 +70,6 @@ class TrackSelector(ScoredTrack):
         self._failures = 0
         self._leader: Observation | None = None
         self._frame_size = (0, 0)
-        self._has_reasons = False
         self._confirms_late = not self._binned and config.keep.top_k == 1
 
     def detected(self, frame: Frame, face: Face) -> list[Candidate]:
@@ -205,7 +204,6 @@ class TrackSelector(ScoredTrack):
         """Prescore some of the window's faces; returns False if only later faces can reveal whether all of them belong
         to the same person."""
         chosen = yield from self._prescorer.spread(window)
-        self._has_reasons |= any(one.candidate is not None and one.candidate.gate.reasons for one in chosen)
         self.settle()
         if self._continuity is None or self.strangers:
             return True
@@ -346,11 +344,11 @@ class TrackSelector(ScoredTrack):
     def _floor(self) -> Floor:
         """The potential that makes a face worth scoring: somewhat more than the quality that it has to beat.
 
-        It is at least `keep.min_quality`, but only once some face has been scored or rejected, because a track that
-        keeps nothing must be able to give a reason.
+        It is at least `keep.min_quality`, but only as long as the track has something to keep, or a reason to give if
+        it keeps nothing.
         """
         keep = self._config.keep
-        lenient = keep.fallback == "best" or self._binned or not (self.frames_scored or self._has_reasons)
+        lenient = keep.fallback == "best" or self._binned or not (self._leader is not None or self.is_explained)
         least = 0.0 if lenient else keep.min_quality
 
         def raised(threshold: float) -> float:

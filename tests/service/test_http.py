@@ -419,6 +419,7 @@ def test_garbage_and_other_methods_are_refused_and_the_server_lives(serve: Serve
                 pass  # it hung up in the middle of it, which is fine
     for method in ("PUT", "DELETE", "OPTIONS", "TRACE", "PROPFIND"):
         assert client.get("/api/faces", method=method).status == 405
+    assert client.get("/api/events", method="HEAD").status == 405
     assert client.get("/api/streams").status == 200
 
 
