@@ -219,7 +219,7 @@ def test_portraits_are_cut_without_enlarging_them(tmp_path: Path) -> None:
     points = np.array([[[420.0, 420], [580, 420], [500, 520], [440, 600], [560, 600]]])
     labels = tmp_path / "labels.npz"
     np.savez(labels, sha256=[hashlib.sha256(file.read_bytes()).hexdigest()], points=points / 2)
-    with pytest.raises(DataError, match="no face of 512 px and more"):
+    with pytest.raises(DataError, match="no face of 512 px or more"):
         cut([file.parent], labels, tmp_path / "faces")
     np.savez(labels, sha256=[hashlib.sha256(file.read_bytes()).hexdigest()], points=points)
     assert cut([file.parent], labels, tmp_path / "faces") == 1
