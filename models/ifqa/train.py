@@ -104,7 +104,7 @@ class Split:
 
 
 def split_faces(cache: FaceCache, data: dict[str, Any], dropped: set[int]) -> Split:
-    """Split the faces by content, so that a face rarely moves to another set when data is added.
+    """Split the faces by content, so that the sets change little when a few faces are added.
 
     data: config.toml, [data]; dropped: indices of faces that are left out. Raises DataError if too few faces remain.
     """
