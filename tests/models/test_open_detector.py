@@ -158,7 +158,7 @@ def test_bad_input_is_one_line(tmp_path: Path, portraits: tuple[Path, Path], cap
     for arguments, line in (
         ([folder, "--labels", tmp_path / "broken.npz"], "broken.npz: not a file of labels"),
         ([folder, "--labels", tmp_path / "absent.npz"], "absent.npz: not a file of labels"),
-        ([tmp_path / "none", "--labels", labels], "labels no face of"),
+        ([tmp_path / "none", "--labels", labels], "has no labelled face of"),
         ([tmp_path / "absent", "--labels", labels], "no such folder or tar file"),
     ):
         assert run(*arguments, "--out", tmp_path / "made") == 2
