@@ -342,17 +342,10 @@ class TrackSelector(ScoredTrack):
             self._leader = max(better, key=_by_quality, default=self._leader)
 
     def _floor(self) -> Floor:
-        """The potential that makes a face worth scoring: somewhat more than the quality that it has to beat.
-
-        It is at least `keep.min_quality`, but only as long as the track has something to keep, or a reason to give if
-        it keeps nothing.
-        """
-        keep = self._config.keep
-        lenient = keep.fallback == "best" or self._binned or not (self._leader is not None or self.is_explained)
-        least = 0.0 if lenient else keep.min_quality
+        """The potential that makes a face worth scoring: somewhat more than the quality that it has to beat."""
 
         def raised(threshold: float) -> float:
-            return max(least, threshold + self._config.advanced.min_gain) if threshold else least
+            return threshold + self._config.advanced.min_gain if threshold else 0.0
 
         if self._binned:
             # The candidate's bin becomes known only while the candidate is scored.

@@ -40,16 +40,6 @@ class ScoredTrack:
         self._ceilings: dict[str, float] = {}
         self._record = 0.0
         self._ended = False
-        self._was_rejected = False
-        """Whether an evaluated face that was returned by `drain` has reasons against it."""
-
-    @property
-    def is_explained(self) -> bool:
-        """Whether a face may still be kept, or there is a reason to give if none is."""
-        if self._was_rejected or self.keeper.contenders:
-            return True
-        seen = (one.candidate for one in self.observed if one.prescored and one.candidate is not None)
-        return any(one.gate.reasons for one in (*self._done, *self._finalists, *seen))
 
     @property
     def contenders(self) -> list[Candidate]:
@@ -66,7 +56,6 @@ class ScoredTrack:
         left = [one for one in self._finalists if self._ended or not self.keeper.holds(one)]
         self._finalists = [one for one in self._finalists if one not in left]
         done, self._done = self._done + left, []
-        self._was_rejected |= any(one.gate.reasons for one in done)
         return done
 
     def _score(self, observation: Observation, floor: Floor, *, full: bool) -> Steps:

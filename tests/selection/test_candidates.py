@@ -349,43 +349,6 @@ def test_a_face_is_looked_at_again_only_if_its_eyes_moved_enough_for_what_it_lac
     assert max(seen.count(pts) for pts in seen if 1.9 < pts < 2.1) == runs
 
 
-@pytest.mark.parametrize("preset, stops", [("studio", True), ("live", False)])
-def test_faces_that_cannot_reach_the_least_quality_are_not_scored_after_the_first(preset: str, stops: bool) -> None:
-    """Where the best face is kept even if it does not pass, they are."""
-    scorer = KnownQuality(lambda pts: 40.0, lambda pts: 44.0)
-    selector = drive(load_config(preset, ["keep.min_quality=45", "identity.store=none"]), scorer, 8.0)
-    assert (len(scorer.scored) <= 3) == stops
-    assert any(one.quality for one in selector.drain())
-
-
-def test_a_track_that_keeps_nothing_has_a_reason_even_if_its_only_reason_goes_away_at_a_second_look() -> None:
-    class Narrow(Expressions):
-        def potential(self, candidate: Candidate, picture: Picture) -> float:
-            super().potential(candidate, picture)
-            candidate.gate = GateResult(False, ("eyes_closed",) if candidate.unsettled else (), 0.05)
-            return 60.0 if candidate.unsettled else candidate.bound
-
-    scorer = Narrow(lambda pts: 44.0, off=lambda pts: 1.5 < pts < 1.7)
-    settings = ["advanced.prescore_interval_s=0.4", "advanced.prescore_share=0", "advanced.window_s=3"]
-    selector = drive(load_config("studio", settings), scorer, 4.0)
-    assert not selector.keeper.finish()
-    assert any(one.gate.reasons for one in selector.drain())
-
-
-def test_a_track_whose_best_face_cannot_be_confirmed_still_has_a_reason() -> None:
-    """The frames beside the good face were not decoded; the other faces cannot reach `keep.min_quality`."""
-    scorer = KnownQuality(lambda pts: 80.0, lambda pts: 44.0 if pts else 90.0)
-    scorer.failing = lambda pts: pts > 0
-    selector = TrackSelector(1, load_config("studio", ["identity.store=none"]), scorer)
-    for index in range(50):
-        selector.detected(Frame(PICTURE, index / 5, frame_index=5 * index, left_out=4), FACE)
-        if selector.ready():
-            run_in_lockstep([selector.score_window()], lambda asks: [ask.role for ask in asks])
-    run_in_lockstep([selector.score_window(final=True)], lambda asks: [ask.role for ask in asks])
-    assert 0.0 in scorer.scored and not selector.keeper.finish()
-    assert any(one.gate.reasons for one in selector.drain())
-
-
 @pytest.mark.parametrize("preset", ["studio", "live"])
 def test_a_face_of_a_torn_picture_is_never_kept(preset: str) -> None:
     """Not even where any face is better than none: what is kept there is the best of the others."""
