@@ -93,7 +93,7 @@ def fit(
     )
     console.print(faces)
     console.print(_table(fitted), soft_wrap=False)
-    report = changes(specs, fitted) or ["none: no similar settings agree better with the labels"]
+    report = changes(specs, fitted) or ["none: no settings near the current ones agree better with the labels"]
     console.print("\nchanges")
     for line in report:
         console.print(f"  {line}", markup=False)

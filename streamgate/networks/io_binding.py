@@ -132,7 +132,8 @@ class BoundGraph:
         if isinstance(rows, int):
             self.batch = rows
         if self._graphs and not all(isinstance(size, int) for size in sizes):
-            # A CUDA graph has a fixed shape, so each new shape would be captured while decoders use the device.
+            # A CUDA graph has a fixed shape. With a variable input size, each new shape would be captured while
+            # decoders use the device, so reopen the network without CUDA graphs.
             self._reopen()
         # A test run reports errors early, and captures CUDA graphs before anything else uses the device.
         picture = np.zeros((1, *(size if isinstance(size, int) else _SMALLEST for size in sizes)), np.uint8)

@@ -44,7 +44,7 @@ from streamgate.store.lock import Lock
 _ACKED = struct.Struct(">QI")
 _SEGMENT_BYTES = 16 << 20
 _MEMORY_BYTES = 64 << 20
-"""Maximum total size of the items that are held in memory while the disk cannot be written."""
+"""Maximum total size of the items that are held in memory while the disk cannot be written to."""
 
 
 _SET_ASIDE_BYTES = 256 << 20

@@ -93,7 +93,7 @@ class RedisStream:
         option: the command line option that gave the URL, for messages.
         stopping: set to request a stop; a new event by default.
 
-    Errors of the server are never raised; they are returned as exceptions, together with the number of accepted events.
+    Server errors are not raised: the exception is returned, together with the number of accepted events.
     Replies are limited in time and size (see `GuardedSocket`).
 
     Raises UsageError for a malformed URL; the connection is made on first use.

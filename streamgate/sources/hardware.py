@@ -124,7 +124,9 @@ def is_on_gpu(codec: VideoCodecContext) -> bool:
 
 
 def check_after(error: Exception, decode: str) -> bool:
-    """Whether an error of a decoder led to a check of the GPU. Raises DeviceError if the GPU is no longer available.
+    """Check the GPU if a decoder error may mean that it is gone; returns whether it was checked.
+
+    Raises DeviceError if the GPU is no longer available.
 
     FFmpeg raises the same errors for a lost GPU and for damage in a stream. After this function has returned True, do
     not call it for the errors that directly follow, because opening a device takes a while.
