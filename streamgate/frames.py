@@ -46,7 +46,7 @@ class Picture(Protocol):
         ...
 
     def luma_samples(self, width: int, height: int) -> Array:
-        """Luma of single pixels on an even grid, at least `width` x `height`, uint8 (h, w), 0..255, upright."""
+        """Luma of individual pixels on an even grid, at least `width` x `height`, uint8 (h, w), 0..255, upright."""
         ...
 
     def combed(self, box: Array) -> bool:
@@ -81,7 +81,7 @@ class Frame:
         frame_index: index among the demuxed video packets in order of corrected time; None after a seek.
         pts_estimated: the time in the container was missing or went backwards, and was replaced.
         captured_at: wall-clock time (UTC) of arrival, live sources only.
-        unrelated: the picture has no relation to the previous picture (a folder of single images).
+        unrelated: the picture has no relation to the previous picture (a folder of unrelated images).
         corrupt: the frame is damaged, or predicted from damaged or missing frames; none of its faces may be kept.
         left_out: number of frames directly before this frame that were not decoded, because they were not needed.
         transition: the frame is part of a dissolve, fade or wipe between two shots; none of its faces may be kept.

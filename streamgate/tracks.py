@@ -68,7 +68,8 @@ class Candidate(ScoredFace):
     bound: float = 0.0
     """Upper bound of `quality`, computed when the face was first examined, without regard to the gate."""
     ceilings: Mapping[str, float] = field(default_factory=dict)
-    """Assumed upper bounds of this track's scalars, by measure that needs a network. Updated as the track grows."""
+    """Assumed upper bounds of the scalars in this track, by measure, for measures that need a network. Updated as the
+    track grows."""
     usual: Mapping[str, float] = field(default_factory=dict)
     """Typical values of the person in this track, by measure (see `ReferenceSpec`). Updated as the track grows."""
     arcface: Array | None = None
@@ -175,8 +176,8 @@ class Template:
             scalars and the squared cosines of its yaw and pitch.
         agreement: length of the mean before normalisation, 0..1; 1 if all faces have the same embedding.
         inter_eye: mean distance between the eyes of these faces, in source pixels.
-        offset: the part of its cosine with another template that is due to its similarity to many people, at least 0
-            (see `networks.cohort`).
+        offset: the part of the cosine with another template that exists only because this template resembles many
+            people, at least 0 (see `networks.cohort`).
     """
 
     vector: Array

@@ -146,13 +146,13 @@ def _table(fitted: FittedPreset) -> Table:
     def both(tell: Callable[[LabelAgreement], str]) -> tuple[str, str]:
         return tell(before), tell(after) if after is not None else "-"
 
-    row("pairs within a track in the right order", *both(lambda one: _percent(one.ordered)))
-    row("good above bad, over all tracks", *both(lambda one: _percent(one.auc)))
+    row("pairs of faces in a track in the right order", *both(lambda one: _percent(one.ordered)))
+    row("good faces above bad ones, over all tracks", *both(lambda one: _percent(one.auc)))
     total = before.good + before.usable + before.bad + before.none
-    row(f"{total} tracks with a good face: a good one kept", *both(lambda one: str(one.good)))
-    row("  a usable one", *both(lambda one: str(one.usable)))
-    row("  a bad one", *both(lambda one: str(one.bad)))
-    row("  none", *both(lambda one: str(one.none)))
+    row(f"{total} tracks with a good face: good face kept", *both(lambda one: str(one.good)))
+    row("  usable face kept", *both(lambda one: str(one.usable)))
+    row("  bad face kept", *both(lambda one: str(one.bad)))
+    row("  no face kept", *both(lambda one: str(one.none)))
     for index, word in enumerate(("good", "usable", "bad")):
         row(f"{word} faces within all limits", *(
             "-" if one is None else _percent(one.passed[index]) for one in (before, after)

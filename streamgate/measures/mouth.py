@@ -11,8 +11,8 @@ def opening(output: Any) -> float:
     """How far the mouth is open.
 
     The value is the gap between the lips, divided by the distance between the eyes, plus half of the blendshape
-    `jawOpen` (0..1), minus a tenth of the mean of the two `mouthSmile` blendshapes (0..1). The smile is subtracted because a person whose smile shows teeth is not
-    necessarily speaking.
+    `jawOpen` (0..1), minus a tenth of the mean of the two `mouthSmile` blendshapes (0..1). The smile is subtracted
+    because a person whose smile shows teeth is not necessarily speaking.
     """
     at = output.signals
     return float(at["lipGap"] + 0.5 * at["jawOpen"] - 0.1 * output.both("mouthSmile"))

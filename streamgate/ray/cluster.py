@@ -78,7 +78,7 @@ class Cluster:
         quiet: discard the output of Ray itself.
 
     Raises UsageError if Ray is not installed, DeviceError if the cluster cannot be reached or has no GPU, and SinkError
-    if the output folder cannot be written.
+    if the output folder is not writable.
     """
 
     def __init__(

@@ -116,7 +116,7 @@ class ScoredTrack:
         self._record = max(self._record, candidate.bound)
 
     def _is_record(self, observation: Observation) -> bool:
-        """Whether the face's bound, before the expensive networks run, is higher than that of every scored face."""
+        """Whether the face's bound, before the expensive networks run, exceeds the bounds of all scored faces."""
         return observation.candidate is not None and observation.candidate.bound > self._record
 
     def _offer(self, observation: Observation) -> None:

@@ -127,7 +127,7 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Make everything durable, including the items held in memory if the disk can be written again."""
+        """Make everything durable, including the items held in memory if the disk can be written to again."""
         with self._changed:
             held = [location for location in self._locations if location.data is not None]
             with suppress(OSError):

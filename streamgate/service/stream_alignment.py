@@ -39,7 +39,7 @@ _AFTER_CONNECT_S = 0.3
 _GROWTH = 0.002
 """Growth of the offset's uncertainty, in seconds per second."""
 _DRIFT_S = 60.0
-"""Minimum time over which drift is measured; over a shorter time, the error of a comparison would look like drift."""
+"""Minimum time over which drift is measured; over a shorter time, an error in a comparison would look like drift."""
 _MEDIAN = 5
 _WORST_DRIFT = 500e-6
 _MOVING = 1500

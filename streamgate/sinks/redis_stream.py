@@ -37,7 +37,7 @@ _SPOKEN = (
     ("MOVED", "the server is part of a cluster and the key is on another node; use the address of that node"),
     ("protected mode", "the server accepts only local clients; set a password on it, or turn off protected-mode"),
 )  # fmt: skip
-"""Pairs of a text that occurs in an error of the server or of TLS, and the message for the user. These pairs are
+"""Pairs of a text that occurs in server errors or TLS errors, and the message for the user. These pairs are
 checked before those in `_REMEDIES`."""
 
 _NONSENSE = "the reply does not follow the Redis protocol; check the address"

@@ -97,7 +97,7 @@ class Deinterlacer:
             del frame
 
     def _give_up(self) -> None:
-        """Handle an error of the filter: count the error, and use a new filter from the next frame on."""
+        """Handle a filter error: count the error, and use a new filter from the next frame on."""
         self._stats.decode_errors += 1
         self._graph = self._shape = None
         self._torn.clear()

@@ -20,7 +20,8 @@ from streamgate.sources.side_data import shown_turn, side_data
 
 CPU = "cpu"
 _OWN_DECODERS = {"libdav1d": "av1", "libaom-av1": "av1"}
-"""Maps the decoders that FFmpeg prefers, but that cannot use a GPU, to FFmpeg's own, which work only on a GPU."""
+"""Maps the decoders that FFmpeg prefers, but that cannot use a GPU, to FFmpeg's own decoders, which work only on a GPU.
+"""
 _NVDEC = "libnvcuvid.so.1"
 _DEVICE_ERRORS = (av.error.ExternalError, av.error.UnknownError)
 """Errors that FFmpeg raises when the GPU fails; damaged pictures can also cause them on a working GPU."""
