@@ -57,10 +57,10 @@ def best_window(
     """The window of `seconds` with the best mean quality in which at most a share of `max_bad` of the faces fails.
 
     `seen` is sorted by time. A window begins at the time of one of these faces or at the end of a `taken` window, or is
-    one of `windows`. It is inside the track, whose last frame is at `last_pts`, does not overlap `taken` windows, and
-    does not begin near a start that was `tried`. A window needs at least one scored face; if `max_bad` is above 0, an
-    unscored face is enough, but a window without scored faces ranks last. Of windows with the same quality, the
-    earliest wins.
+    one of `windows`. The window is inside the track (whose last frame is at `last_pts`), does not overlap `taken`
+    windows, and does not begin near a start that was `tried`. A window needs at least one scored face; if `max_bad` is
+    above 0, an unscored face is enough, but a window without scored faces ranks last. Of windows with the same quality,
+    the earliest wins.
     """
     if not seen:
         return None

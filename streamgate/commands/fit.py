@@ -120,7 +120,7 @@ def _labels(files: tuple[Path, ...]) -> dict[FaceKey, int]:
             more = _count(len(problems) - _MAX_LISTED, "more row")
             click.echo(f"streamgate: warning: {display(file)}: {more} left out", err=True)
     for key in torn:
-        click.echo(f"streamgate: warning: {key} has different labels in two files; left out", err=True)
+        click.echo(f"streamgate: warning: {key} has different labels in two files and is left out", err=True)
     return {key: grade for key, grade in found.items() if key not in torn}
 
 
@@ -146,7 +146,7 @@ def _table(fitted: FittedPreset) -> Table:
     def both(tell: Callable[[LabelAgreement], str]) -> tuple[str, str]:
         return tell(before), tell(after) if after is not None else "-"
 
-    row("pairs of faces in a track in the right order", *both(lambda one: _percent(one.ordered)))
+    row("pairs within a track in the right order", *both(lambda one: _percent(one.ordered)))
     row("good faces above bad ones, over all tracks", *both(lambda one: _percent(one.auc)))
     total = before.good + before.usable + before.bad + before.none
     row(f"{total} tracks with a good face: good face kept", *both(lambda one: str(one.good)))

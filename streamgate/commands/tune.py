@@ -78,7 +78,7 @@ def tune(
     dry: bool,
     pictured: bool,
 ) -> int:
-    """Apply other limits to the results in OUT without decoding everything again.
+    """Apply changed limits to the results in OUT without decoding everything again.
 
     The gate and the selection are applied again to all stored faces. The footage is opened only where a newly selected
     face was never fully scored or has no picture.

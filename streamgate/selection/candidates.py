@@ -344,8 +344,8 @@ class TrackSelector(ScoredTrack):
     def _floor(self) -> Floor:
         """The potential that makes a face worth scoring: somewhat more than the quality that it has to beat.
 
-        It is at least `keep.min_quality`, but only as long as the track has something to keep, or a reason to give if
-        it keeps nothing.
+        The floor is at least `keep.min_quality`, but only as long as the track has something to keep, or a reason to
+        give if the track keeps nothing.
         """
         keep = self._config.keep
         lenient = keep.fallback == "best" or self._binned or not (self._leader is not None or self.is_explained)

@@ -96,7 +96,7 @@ class Continuity:
         return None
 
     def _last_known(self, track: list[Observation]) -> Generator[list[InferenceRequest], list[Any], float]:
-        """Time of the last face before the doubtful face that still shows the first person."""
+        """Time of the last face, before the doubtful one, that still shows the first person."""
         assert self._doubtful is not None and self._anchor is not None
         first, (doubtful_pts, strange) = self._fit[0].pts_seconds, self._doubtful
         for observation in reversed(track):

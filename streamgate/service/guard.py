@@ -129,7 +129,7 @@ def _from_another_site(headers: dict[str, str], host: str, *, reading: bool) -> 
     try:
         return urlsplit(origin).netloc.lower() != host.strip().lower()
     except ValueError:
-        return True  # an invalid address is not that of this server
+        return True  # an invalid Origin cannot be this server's
 
 
 async def _answer(send: Any, status: int, reason: str, headers: dict[str, str]) -> None:

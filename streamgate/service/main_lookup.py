@@ -31,7 +31,7 @@ from streamgate.sources.rtp import Unit, access_unit
 from streamgate.tracks import BestShot, Candidate
 
 _REACH_S = 0.3
-"""Maximum number of seconds from its expected time at which the frame is searched for."""
+"""The frame is searched for within at most this many seconds of its expected time."""
 _COMPARED_S = 0.4
 """Pictures from up to this many seconds before the expected time are compared with the substream."""
 _LEAST_COMPARED = 6
