@@ -152,7 +152,7 @@ class Ledger:
         return new
 
     def name(self, person: str, name: str) -> None:
-        """Set a person's name; an empty `name` removes it. Raises UsageError and OSError."""
+        """Set a person's name; an empty `name` removes the current one. Raises UsageError and OSError."""
         person = self.find(person)
         name = name.strip()
         if len(name) > MAX_NAME or not all(sign.isprintable() for sign in name):

@@ -42,8 +42,8 @@ SHIFT_GAIN, MAX_SHIFT_GAIN = 40.0, 4.0
 """A second run of the expression network may raise the potential by `SHIFT_GAIN` points per eye distance by which the
 first run moved the eyes, but by at most `MAX_SHIFT_GAIN` points. (On 29 clips, 1 of 10 potentials rose by more.)"""
 NEIGHBOUR_GAIN = 25.0
-"""An adjacent face may be better by this many points per second between the two faces. (On 29 clips, 1 of 20 adjacent
-faces was better by more.)"""
+"""A face adjacent to a scored face may be better than the scored face by this many points per second between the two.
+(On 29 clips, 1 of 20 adjacent faces was better by more.)"""
 REGION_BYTES = 48 << 20
 """Memory limit for the regions of one track that are held until their window is full; when it is exceeded, the window
 is scored early. Only a face that fills much of a 2160p picture reaches this limit."""

@@ -38,7 +38,7 @@ _STRANGERS = 0.5
 _HELD_BYTES = 16 << 20
 """Memory limit for the regions that are held for a comparison."""
 _YAW = 20.0
-"""Degrees of yaw beyond which a recognizer is less reliable."""
+"""Degrees of yaw beyond which a recognizer is less reliable than for frontal faces."""
 
 
 class Continuity:

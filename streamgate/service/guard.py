@@ -120,7 +120,7 @@ def _from_another_site(headers: dict[str, str], host: str, *, reading: bool) -> 
     allowed."""
     site = headers.get("sec-fetch-site")
     if site == "same-origin":
-        return False  # even if a proxy changed the Host, so that it differs from the Origin
+        return False  # even if a proxy changed the Host, which then differs from the Origin
     if site in ("cross-site", "same-site") and headers.get("sec-fetch-mode") != "navigate":
         return True
     origin = headers.get("origin")

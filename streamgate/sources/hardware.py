@@ -61,7 +61,7 @@ def _missing() -> str | None:
             "`pip install 'av>=18'`"
         )
     try:
-        # FFmpeg loads this library when it opens a decoder; without the library, it would decode all files on the CPU.
+        # FFmpeg loads this library when it opens a decoder; if it is missing, FFmpeg decodes all files on the CPU.
         ctypes.CDLL(_NVDEC)
     except OSError:
         return (
