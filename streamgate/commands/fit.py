@@ -100,7 +100,8 @@ def fit(
     with sink_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         write_text(target.parent, target.name, toml_text(fitted.config, [f"Fitted to {faces}.", *report]))
-    console.print(f"\nwrote {display(target)}; to apply it: streamgate tune OUT --preset {display(target)}", markup=False)
+    written = display(target)
+    console.print(f"\nwrote {written}; to apply it: streamgate tune OUT --preset {written}", markup=False)
     return 0
 
 

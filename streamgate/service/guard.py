@@ -81,7 +81,7 @@ def _refusal(scope: Any, access: Access | None, loopback: bool) -> tuple[int, st
     path = scope["path"]
     host = headers.get("host", "")
     if loopback and not host_allowed(host):
-        return 421, "this server accepts only localhost as Host; configure a proxy to send `Host: localhost`", {}
+        return 421, "this server accepts only localhost in the Host header; a proxy must send `Host: localhost`", {}
     if _from_another_site(headers, host, reading=scope["method"] in ("GET", "HEAD")):
         return 403, "requests from another site are refused", {}
     if access is None or path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER):

@@ -127,7 +127,7 @@ class RedisStream:
             # another type before any source is processed.
             self._client.xdel(self._stream, "0-0")
         except errors.NoPermissionError:
-            return None  # a user that is allowed only XADD is fine
+            return None  # a user who may run only XADD is fine
         except Exception as error:
             return error
         return None
