@@ -1,9 +1,9 @@
 """Pictures and frames: the pixels that flow through the gate.
 
-Conventions of the package: boxes are [x1, y1, x2, y2] and landmarks (5, 2) in pixels of the upright source picture, x
-to the right and y down. The landmarks are the left eye, the right eye, the nose, the left mouth corner and the right
-mouth corner, with left and right as seen by the viewer. Pictures are RGB uint8 (height, width, 3). Angles are in
-degrees, times in seconds.
+Conventions of the package: boxes are [x1, y1, x2, y2] and landmarks (5, 2) in pixels of the upright source picture,
+with x to the right and y down. The landmarks are the left eye, the right eye, the nose, the left mouth corner and the
+right mouth corner, with left and right as seen by the viewer. Pictures are RGB uint8 (height, width, 3). Angles are in
+degrees, and times are in seconds.
 """
 
 from __future__ import annotations
