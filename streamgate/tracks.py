@@ -208,10 +208,10 @@ class TrackEnd:
     """A track has ended: its kept shots (possibly none) and why candidates were rejected.
 
     `rejected` counts evaluated faces by gate reason. `reasons` tells why no face was kept: the reasons of the face that
-    was closest to passing, or else `still` or `other_person`; it is empty if a face was kept. `near_misses` contains the
-    few closest near misses, the closest first, if they were requested. `template` is None if `identity.store` is none, the
-    whole track was rejected, or no face was good enough for a template. `reference` has the typical values of the
-    person, by measure (see `ReferenceSpec`).
+    was closest to passing, or else `still` or `other_person`; it is empty if a face was kept. `near_misses` contains
+    the few closest near misses, the closest first, if they were requested. `template` is None if `identity.store` is
+    none, the whole track was rejected, or no face was good enough for a template. `reference` has the typical values of
+    the person, by measure (see `ReferenceSpec`).
     """
 
     track: TrackInfo

@@ -40,7 +40,7 @@ class Deinterlacer:
         self._is_interlaced = comb_detector(interlaced)
         self.unflagged = 0
         """Number of frames that were deinterlaced although they are not flagged as interlaced."""
-        self._torn: deque[bool] = deque()  # the flags of the frames inside the filter
+        self._torn: deque[bool] = deque()  # whether each frame inside the filter is torn
 
     def feed(self, frame: VideoFrame, torn: bool) -> Iterator[tuple[VideoFrame, bool]]:
         """Add a frame and yield the frames that are ready, in order."""
