@@ -104,10 +104,10 @@ class BestShot(ScoredFace):
 
     Attributes:
         image: RGB uint8 (H, W, 3), FFHQ-aligned crop.
-        rank: its rank within its track, from 1.
+        rank: rank of the face within its track, from 1.
         quality_smoothed: `quality` or, if it is lower, the median quality in a short time window (docs/design.md 4.5).
-        quality_context: the mean quality in a longer time window. Both are 0..100, or None for a fallback shot without
-            quality.
+        quality_context: the mean quality in a longer time window. `quality_smoothed` and `quality_context` are 0..100,
+            or None for a fallback shot without quality.
         calibration_id: qualities are comparable only if they have the same calibration id.
     """
 
