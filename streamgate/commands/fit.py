@@ -42,7 +42,7 @@ _networks = section("Networks")
 )
 @_networks(
     "--models", metavar="SET[,SET]", shell_complete=complete_models,
-    help="Weights that the run used. [default: those whose sha256 the results record]",
+    help="Weights that the run used. [default: the weights whose sha256 is in the results]",
 )
 @device_option
 def fit(

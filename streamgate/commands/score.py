@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace FILE.")
 @click.option(
     "--jobs", type=click.IntRange(1, 256), metavar="N",
-    help="Number of images to score in parallel. [default: number of CPU cores; 16 on a GPU]",
+    help="Number of images to score in parallel. [default: the number of CPU cores; 16 on a GPU]",
 )
 @preset_option
 @set_option
