@@ -1,4 +1,4 @@
-"""Fixtures for the standard weights and the real faces in ../shared; tests skip, with a reason, if these are missing."""
+"""Fixtures for the standard weights and the real faces in ../shared; tests skip and say why if these are missing."""
 
 from __future__ import annotations
 
