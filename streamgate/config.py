@@ -151,7 +151,8 @@ _ALL_POSES = {
     "measures.roll.max": 180.0, "measures.roll.weight": 0.0,
     "keep.expression": "any", "keep.min_quality": 0.0,
 }  # fmt: skip
-"""The values of keys that no setting or flag sets, if `keep.poses` is `all`, so that a turned head is not a flaw."""
+"""If `keep.poses` is `all`: the values of these keys unless a setting or flag sets them, so that a turned head does not
+count as a flaw."""
 
 
 def stored_config(tree: Mapping[str, Any]) -> Config:

@@ -1,8 +1,9 @@
 """The clip that `streamgate demo` renders: a portrait that moves like a restless person in front of a camera.
 
-The clip lasts 15 seconds at 25 fps, 1280 x 720. In the first scene, a head moves, turns in perspective, becomes
-blurred and dark, and a mirrored copy enters next to it. After a cut, the same head is closer and in different light,
-and then leaves the picture. The clip thus shows most of the conditions in which the gate rejects faces.
+The clip lasts 15 seconds at 25 fps, 1280 x 720. In the first scene, a head moves, turns in perspective, and becomes
+blurred and dark, and a mirrored copy of the head enters next to it. After a cut, the same head is closer and in
+different light, and then leaves the picture. The clip thus shows most of the conditions in which the gate rejects
+faces.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Engine:
 
     Args:
         config: the whole configuration.
-        models: "embedded", "open", "standard", "imported" or a folder with weights; several are joined by commas.
+        models: "embedded", "open", "standard", "imported" or a folder with weights; join several with commas.
         device: "auto", "cpu", "cuda" or "cuda:N", or a `networks.device.Device`.
         threads: CPU threads inside one network run.
         observe: called after each network run, from several threads, with role, number of items and seconds.

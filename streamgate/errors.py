@@ -42,7 +42,7 @@ class SourceError(StreamgateError):
 class ResultsError(StreamgateError):
     """An output folder holds no results, damaged results, or results of another version (exit 3).
 
-    The exit code is that of an unreadable input, because results are the input of the commands that read them.
+    The exit code is the same as for an unreadable input, because results are the input of the commands that read them.
     """
 
     exit_code: ClassVar[int] = 3

@@ -62,7 +62,7 @@ class Pose:
 
 
 class Status(StrEnum):
-    """The state of a measure. Only OK has a `scalar`, and only OK and UNCALIBRATED have a `raw`."""
+    """The state of a measure. Only an OK measure has a `scalar`; only an OK or an UNCALIBRATED measure has a `raw`."""
 
     OK = "ok"
     NOT_SCORED = "not_scored"

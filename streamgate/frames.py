@@ -1,9 +1,9 @@
 """Pictures and frames: the pixels that flow through the gate.
 
-Conventions of the package: boxes are [x1, y1, x2, y2] and landmarks (5, 2) in pixels of the upright source picture, x
-to the right and y down. The landmarks are the left eye, the right eye, the nose, the left mouth corner and the right
-mouth corner, with left and right as seen by the viewer. Pictures are RGB uint8 (height, width, 3). Angles are in
-degrees, times in seconds.
+Conventions of the package: boxes are [x1, y1, x2, y2] and landmarks (5, 2) in pixels of the upright source picture,
+with x to the right and y down. The landmarks are the left eye, the right eye, the nose, the left mouth corner and the
+right mouth corner, with left and right as seen by the viewer. Pictures are RGB uint8 (height, width, 3). Angles are in
+degrees, and times are in seconds.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Picture(Protocol):
         ...
 
     def luma_samples(self, width: int, height: int) -> Array:
-        """Luma of single pixels on an even grid, at least `width` x `height`, uint8 (h, w), 0..255, upright."""
+        """Luma of individual pixels on an even grid, at least `width` x `height`, uint8 (h, w), 0..255, upright."""
         ...
 
     def combed(self, box: Array) -> bool:
@@ -81,7 +81,7 @@ class Frame:
         frame_index: index among the demuxed video packets in order of corrected time; None after a seek.
         pts_estimated: the time in the container was missing or went backwards, and was replaced.
         captured_at: wall-clock time (UTC) of arrival, live sources only.
-        unrelated: the picture has no relation to the previous picture (a folder of single images).
+        unrelated: the picture has no relation to the previous picture (a folder of unrelated images).
         corrupt: the frame is damaged, or predicted from damaged or missing frames; none of its faces may be kept.
         left_out: number of frames directly before this frame that were not decoded, because they were not needed.
         transition: the frame is part of a dissolve, fade or wipe between two shots; none of its faces may be kept.

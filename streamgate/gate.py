@@ -56,9 +56,10 @@ class Gate:
 
     Args:
         preset: "studio", "live", "archive" or the path of a TOML file.
-        models: "embedded", "open", "standard", "imported" or a folder with weights; several are joined by commas.
+        models: "embedded", "open", "standard", "imported" or a folder with weights; join several with commas.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        settings: dotted keys and their values, {"measures.yaw.max": 20}, or `key=value` strings as for `--set`.
+        settings: a mapping of dotted keys to values, such as {"measures.yaw.max": 20}, or `key=value` strings as for
+            `--set`.
         threads: CPU threads inside one network run.
 
     Raises:
@@ -165,8 +166,8 @@ class Gate:
     def people(self, tracks: Iterable[TrackEnd]) -> dict[str, list[BestShot]]:
         """Group the shots of tracks by person; returns, by person id, the shots, best first and with `person_id` set.
 
-        Pass the tracks from `tracks`, of any number of sources: `gate.people(gate.tracks("footage"))`. Raises
-        UsageError if `identity.store` is none or the recognizer in use has no identity threshold.
+        Pass the tracks that `Gate.tracks` yields for any number of sources: `gate.people(gate.tracks("footage"))`.
+        Raises UsageError if `identity.store` is none or the recognizer in use has no identity threshold.
         """
         threshold = self._engine.identity_threshold
         if self._config.identity.store == "none" or threshold is None:
@@ -181,11 +182,11 @@ class Gate:
 
         Args:
             image: RGB uint8 (H, W, 3).
-            aligned: "arcface" or "ffhq" if the picture is an aligned crop. Then no face is detected, and measures
-                that cannot be computed from a crop are `not_scored`.
+            aligned: "arcface" or "ffhq" if the picture is an aligned crop. In that case, faces are not detected, and
+                measures that cannot be computed from a crop are `not_scored`.
             full: compute all measures even for faces that have already failed the gate.
 
-        Raises UsageError for another shape or type, or an unknown `aligned`.
+        Raises UsageError for a picture of another shape or type, or for an unknown value of `aligned`.
         """
         if isinstance(image, str | PathLike):
             raise UsageError(

@@ -51,7 +51,7 @@ class Shard:
                 # Files whose names differ only in case count as copies too.
                 key = f"{spec.name.casefold()}:{spec.paths[0].stat().st_size}"
         except OSError:
-            # The file is missing or unreadable; the shard that its name selects reports the error.
+            # The file is missing or unreadable. Its name alone selects the shard, which reports the error.
             key = spec.paths[0].name
         return self._is_mine(key)
 

@@ -68,7 +68,8 @@ class Candidate(ScoredFace):
     bound: float = 0.0
     """Upper bound of `quality`, computed when the face was first examined, without regard to the gate."""
     ceilings: Mapping[str, float] = field(default_factory=dict)
-    """Assumed upper bounds of this track's scalars, by measure that needs a network. Updated as the track grows."""
+    """Assumed upper bounds of the scalars in this track, by measure, for measures that need a network. Updated as the
+    track grows."""
     usual: Mapping[str, float] = field(default_factory=dict)
     """Typical values of the person in this track, by measure (see `ReferenceSpec`). Updated as the track grows."""
     arcface: Array | None = None
@@ -103,10 +104,10 @@ class BestShot(ScoredFace):
 
     Attributes:
         image: RGB uint8 (H, W, 3), FFHQ-aligned crop.
-        rank: its rank within its track, from 1.
+        rank: rank of the face within its track, from 1.
         quality_smoothed: `quality` or, if it is lower, the median quality in a short time window (docs/design.md 4.5).
-        quality_context: the mean quality in a longer time window. Both are 0..100, or None for a fallback shot without
-            quality.
+        quality_context: the mean quality in a longer time window. `quality_smoothed` and `quality_context` are 0..100,
+            or None for a fallback shot without quality.
         calibration_id: qualities are comparable only if they have the same calibration id.
     """
 
@@ -175,8 +176,8 @@ class Template:
             scalars and the squared cosines of its yaw and pitch.
         agreement: length of the mean before normalisation, 0..1; 1 if all faces have the same embedding.
         inter_eye: mean distance between the eyes of these faces, in source pixels.
-        offset: the part of its cosine with another template that is due to its similarity to many people, at least 0
-            (see `networks.cohort`).
+        offset: the part of the cosine with another template that exists only because this template resembles many
+            people, at least 0 (see `networks.cohort`).
     """
 
     vector: Array
@@ -207,10 +208,10 @@ class TrackEnd:
     """A track has ended: its kept shots (possibly none) and why candidates were rejected.
 
     `rejected` counts evaluated faces by gate reason. `reasons` tells why no face was kept: the reasons of the face that
-    was closest to passing, `still` or `other_person`; it is empty if a face was kept. `near_misses` contains the few
-    closest near misses, the closest first, if they were requested. `template` is None if `identity.store` is none, the
-    whole track was rejected, or no face was good enough for a template. `reference` has the typical values of the
-    person, by measure (see `ReferenceSpec`).
+    was closest to passing, or else `still` or `other_person`; it is empty if a face was kept. `near_misses` contains
+    the few closest near misses, the closest first, if they were requested. `template` is None if `identity.store` is
+    none, the whole track was rejected, or no face was good enough for a template. `reference` has the typical values of
+    the person, by measure (see `ReferenceSpec`).
     """
 
     track: TrackInfo

@@ -18,7 +18,7 @@ def shared_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_videos() -> Path:
-    """The folder of real clips; skips where there is none."""
+    """The folder of real clips; skips the test if there is none."""
     folder = shared_folder() / "videos"
     if not folder.is_dir():
         pytest.skip(
@@ -29,7 +29,7 @@ def shared_videos() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_clip(shared_videos: Path) -> Callable[[str], Path]:
-    """Path of a real clip by its file name; skips when it is missing."""
+    """Path of a real clip by its file name; skips the test if it is missing."""
 
     def find(name: str) -> Path:
         path = shared_videos / name
@@ -42,7 +42,7 @@ def shared_clip(shared_videos: Path) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def shared_case() -> Callable[[str], Path]:
-    """Path of a file that once went wrong, by its name in cases/; skips when it is missing."""
+    """Path of a file that once went wrong, by its name in cases/; skips the test if it is missing."""
 
     def find(name: str) -> Path:
         path = shared_folder() / "cases" / name

@@ -143,7 +143,7 @@ def encode_window(source: VideoFile, target: Path, window: Window, *, sound: boo
                 form = video_out.codec_context.format.name
                 if frame.format.name != form or (frame.width, frame.height) != (video_out.width, video_out.height):
                     frame = reformatter.reformat(frame, width=video_out.width, height=video_out.height, format=form)
-                frame.pict_type = 0  # the encoder chooses its own key frames
+                frame.pict_type = 0  # so that the encoder chooses its own key frames
                 frame.pts, frame.time_base = round((time.pts_seconds - window.start) / TICKS), TICKS
                 out.mux(video_out.encode(frame))
                 count += 1

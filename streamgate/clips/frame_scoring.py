@@ -65,7 +65,7 @@ class ScoredFrame:
 
 
 def frame_scorer(engine: Engine, config: Config) -> FaceScorer:
-    """A scorer for faces in single frames that works exactly as in `run`, but with the limits of `config`."""
+    """A scorer for faces in individual frames that works exactly as in `run`, but with the limits of `config`."""
     output = config.output.model_copy(update={"crops": ("ffhq",), "format": "png"})
     return FullScorer(engine.stream_context(config.model_copy(update={"output": output}), "clips"))
 

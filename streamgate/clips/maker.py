@@ -301,7 +301,7 @@ class ClipMaker:
         }  # fmt: skip
 
     def _passes(self, clip: Path, track: _Track, window: Window, frames: Sequence[ScoredFrame]) -> bool:
-        """Whether every frame of a written clip passes; failing frames are recorded in the track."""
+        """Score a written clip; returns whether every frame passes. Failing frames are recorded in the track."""
         moved = [SeenFace(one.pts_seconds - window.start, one.face, one.failed, one.quality) for one in track.seen]
         with VideoFile(clip) as written:
             whole = Window(0.0, window.end - window.start)

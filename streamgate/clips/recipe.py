@@ -68,7 +68,7 @@ class Recipe(Section):
     measures: dict[str, float]
 
     def over(self, config: Config) -> Config:
-        """The configuration for single frames: that of the run with the limits of this recipe. Raises UsageError."""
+        """The configuration for individual frames: the run's, with the limits of this recipe. Raises UsageError."""
         settings = [f"measures.{key}={value!r}" for key, value in self.measures.items()]
         # People open their mouths when they talk, so a clip does not require a neutral expression.
         return with_settings(config, settings, {"keep.expression": "any", "keep.min_quality": 0.0})

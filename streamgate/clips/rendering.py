@@ -33,7 +33,7 @@ _BT709 = 1
 
 @dataclass(frozen=True, slots=True)
 class RenderedFrame:
-    """A written frame: its time in the clip, the time of the source frame, and the part of it that is shown.
+    """A written frame: its time in the clip, the time of the source frame, and the part of that frame that is shown.
 
     `box` is this part, [x1, y1, x2, y2] in source pixels.
     """

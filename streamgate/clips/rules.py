@@ -33,7 +33,7 @@ class ClipStatistics:
         movement: 100 minus the mean distance that the face moves in 0.2 s, in percent of the shorter side of its box.
         rotation: 100 minus the mean rotation of the head in 0.2 s, in percent of 45 degrees.
         yaw_range, pitch_range, roll_range: degrees between the 2nd and the 98th percentile.
-        mouth_range: the same for the opening of the mouth.
+        mouth_range: difference between the same percentiles of the raw value of `mouth`.
     """
 
     one_face: float

@@ -1,4 +1,4 @@
-"""Finds windows of a track that could be a clip, from the results of single frames, without reading the video."""
+"""Finds windows of a track that could be a clip, from the results of individual frames, without reading the video."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ AT_ENDS_S = 0.25
 """A face is assumed to stay in place for this long before the first and after the last face of its track that the run
 evaluated. A run evaluates the faces of a track at intervals of at most this length."""
 _TRIES_APART = 8
-"""The start of a window differs from the starts of failed windows by at least its length divided by this number."""
+"""The start of a window differs from the starts of failed windows by at least the window's length divided by this
+number."""
 _HEARSAY = 0.3
 """Weight of a failing frame that only the run scored (see `SeenFace.checked`). It is below 1 because the frames next
 to it may be good."""
@@ -56,10 +57,10 @@ def best_window(
     """The window of `seconds` with the best mean quality in which at most a share of `max_bad` of the faces fails.
 
     `seen` is sorted by time. A window begins at the time of one of these faces or at the end of a `taken` window, or is
-    one of `windows`. It is inside the track, whose last frame is at `last_pts`, does not overlap `taken` windows, and
-    does not begin near a start that was `tried`. A window needs at least one scored face; if `max_bad` is above 0, an
-    unscored face is enough, but a window without scored faces ranks last. Of windows with the same quality, the
-    earliest wins.
+    one of `windows`. The window is inside the track (whose last frame is at `last_pts`), does not overlap `taken`
+    windows, and does not begin near a start that was `tried`. A window needs at least one scored face; if `max_bad` is
+    above 0, an unscored face is enough, but a window without scored faces ranks last. Of windows with the same quality,
+    the earliest wins.
     """
     if not seen:
         return None

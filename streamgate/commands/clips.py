@@ -125,7 +125,7 @@ def clips(
     models: str,
     device: str,
 ) -> int:
-    """Cut the best seconds of every track in OUT from the sources, as training data.
+    """Cut clips of the best seconds of every track in OUT from the original videos, as training data.
 
     Every frame of a clip is scored; a table next to each clip has the scores. --models must name the weights that
     the run used.
@@ -229,7 +229,7 @@ def _make(
                     seconds += record["end_seconds"] - record["start_seconds"]
             if problems and (not count or target.exists()):
                 stay = "; the earlier clips are kept" if target.exists() else ""
-                raise SourceError(f"{display(out)}: not every source could be cut{stay}")
+                raise SourceError(f"{display(out)}: clips could not be cut from all sources{stay}")
         shown.stop()
         for text in damages.words:
             problem(f"{display(out)}: {text}")

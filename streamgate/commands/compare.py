@@ -52,7 +52,8 @@ _output = section("Output")
 @_columns("--image", metavar="COLUMN", help="Paths of the pictures, relative to TABLE. [default: image, path or file]")
 @_columns(
     "--human", metavar="COLUMN",
-    help="Human scores, or the labels good, usable and bad. [default: human, mos, label, ...]",
+    help="Human scores, or the labels good, usable and bad. [default: the first of human, mos, dmos, label, grade, "
+    "score, rank]",
 )
 @_columns("--ranked", is_flag=True, help="The column of --human has ranks; low numbers are best.")
 @_columns("--group", metavar="COLUMN", help="Also compare separately for each value of this column.")

@@ -71,7 +71,7 @@ def _render(clip: Path, quiet: bool) -> None:
 
 
 def _portrait() -> Array:
-    """RGB uint8 (512, 512, 3). Raises UsageError without scikit-image."""
+    """The portrait, RGB uint8 (512, 512, 3). Raises UsageError if scikit-image is not installed."""
     try:
         from skimage import data
     except ImportError:

@@ -76,13 +76,8 @@ def export(
 ) -> int:
     """Write the kept faces in OUT as Parquet, WebDataset, imagefolder, CSV or pairs.
 
-<<<<<<< HEAD
-    pairs: for each person a face with a neutral expression, and a video of the seconds in which mouth and head move
-    most.
-=======
     pairs: for each person, a face with a neutral expression, and a video of the seconds in which the mouth and the head
     move most.
->>>>>>> x4
     """
     from streamgate.exports.formats import write_csv, write_imagefolder, write_parquet, write_webdataset
     from streamgate.exports.pairs import write_pairs

@@ -42,7 +42,7 @@ _networks = section("Networks")
 )
 @_networks(
     "--models", metavar="SET[,SET]", shell_complete=complete_models,
-    help="Weights that the run used. [default: those whose sha256 the results record]",
+    help="Weights that the run used. [default: the weights whose sha256 is in the results]",
 )
 @device_option
 def fit(
@@ -93,14 +93,15 @@ def fit(
     )
     console.print(faces)
     console.print(_table(fitted), soft_wrap=False)
-    report = changes(specs, fitted) or ["none: no similar settings agree better with the labels"]
+    report = changes(specs, fitted) or ["none: no settings near the current ones agree better with the labels"]
     console.print("\nchanges")
     for line in report:
         console.print(f"  {line}", markup=False)
     with sink_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         write_text(target.parent, target.name, toml_text(fitted.config, [f"Fitted to {faces}.", *report]))
-    console.print(f"\nwrote {display(target)}; use it: streamgate tune OUT --preset {display(target)}", markup=False)
+    written = display(target)
+    console.print(f"\nwrote {written}; to apply it: streamgate tune OUT --preset {written}", markup=False)
     return 0
 
 
@@ -120,7 +121,7 @@ def _labels(files: tuple[Path, ...]) -> dict[FaceKey, int]:
             more = _count(len(problems) - _MAX_LISTED, "more row")
             click.echo(f"streamgate: warning: {display(file)}: {more} left out", err=True)
     for key in torn:
-        click.echo(f"streamgate: warning: {key} has different labels in two files; left out", err=True)
+        click.echo(f"streamgate: warning: {key} has different labels in two files and is left out", err=True)
     return {key: grade for key, grade in found.items() if key not in torn}
 
 
@@ -147,12 +148,12 @@ def _table(fitted: FittedPreset) -> Table:
         return tell(before), tell(after) if after is not None else "-"
 
     row("pairs within a track in the right order", *both(lambda one: _percent(one.ordered)))
-    row("good above bad, over all tracks", *both(lambda one: _percent(one.auc)))
+    row("good faces above bad ones, over all tracks", *both(lambda one: _percent(one.auc)))
     total = before.good + before.usable + before.bad + before.none
-    row(f"{total} tracks with a good face: a good one kept", *both(lambda one: str(one.good)))
-    row("  a usable one", *both(lambda one: str(one.usable)))
-    row("  a bad one", *both(lambda one: str(one.bad)))
-    row("  none", *both(lambda one: str(one.none)))
+    row(f"{total} tracks with a good face: good face kept", *both(lambda one: str(one.good)))
+    row("  usable face kept", *both(lambda one: str(one.usable)))
+    row("  bad face kept", *both(lambda one: str(one.bad)))
+    row("  no face kept", *both(lambda one: str(one.none)))
     for index, word in enumerate(("good", "usable", "bad")):
         row(f"{word} faces within all limits", *(
             "-" if one is None else _percent(one.passed[index]) for one in (before, after)

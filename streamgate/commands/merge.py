@@ -23,7 +23,7 @@ from streamgate.errors import escaped
 @click.option("--overwrite", is_flag=True, help="Replace the results in OUT instead of adding to them.")
 @quiet_option
 def merge(out: Path, overwrite: bool, quiet: bool) -> int:
-    """Merge the parts that `run --shard` wrote in OUT into one result.
+    """Merge the shards that `run --shard` wrote to OUT into one result.
 
     Run `merge` again when more shards are done. The exit code is 1 while shards are missing or unfinished.
     """

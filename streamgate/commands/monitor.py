@@ -20,7 +20,7 @@ class RunMonitor:
     The worker sends a report as a call of one of these methods: `channel.send(partial(RunMonitor.opening, index=3))`.
 
     Args:
-        files: file descriptors received with the reports; the first is that of the lock file.
+        files: file descriptors received with the reports; the first belongs to the lock file.
     """
 
     def __init__(self, request: RunRequest, state: RunState, display: RunDisplay, files: list[int]) -> None:

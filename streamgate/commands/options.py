@@ -19,7 +19,7 @@ class _LocalPath(click.Path):
     """A non-empty path of a local file or folder; with `or_address`, also an address in an object store, as text."""
 
     def __init__(self, *, or_address: bool = False, path_type: type | None = None) -> None:
-        # Click's own check for unreadable files is off, because its exit code differs from that of the commands.
+        # Click's own check for unreadable files is off, because it exits with another code than the commands do.
         super().__init__(readable=False, path_type=path_type)
         self._or_address = or_address
 

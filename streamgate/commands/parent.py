@@ -30,7 +30,7 @@ _DEATHS = 2
 def run_with_worker(request: RunRequest) -> int:
     """Run the gate over the inputs; returns the exit code. Raises StreamgateError for errors that end the whole run.
 
-    Ctrl-C and SIGTERM end the run; the results so far are still committed. A second signal ends it immediately.
+    Ctrl-C and SIGTERM end the run; the results so far are still committed. A second signal ends the run immediately.
     """
     run = _Run(request)
     with handling(STOP_SIGNALS, lambda number, frame: run.interrupt()):

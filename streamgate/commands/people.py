@@ -44,7 +44,7 @@ def people(context: click.Context, out: Path) -> int | None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 @click.pass_obj
 def list_(out: Path, as_json: bool = False) -> int:
-    """Show the persons with their faces and tracks, and where they were seen."""
+    """List the persons, with their faces and tracks and where they were seen."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -136,7 +136,7 @@ def split(out: Path, person: str, tracks: Sequence[str]) -> int:
 @click.argument("name")
 @click.pass_obj
 def name(out: Path, person: str, name: str) -> int:
-    """Give PERSON the name NAME; an empty NAME removes the present name."""
+    """Give PERSON a NAME; an empty NAME removes the current name."""
     from streamgate.people.folder import correcting
 
     with correcting(out) as ledger:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace FILE.")
 @click.option(
     "--jobs", type=click.IntRange(1, 256), metavar="N",
-    help="Number of images to score in parallel. [default: number of CPU cores; 16 on a GPU]",
+    help="Number of images to score in parallel. [default: the number of CPU cores; 16 on a GPU]",
 )
 @preset_option
 @set_option
@@ -161,7 +161,8 @@ def _read_image(path: Path, max_pixels: int) -> Array:
 
 
 def _name_of(path: Path, taken: set[str]) -> str:
-    """A base name for the maps of an image: its own name, extended by its folder or a number if that is `taken`."""
+    """A base name for the maps of an image: the image's name, extended by its folder's name or by a number if the
+    name is `taken`."""
     candidates = [path.stem, f"{path.absolute().parent.name}-{path.stem}"]
     candidates += [f"{path.stem}-{number}" for number in range(2, len(taken) + 3)]
     # Names are compared without regard to case, because many file systems are case-insensitive.

@@ -81,7 +81,7 @@ _settings = section("Settings and networks")
 )
 @_results(
     "--spool-mb", type=int, metavar="N",
-    help="Maximum size of the spool in MB; the oldest events are dropped beyond it. [default: 1024]",
+    help="Maximum size of the spool in MB; when it is exceeded, the oldest events are dropped. [default: 1024]",
 )
 @_page("--http", metavar="HOST:PORT|off", help="Address of the web page, API and metrics. [default: 127.0.0.1:8080]")
 @_settings(

@@ -62,7 +62,7 @@ _networks = section("Settings and networks")
 )
 @_networks(
     "--models", metavar="SET[,SET]", shell_complete=complete_models,
-    help="Weights that the run used. [default: those whose sha256 the results record]",
+    help="Weights that the run used. [default: the weights whose sha256 is in the results]",
 )
 @device_option
 def tune(
@@ -78,9 +78,9 @@ def tune(
     dry: bool,
     pictured: bool,
 ) -> int:
-    """Apply other limits to the results in OUT without decoding everything again.
+    """Apply changed limits to the results in OUT without decoding everything again.
 
-    The gate and the selection are applied again to all stored faces. The footage is opened only where a newly selected
+    The gate and the selection are applied again to all stored faces. The footage is opened only if a newly selected
     face was never fully scored or has no picture.
     """
     from rich.console import Console

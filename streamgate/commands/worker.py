@@ -366,7 +366,7 @@ def _ids(specs: Sequence[SourceSpec], wanted: frozenset[str]) -> dict[int, str]:
         try:
             return within(stall_seconds() + MARGIN_S, spec.source_id, spec.location)
         except (OSError, SourceError):
-            return None  # reported when the source is read
+            return None  # the error is reported when the source is read
 
     with ThreadPoolExecutor(max_workers=8, thread_name_prefix="streamgate-look") as pool:
         found = list(pool.map(look, specs)) if wanted else []

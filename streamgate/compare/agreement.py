@@ -16,7 +16,8 @@ MIN_PER_CLASS = 3
 """Minimum number of good rows, and of bad rows, for an AUC."""
 DRAWS = 400
 _FULL_DRAWS = 2_000
-"""Maximum number of rows for which Kendall's correlation uses all draws; its cost grows with the square of the rows."""
+"""Maximum number of rows for which Kendall's correlation uses all draws; the cost of this correlation grows with the
+square of the number of rows."""
 _MIN_DRAWS = 40
 _BLOCK = 256
 

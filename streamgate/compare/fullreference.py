@@ -52,6 +52,6 @@ def _lumas(picture: Array, reference: Array) -> tuple[Array, Array]:
 
     if picture.shape != reference.shape:
         sizes = " and ".join(f"{one.shape[1]}x{one.shape[0]}" for one in (picture, reference))
-        raise SourceError(f"picture and reference differ in size ({sizes})")
+        raise SourceError(f"the picture and its reference differ in size ({sizes})")
     one, other = (cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float64) for pixels in (picture, reference))
     return one, other

@@ -23,7 +23,7 @@ from streamgate.tables import Row, Table
 QUALITY = "quality"
 """The fused quality, which can be compared like a measure."""
 LOWER = ":lower"
-"""A column name that ends in this suffix states that lower values are better."""
+"""If a column name ends in this suffix, lower values are better."""
 
 
 Problems = dict[str, list[str]]

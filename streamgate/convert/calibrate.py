@@ -105,8 +105,8 @@ def fit(clean: Sequence[float], degraded: Mapping[str, Sequence[float]]) -> Fit:
     top, bottom = float(np.median(clean)), medians[worst]
     if not top > bottom:
         raise WeightsError(
-            f"no degradation scores below clean faces (clean {top:.4f}, {worst} {bottom:.4f}): these weights "
-            "do not measure quality"
+            f"no degradation lowers the score (median of clean faces {top:.4f}, with {worst} {bottom:.4f}): these "
+            "weights do not measure quality"
         )
     return Fit((top + bottom) / 2, (top - bottom) / (2 * _LOGIT_90), top, worst, bottom)
 

@@ -66,7 +66,7 @@ def mobilefacenet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any,
 
 
 def fsanet(sources: list[Path], options: Mapping[str, Any]) -> tuple[Any, Arrays]:
-    """FSA-Net: both files merged into one graph for batches, which is checked against the originals on single faces."""
+    """FSA-Net: both files merged into one graph for batches, which is checked against the originals face by face."""
     from streamgate.convert.fsanet import merge
 
     first, second = (source.read_bytes() for source in sources)
@@ -121,7 +121,7 @@ def ifqaplus_official(sources: list[Path], options: Mapping[str, Any]) -> tuple[
         state = discriminator_of(load_checkpoint(sources[0]), sources[0])
         return _built(lambda: scorer(state), sources[0])
 
-    # Storing the matrices in half precision changes single pixels of the map by a few thousandths.
+    # Storing the matrices in half precision changes individual pixels of the map by a few thousandths.
     return export_half(build, "face", OUTPUTS, _ifqa_noise(), 1e-2), {}
 
 

@@ -72,10 +72,10 @@ def export(
 def export_half(
     build: Callable[[], Any], name: str, outputs: tuple[str, ...], probe: Values, tolerance: float
 ) -> Any:
-    """Like `export`, for networks near protobuf's limit of 2 GB: matrices are stored as float16, arithmetic is float32.
+    """Like `export`, for networks near protobuf's limit of 2 GB: matrices are stored as float16.
 
-    Tensors of the graph are neither copied nor serialised as float32, so that 2.6 GB of tensors need little more memory
-    than their size on disk.
+    Arithmetic stays in float32. Tensors of the graph are neither copied nor serialised as float32, so that 2.6 GB of
+    tensors need little more memory than their size on disk.
 
     Args:
         build: makes the torch module. Its tensors are released before the check, so no other object should hold them.

@@ -2,7 +2,7 @@
 
 FSA-Net is by Yang et al., CVPR 2019; the weights are those of headpose-fsanet-pytorch. The published graphs declare a
 batch of 1, but they reshape by the actual input size, so larger batches work as well; `convert` checks the results of a
-batch against runs on single faces. The graph takes `face`, uint8 (N, 64, 64, 3) RGB, and returns `pose` (N, 3), the
+batch against runs on one face each. The graph takes `face`, uint8 (N, 64, 64, 3) RGB, and returns `pose` (N, 3), the
 mean of both networks: yaw, pitch and roll in degrees in FSA-Net's convention (yaw > 0: nose to smaller x).
 """
 

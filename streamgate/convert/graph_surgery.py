@@ -83,7 +83,8 @@ _AFTER = ("Div", "LpNormalization", *_SHAPES)
 def last_affine(model: Any, output: str, name: str) -> tuple[str, Values, Values]:
     """Find the last affine layer A x + c before `output`, with the batch norm that follows it folded in.
 
-    Returns the name of the tensor x, A (D, K) and c (D,). Raises WeightsError if there is no such layer.
+    Returns the name of the tensor x, and the values of A (D, K) and c (D,). Raises WeightsError if there is no such
+    layer.
     """
     made = {one: node for node in model.graph.node for one in node.output}
     node = _behind(output, made, _AFTER)

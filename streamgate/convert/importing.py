@@ -78,7 +78,8 @@ def import_weights(
         name: name of the folder for the weights, by default their kind. An import with the same name is replaced.
         card: card of an ONNX file, required for ONNX files and not allowed for checkpoints; see `convert.model_card`.
         calibrate: a folder with faces for fitting the mapping to 0..100; not for detectors.
-        published: constants to use instead of fitting them; only for recognizers. Its `calibration_id` is replaced.
+        published: constants to use instead of fitting them; only for recognizers. The `calibration_id` in it
+            is replaced.
         device: where the networks of a calibration run: auto, cpu, cuda or cuda:N.
         licence: text for `models list`.
         report: called with a line of text that describes the current step.

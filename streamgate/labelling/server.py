@@ -133,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(b"{}", "application/json")
 
     def _is_ours(self) -> bool:
-        """Whether the request comes from our own page; scripts of other sites are refused."""
+        """Check that the request comes from our own page; otherwise, refuse it and return False."""
         names = {f"{name}:{self.server.server_port}" for name in (HOST, "localhost")}
         origin = self.headers.get("Origin")
         if self.headers.get("Host") in names and (origin is None or origin.removeprefix("http://") in names):

@@ -15,7 +15,7 @@ underexposure reduces the number of levels of a face by a quarter."""
 NOISE_WEIGHT = 6.0
 """Luma levels that are subtracted from the contrast for each unit of the noise's standard deviation."""
 BURNT, BURNT_WEIGHT = 250, 1.5
-"""Minimum luma of a pixel that counts as burnt out, and the weight of the share of burnt-out pixels."""
+"""Minimum luma of a pixel that counts as blown out, and the weight of the share of blown-out pixels."""
 MIDDLE = 128.0
 """Mean luma below which a face with bad exposure is "dark"; otherwise it is "bright"."""
 
@@ -28,7 +28,7 @@ def exposure_of(luma: Array, small: Array, noise: float) -> float:
         small: `luma`, scaled down as `FaceView.small` is.
         noise: standard deviation of the noise of `small`.
 
-    Computed from the span between the 5th and the 95th percentile, minus the noise, and from the share of burnt-out
+    Computed from the span between the 5th and the 95th percentile, minus the noise, and from the share of blown-out
     pixels. Absolute levels do not count, because they depend on how much light the skin reflects. The span is about the
     same for dark skin (median 147) and pale skin (median 145), and a stop of underexposure reduces it equally for both.
     """
@@ -56,9 +56,9 @@ def _side(evidence: Evidence) -> str:
 MEASURE = MeasureSpec(
     name="exposure",
     label="Exposure",
-    hint="contrast, reduced by noise and burnt-out pixels",
-    purpose="Is there enough light on the face, and not too much? Measured as the face's contrast, reduced by noise "
-    "and by burnt-out pixels.",
+    hint="contrast, minus a penalty for noise and blown-out pixels",
+    purpose="Is there enough light on the face, and not too much? Measured as the face's contrast, minus a penalty for "
+    "noise and for blown-out pixels.",
     read=_read,
     evidence=("exposure", "mean_luma"),
     unit="share",

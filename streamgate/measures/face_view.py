@@ -56,8 +56,8 @@ class FaceView:
 def face_core(face: Face) -> Array:
     """The square that contains eyes, nose and mouth and little else, [x1, y1, x2, y2] in source pixels.
 
-    Half its side is 1.15 times the larger of two lengths: the eye distance, and 0.9 times the distance from eyes to
-    mouth. Therefore, the square does not shrink when the head turns.
+    Half of its side is 1.15 times the larger of two lengths: the eye distance, and 0.9 times the distance from the eyes
+    to the mouth. Therefore, the square does not shrink when the head turns.
     """
     eyes = face.eye_centre
     mouth = face.mouth_centre

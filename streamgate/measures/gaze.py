@@ -19,7 +19,7 @@ convergence; a degree of looking to the side has weight 1. For crossed eyes, the
 
 
 def _read(output: Any) -> Mapping[str, float]:
-    """Degrees between the direction of gaze (head and eyes together) and the camera; crossed eyes increase it.
+    """The angle, in degrees, by which the gaze (head and eyes together) misses the camera; crossed eyes increase it.
 
     Also returns the head's yaw and pitch, from which `yaw` and `pitch` are estimated.
     """
@@ -36,8 +36,8 @@ MEASURE = MeasureSpec(
     name="gaze",
     label="Gaze",
     hint="towards the camera",
-    purpose="Do the eyes look into the camera? Measured as the angle between the direction of gaze (head and eyes "
-    "together) and the camera.",
+    purpose="Do the eyes look into the camera? Measured as the angle by which the gaze (head and eyes together) misses "
+    "the camera.",
     source="expression",
     output="signals",
     read=_read,

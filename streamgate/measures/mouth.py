@@ -1,4 +1,4 @@
-"""mouth: is the mouth closed, or open, as in the middle of a word?"""
+"""mouth: is the mouth closed, or is it open, for example in the middle of a word?"""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 def opening(output: Any) -> float:
     """How far the mouth is open.
 
-    The value is the gap between the lips, divided by the distance between the eyes, plus half the opening of the jaw
-    (0..1), minus a tenth of the smile (0..1). The smile is subtracted because a person whose smile shows teeth is not
-    necessarily speaking.
+    The value is the gap between the lips, divided by the distance between the eyes, plus half of the blendshape
+    `jawOpen` (0..1), minus a tenth of the mean of the two `mouthSmile` blendshapes (0..1). The smile is subtracted
+    because a person whose smile shows teeth is not necessarily speaking.
     """
     at = output.signals
     return float(at["lipGap"] + 0.5 * at["jawOpen"] - 0.1 * output.both("mouthSmile"))
@@ -22,8 +22,8 @@ MEASURE = MeasureSpec(
     name="mouth",
     label="Mouth",
     hint="closed",
-    purpose="Is the mouth closed, or is it open, for example in the middle of a word? Measured by the gap between the "
-    "lips and the opening of the jaw.",
+    purpose="Is the mouth closed, or is it open, for example in the middle of a word? Measured by how far apart the "
+    "lips are and how far the jaw is open.",
     source="expression",
     output="signals",
     read=opening,

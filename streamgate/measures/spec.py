@@ -102,9 +102,9 @@ class MeasureSpec:
         source: where the evidence comes from: "pixels", or the role of a network ("recognizer", "pose", "expression",
             "ifqa").
         read: if the source is "pixels", a function of a `FaceView`, otherwise of the role's output for one face. It
-            returns the value of `evidence[0]`, a mapping of values by name if there are several, or None if there is
-            nothing to measure. The measure has the status `error` if a value is not finite, or if the source is
-            "pixels" and the result is None.
+            returns the value of `evidence[0]`, or a mapping of values by name if `evidence` has several names, or None
+            if there is nothing to measure. The measure has the status `error` if a value is not finite, or if the
+            source is "pixels" and the result is None.
         evidence: names of the values that `read` returns; by default the name of the measure.
         output: if the source is a network, the output that its graph must have.
         raw: computes the raw value, or None if its evidence is missing; by default the value of `evidence[0]`.

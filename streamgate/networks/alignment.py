@@ -43,7 +43,7 @@ def umeyama(source: Array, target: Array) -> Array:
     (sx, sy), (tx, ty) = (source - source_mean).T, (target - target_mean).T
     power = float(np.sum(sx * sx + sy * sy))
     if not power > 0.0:
-        raise ValueError("landmarks coincide; no similarity is defined")
+        raise ValueError("the landmarks coincide; no similarity is defined")
     cosine = float(np.sum(sx * tx + sy * ty)) / power
     sine = float(np.sum(sx * ty - sy * tx)) / power
     linear = np.array([[cosine, -sine], [sine, cosine]])
@@ -126,7 +126,7 @@ def _ffhq_axes(landmarks: Array) -> tuple[Array, Array]:
     x = across - _rot90(down)
     length = float(np.hypot(*x))
     if not length > 0.0:
-        raise ValueError("landmarks coincide; no FFHQ square is defined")
+        raise ValueError("the landmarks coincide; no FFHQ square is defined")
     x = x / length * max(2.0 * float(np.hypot(*across)), 1.8 * float(np.hypot(*down)))
     return eyes + 0.1 * down, x
 

@@ -30,7 +30,7 @@ class Cohort:
 
     Attributes:
         centroids: float32 (C, D), unit length.
-        nearest: number of centroids with which a face is compared; they are the closest ones.
+        nearest: a face is compared with this many centroids, the closest ones.
         usual: mean cosine between the embedding of a typical adult and its `nearest` closest centroids.
     """
 

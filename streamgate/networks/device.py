@@ -99,8 +99,8 @@ def load_onnxruntime() -> Any:
     """Import `onnxruntime` with telemetry disabled.
 
     ONNX Runtime 1.32 and later send data about the machine and the models to the vendor unless an environment variable
-    is set before the first import. If other code has already imported it, the call of `disable_telemetry_events` stops
-    the telemetry.
+    is set before the first import. If other code has already imported ONNX Runtime, the call of
+    `disable_telemetry_events` stops the telemetry.
 
     Raises:
         StreamgateError: ONNX Runtime is not installed, or is broken; the message says what to install.

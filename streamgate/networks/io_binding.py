@@ -132,7 +132,8 @@ class BoundGraph:
         if isinstance(rows, int):
             self.batch = rows
         if self._graphs and not all(isinstance(size, int) for size in sizes):
-            # A CUDA graph has a fixed shape, so each new shape would be captured while decoders use the device.
+            # A CUDA graph has a fixed shape. With a variable input size, each new shape would be captured while
+            # decoders use the device, so reopen the network without CUDA graphs.
             self._reopen()
         # A test run reports errors early, and captures CUDA graphs before anything else uses the device.
         picture = np.zeros((1, *(size if isinstance(size, int) else _SMALLEST for size in sizes)), np.uint8)
@@ -199,7 +200,7 @@ class BoundGraph:
             call(self._reopen)
             self.notes.append(
                 f"{self._name}: the memory of {self._device.name} is full, so the network's batch size is {self.batch} "
-                f"instead of {size}; stop other programs that use {self._device.name}, or use fewer --jobs"
+                f"instead of {size}; stop other programs that use {self._device.name}, or lower --jobs"
             )
 
     def _reopen(self) -> None:
@@ -306,7 +307,7 @@ def device_error(device: Device, name: str, error: BaseException) -> DeviceError
     """The error for a network that the device cannot run."""
     remedy = "check `nvidia-smi` and the system log, or use --device cpu"
     if is_full(error):
-        remedy = "the memory of the device is full: stop other programs that use it, or use fewer --jobs"
+        remedy = "the memory of the device is full: stop other programs that use it, or lower --jobs"
     return DeviceError(f"device {device.name}: {name} cannot be run ({_reason(error)}); {remedy}")
 
 

@@ -36,7 +36,7 @@ def _fitted(values: Array) -> tuple[Array, Array, Array, Array, Array]:
     ratio = left / np.maximum(right, 1e-12)
     flat = np.abs(values).mean(1) ** 2 / np.maximum((values**2).mean(1), 1e-12)
     flat = flat * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
-    # The ratios increase with the shape.
+    # The ratios increase with the shape, so a binary search finds the nearest one.
     index = np.clip(np.searchsorted(ratios, flat), 1, len(shapes) - 1)
     index = index - (flat - ratios[index - 1] < ratios[index] - flat)
     return shapes[index], left, right, means[index], scales[index]

@@ -19,7 +19,8 @@ VAST = 320.0
 """Box height, in pixels of the input, above which the network does not see whole faces, so that its boxes vary widely.
 """
 VAST_OVERLAP = 0.15
-"""Maximum intersection over union of two real faces in a picture whose boxes are both taller than `VAST`."""
+"""Maximum intersection over union of the boxes of two real faces in one picture, if both boxes are taller than `VAST`.
+"""
 
 
 @lru_cache(maxsize=16)

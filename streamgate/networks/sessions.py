@@ -46,7 +46,7 @@ class RowSession:
         self.notes: list[str] = []
         """Remarks for the user about how the network runs on a GPU, one line each; later runs may add more."""
         try:
-            # If its own fallback were enabled, ONNX Runtime would print to stdout and continue with other providers.
+            # If ONNX Runtime's own fallback were enabled, it would print to stdout and continue with other providers.
             self._session = self._call(
                 lambda: ort.InferenceSession(
                     content, _options(threads), providers=device.providers(), enable_fallback=False
@@ -100,8 +100,7 @@ class RowSession:
             self._largest = min(self._largest, size // 2)
             self.notes.append(
                 f"{self._name}: the memory of {self._device.name} is full, so the network's batch size is "
-                f"{self._largest} instead of {size}; stop other programs that use {self._device.name}, or use fewer "
-                "--jobs"
+                f"{self._largest} instead of {size}; stop other programs that use {self._device.name}, or lower --jobs"
             )
             return None
         return {name: output[: len(rows)] for name, output in outputs.items()}
@@ -218,7 +217,7 @@ def _bound(weights: Weights, device: Device, threads: int, precision: str, batch
         options = _options(threads)
         # A fixed batch size makes shapes constant, so that no operators have to compute shapes on the CPU.
         options.add_free_dimension_override_by_name(BATCH_AXIS, rows)
-        # If its own fallback were enabled, ONNX Runtime would print to stdout and continue on the CPU.
+        # If ONNX Runtime's own fallback were enabled, it would print to stdout and continue on the CPU.
         return ort.InferenceSession(prepared, options, providers=providers, enable_fallback=False)
 
     # Pictures for a detector may have any size, but a CUDA graph has a fixed shape.

@@ -24,8 +24,8 @@ def correcting(out: Path) -> Iterator[Ledger]:
     A decision is durable when the ledger's method returns. When the block ends, faces.jsonl, persons.jsonl and the
     number of persons in summary.json are updated; after a crash, the next decision or run updates them.
 
-    Raises UsageError if the folder has no persons or a decision is invalid, ResultsError if its files are damaged, and
-    SinkError if they cannot be written.
+    Raises UsageError if the folder has no persons or a decision is invalid, ResultsError if the folder's files are
+    damaged, and SinkError if these files cannot be written.
     """
     folder = _with_people(out)
     with Lock(out):

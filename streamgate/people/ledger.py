@@ -46,7 +46,7 @@ class Ledger:
         last: the highest number that was ever used in an id.
         spans: first and last pts in seconds of the tracks that keep faces, by source and track; empty until
             `people.persons` has read them.
-        unknown: number of earlier persons that could not be compared with new tracks, because their embeddings were
+        unknown: number of earlier persons who could not be compared with new tracks, because their embeddings were
             removed.
     """
 
@@ -152,7 +152,7 @@ class Ledger:
         return new
 
     def name(self, person: str, name: str) -> None:
-        """Set a person's name; an empty `name` removes it. Raises UsageError and OSError."""
+        """Set a person's name; an empty `name` removes the current one. Raises UsageError and OSError."""
         person = self.find(person)
         name = name.strip()
         if len(name) > MAX_NAME or not all(sign.isprintable() for sign in name):

@@ -1,10 +1,10 @@
 """Complete-linkage clustering of track templates, which finds the tracks that show the same person.
 
 The similarity of two tracks is the similarity of their templates (`Template.similarity`). The similarity of two groups
-is the lowest similarity of a track of one group and a track of the other. The most similar groups are merged first, as
-long as their similarity reaches the threshold. Two groups are not merged if a track of one was seen at the same time as
-a track of the other, unless both tracks show the same picture (see `TWICE`). Therefore, all pairs of tracks in a group
-reach the threshold: a chain of people who look alike never merges two persons.
+is the lowest similarity between a track of one group and a track of the other. The most similar groups are merged
+first, as long as their similarity reaches the threshold. Therefore, all pairs of tracks in a group reach the threshold:
+a chain of people who look alike never merges two persons. Two groups are not merged if a track of one was seen at the
+same time as a track of the other, unless both tracks show the same picture (see `TWICE`).
 
 For up to `BLOCK` new tracks, the result is exact. More tracks are processed in blocks: the tracks of a block are merged
 with each other and with existing groups, but existing groups are not merged with each other. Memory is linear in the

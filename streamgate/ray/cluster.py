@@ -78,7 +78,7 @@ class Cluster:
         quiet: discard the output of Ray itself.
 
     Raises UsageError if Ray is not installed, DeviceError if the cluster cannot be reached or has no GPU, and SinkError
-    if the output folder cannot be written.
+    if the output folder is not writable.
     """
 
     def __init__(
@@ -274,7 +274,7 @@ class Cluster:
                 continue
             hand = next((one for one in self._hands if ref in one.reading or ref == one.polled), None)
             if hand is None:
-                continue  # the answer of a reader that has died
+                continue  # ignore an answer from a reader that has died
             try:
                 value = self._ray.get(ref)
             except Exception as error:

@@ -13,7 +13,7 @@ from streamgate.redaction import redact_url
 
 MISSING = "--ray needs Ray: pip install 'streamgate[ray]'"
 _CORES = 2
-"""CPU cores of a reader for each source that it reads at the same time: decoding and scoring run in parallel."""
+"""CPU cores that a reader gets for each source that it reads at once, because decoding and scoring run in parallel."""
 _CONNECT_S = 10.0
 
 

@@ -39,7 +39,7 @@ def page_text(title: str, data: Mapping[str, Any], measures: Sequence[MeasureSpe
         **_fixed(vocabulary_module(measures)),
         "title": html.escape(title),
         "generator": html.escape(generator()),
-        # A page served by `streamgate label` may connect to the server; a page in a file may make no connections.
+        # A page served by `streamgate label` may connect to the server; a page in a file must not connect to anything.
         "connect": "; connect-src 'self'" if data.get("served") else "",
         "data": _json({"generator": generator(), "heat": heat_table(), **data}),
     }

@@ -307,7 +307,7 @@ class Pipeline:
         except StreamgateError as error:
             result.status, result.error = "failed", str(error)
         except Exception as error:
-            # A bug in streamgate must not fail more than one source of the batch.
+            # A bug in streamgate must not make more than one source of the batch fail.
             if os.environ.get("STREAMGATE_DEBUG"):
                 traceback.print_exc()
             result.status = "failed"

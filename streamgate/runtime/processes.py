@@ -225,7 +225,7 @@ def _die_with(parent: int) -> None:
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
-            os._exit(_PARENT_GONE)  # the parent ended before the call of prctl
+            os._exit(_PARENT_GONE)  # the parent ended before prctl was called
 
 
 def _exit_text(status: int) -> str:

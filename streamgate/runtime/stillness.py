@@ -6,7 +6,7 @@ they never all move together: the head sways in front of the background and turn
 
 A face that is too small or has too little detail for this comparison can still be judged if the camera is static. The
 landmarks of a picture then stay in place to a few thousandths of the distance between the eyes. The landmarks of a
-person sitting as still as possible move several times as much.
+person move several times as much, even if the person sits as still as possible.
 
 Memory does not grow with time, and most live faces are no longer checked after two seconds.
 """

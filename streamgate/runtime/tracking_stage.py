@@ -263,7 +263,8 @@ class TrackingStage:
         self._interest = Interest.EMPTY if nothing else followed if steady else Interest.LIVELY
 
     def _is_known(self, track: Track, watched: _Watched, pts_seconds: float) -> bool:
-        """Whether a track was watched for long enough and its face is not much larger now than it was then."""
+        """Update `watched`; returns whether the track was watched for long enough and its face is not much larger now
+        than while it was watched."""
         gap, watched.last_pts = pts_seconds - watched.last_pts, pts_seconds
         if gap <= 1.5 * self._config.detection.interval_s:
             watched.seconds += gap

@@ -93,7 +93,8 @@ class Calibration:
         return Calibration({**self.mappings, **chosen}, absent, self.learned_ids)
 
     def scale_of(self, spec: MeasureSpec) -> Callable[[float], float]:
-        """The mapping from raw values to scalars of a measure that is not absent. Raises ValueError if it has none."""
+        """The mapping from raw values to scalars, for a measure that is not absent. Raises ValueError if the measure
+        has no mapping."""
         if spec.name not in self.mappings:
             if not callable(spec.mapping):
                 raise ValueError(f"there is no mapping for {spec.name}")

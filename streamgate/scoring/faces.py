@@ -106,10 +106,10 @@ class FaceScorer:
     def run_expression(self, candidate: Candidate, picture: Picture, *, ready: bool = False) -> Steps:
         """Run the expression network once on a face; collects evidence without evaluating it.
 
-        The network also finds the landmarks, except in a `ready` crop, whose landmarks are fixed. Its landmarks are
-        more stable than the detector's: when the crop is shifted, they vary by 0.4 % of the distance between the eyes,
-        while the detector's vary by 1.2 %. After the first run, `unsettled` tells how far the eyes moved from
-        the positions for which the crop was made. A second run is more accurate, and its result is final.
+        The network also finds the landmarks, except in a `ready` crop, whose landmarks are fixed. The network's
+        landmarks are more stable than the detector's: when the crop is shifted, they vary by 0.4 % of the distance
+        between the eyes, while the detector's vary by 1.2 %. After the first run, `unsettled` tells how far the eyes
+        moved from the positions for which the crop was made. A second run is more accurate, and its result is final.
         """
         again, candidate.unsettled = candidate.unsettled > 0.0, 0.0
         try:

@@ -10,8 +10,8 @@ from streamgate.networks.alignment import ffhq_matrix
 
 HASH_SIDE = 32
 _LEFT, _RIGHT, _TOP, _BOTTOM = 0.22, 0.78, 0.25, 0.85
-"""The part of the FFHQ square that is hashed, as shares of its side: brows to chin, without hair and background, so
-that a face that looks the same in front of a different background has a similar hash."""
+"""The part of the FFHQ square that is hashed, as shares of the square's side: brows to chin, without hair and
+background, so that the hash of a face hardly depends on the background."""
 
 
 def hash_matrix(landmarks: Array) -> Array:

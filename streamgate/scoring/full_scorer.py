@@ -1,4 +1,5 @@
-"""Scores a face with all measures: first those of networks that have a role, then those that use their own crop."""
+"""Scores a face with all measures: first the measures of networks with a role, then the measures with their own crop.
+"""
 
 from __future__ import annotations
 

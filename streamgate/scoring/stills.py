@@ -1,4 +1,4 @@
-"""Scores single pictures, for `Gate.score` and `streamgate score`."""
+"""Scores individual pictures, for `Gate.score` and `streamgate score`."""
 
 from __future__ import annotations
 

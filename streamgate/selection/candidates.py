@@ -3,8 +3,8 @@
 The cost depends on the number of useful candidates, not on the number of frames. The frames of a track are collected as
 small copied regions. Once a stretch of time (a window) is full, its faces are ordered by cheap evidence, and only the
 most promising face that could still beat the kept faces is scored by the networks. When a face has been the best for a
-while, its neighbours in time are scored too, because a lucky frame must be confirmed by its neighbours (design.md 4.5).
-If a neighbour is better, the search continues from that neighbour.
+while, its neighbours in time are scored too, because a face whose neighbours are worse may owe its quality to chance
+(docs/design.md 4.5). If a neighbour is better, the search continues from that neighbour.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ MAX_NEIGHBOUR_STEPS = 3
 TEMPLATE_FACES = 8
 """Minimum number of faces in a kept track's template, if enough faces are held at the end of the track."""
 LUCKY_MARGIN = 5.0
-"""If neighbours reduce the best face's quality by more than this number of points, that face was a lucky frame, and
-faces that were skipped because of it are reconsidered."""
+"""If neighbours reduce the best face's quality by more than this number of points, that face owed its quality to
+chance, and faces that were skipped because of it are reconsidered."""
 SHIFT_GAIN, MAX_SHIFT_GAIN = 40.0, 4.0
 """A second run of the expression network may raise the potential by `SHIFT_GAIN` points per eye distance by which the
 first run moved the eyes, but by at most `MAX_SHIFT_GAIN` points. (On 29 clips, 1 of 10 potentials rose by more.)"""
 NEIGHBOUR_GAIN = 25.0
-"""An adjacent face may be better by this many points per second between the two faces. (On 29 clips, 1 of 20 adjacent
-faces was better by more.)"""
+"""A face adjacent to a scored face may be better than the scored face by this many points per second between the two.
+(On 29 clips, 1 of 20 adjacent faces was better by more.)"""
 REGION_BYTES = 48 << 20
 """Memory limit for the regions of one track that are held until their window is full; when it is exceeded, the window
 is scored early. Only a face that fills much of a 2160p picture reaches this limit."""

@@ -28,8 +28,8 @@ _SUDDEN, _GRADUAL = 0.45, 0.75
 contrast: the first from one check to the next, the second within a second. For people who talk, the medians of the two
 changes are 0.1 to 0.2 and 0.2 to 0.45; for a different face in the same place, they are 0.6 and 0.9."""
 _SOON_S = 0.4
-"""Maximum time between two checks for `_SUDDEN` to apply. If the checks are further apart (`archive` makes only two per
-second), only `_GRADUAL` applies."""
+"""Maximum time between two checks for `_SUDDEN` to apply. If the checks are further apart (the preset `archive` makes
+only two per second), only `_GRADUAL` applies."""
 _WITHIN_S = 1.0
 """Maximum time between two compared faces; also the time after a comparison during which no new comparison
 starts."""
@@ -38,7 +38,7 @@ _STRANGERS = 0.5
 _HELD_BYTES = 16 << 20
 """Memory limit for the regions that are held for a comparison."""
 _YAW = 20.0
-"""Degrees of yaw beyond which a recognizer is less reliable."""
+"""Degrees of yaw beyond which a recognizer is less reliable than for frontal faces."""
 
 
 class Continuity:
@@ -96,7 +96,7 @@ class Continuity:
         return None
 
     def _last_known(self, track: list[Observation]) -> Generator[list[InferenceRequest], list[Any], float]:
-        """Time of the last face before the doubtful face that still shows the first person."""
+        """Time of the last face, before the doubtful one, that still shows the first person."""
         assert self._doubtful is not None and self._anchor is not None
         first, (doubtful_pts, strange) = self._fit[0].pts_seconds, self._doubtful
         for observation in reversed(track):

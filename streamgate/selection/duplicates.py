@@ -36,8 +36,8 @@ def are_duplicates(one: Appearance, other: Appearance, keep: KeepConfig) -> bool
 
     At most `duplicate_bits` of 63 bits may differ, and the cosine must be at least `duplicate_cosine`. If the cosine
     exceeds `duplicate_cosine` by `_SURE`, the hash is ignored, because it is too sensitive to a slight tilt of the
-    head. If an embedding is unknown or no longer kept, the hash alone decides, and only half as many bits may differ.
-    With a `duplicate_cosine` above 1, no faces count as near-duplicates.
+    head. If an embedding is unknown or no longer kept, the hash alone decides, and at most half of `duplicate_bits` may
+    differ. With a `duplicate_cosine` above 1, no faces count as near-duplicates.
     """
     if one.hash is None or other.hash is None or keep.duplicate_cosine > 1.0:
         return False

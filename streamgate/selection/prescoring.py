@@ -117,7 +117,7 @@ class Prescorer:
         return (yield from self.run_expression([one for one in faces if not one.scored and one.potential > 0]))
 
     def _interval(self, observation: Observation) -> float:
-        """Seconds between two evenly spaced faces; the interval grows with the track, because single frames then matter
-        less."""
+        """Seconds between two evenly spaced faces; the interval grows with the track, because individual frames of a
+        long track matter less."""
         age = observation.pts_seconds - self._observed.first_pts
         return max(self._config.prescore_interval_s, min(MAX_INTERVAL_S, self._config.prescore_share * age))

@@ -50,8 +50,8 @@ class ScoredTrack:
     def drain(self) -> list[Candidate]:
         """Return the evaluated faces that will not change any more; each face is returned only once.
 
-        The faces are in order of time, except that those that may still be kept are returned later, because they are
-        evaluated again when the track has ended.
+        The faces are in order of time, except for those that the keeper still holds: they are evaluated again when the
+        track has ended, and are returned only then.
         """
         left = [one for one in self._finalists if self._ended or not self.keeper.holds(one)]
         self._finalists = [one for one in self._finalists if one not in left]
@@ -105,7 +105,7 @@ class ScoredTrack:
         self._record = max(self._record, candidate.bound)
 
     def _is_record(self, observation: Observation) -> bool:
-        """Whether the face's bound, before the expensive networks run, is higher than that of every scored face."""
+        """Whether the face's bound, before the expensive networks run, exceeds the bounds of all scored faces."""
         return observation.candidate is not None and observation.candidate.bound > self._record
 
     def _offer(self, observation: Observation) -> None:

@@ -1,4 +1,5 @@
-"""Smooths quality over time, because a single lucky frame must be confirmed by its neighbours (docs/design.md 4.5)."""
+"""Smooths quality over time, so that a single lucky frame does not win: its neighbours must confirm its quality
+(docs/design.md 4.5)."""
 
 from __future__ import annotations
 

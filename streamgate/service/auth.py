@@ -38,8 +38,9 @@ class Access:
 
     A client may send `burst` wrong tokens at once, and then one every `refill_seconds`; the right token is always
     accepted. A client is an IPv4 address or an IPv6 /64 network, because a household usually has a whole /64. In
-    addition, all clients together share a budget that is twenty times as large, which limits guessing from many
-    addresses at once. At most 1024 clients are remembered; the client whose last failure is oldest is forgotten first.
+    addition, all clients together share a budget twenty times as large as that of one client, which limits guessing
+    from many addresses at once. At most 1024 clients are remembered; the client whose last failure is oldest is
+    forgotten first.
 
     Args:
         token: the secret that users and Prometheus send.

@@ -96,8 +96,8 @@ class Connections:
             def data_received(self, data: bytes) -> None:
                 super().data_received(data)
                 if self.cycle is not None and not self.cycle.response_complete and self.conn.trailing_data[0]:
-                    # Browsers do not pipeline requests. A hundred pipelined requests would keep the connection open
-                    # until all responses are sent.
+                    # Browsers do not pipeline requests. Close the connection after this response; otherwise, a hundred
+                    # pipelined requests would keep it open until all of them are answered.
                     self.cycle.keep_alive = False
 
             def on_response_complete(self) -> None:

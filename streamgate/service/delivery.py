@@ -34,7 +34,7 @@ _INBOX = 256
 _OUTBOX = 64
 """Maximum number of faces that wait for the folder, about 0.8 MB each."""
 _LOGGED_EVERY = 60
-"""Number of consecutive failed attempts between two log lines; they take about five minutes."""
+"""Number of consecutive failed attempts between two log lines; this many attempts take about five minutes."""
 _TIDY_S = 60.0
 _Item = TypeVar("_Item")
 

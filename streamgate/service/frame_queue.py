@@ -34,7 +34,7 @@ class FrameQueue:
     Args:
         limit: maximum number of frames in the queue.
         keep_s: arrival times are remembered for taken frames whose time stamps are at most this many seconds older
-            than that of the frame taken last.
+            than the time stamp of the frame taken last.
     """
 
     def __init__(self, limit: int, keep_s: float) -> None:

@@ -81,7 +81,7 @@ def _refusal(scope: Any, access: Access | None, loopback: bool) -> tuple[int, st
     path = scope["path"]
     host = headers.get("host", "")
     if loopback and not host_allowed(host):
-        return 421, "this server accepts only localhost as Host; configure a proxy to send `Host: localhost`", {}
+        return 421, "this server accepts only localhost in the Host header; a proxy must send `Host: localhost`", {}
     if _from_another_site(headers, host, reading=scope["method"] in ("GET", "HEAD")):
         return 403, "requests from another site are refused", {}
     if access is None or path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER):
@@ -120,7 +120,7 @@ def _from_another_site(headers: dict[str, str], host: str, *, reading: bool) -> 
     allowed."""
     site = headers.get("sec-fetch-site")
     if site == "same-origin":
-        return False  # even if a proxy changed the Host, so that it differs from the Origin
+        return False  # even if a proxy changed the Host, which then differs from the Origin
     if site in ("cross-site", "same-site") and headers.get("sec-fetch-mode") != "navigate":
         return True
     origin = headers.get("origin")
@@ -129,7 +129,7 @@ def _from_another_site(headers: dict[str, str], host: str, *, reading: bool) -> 
     try:
         return urlsplit(origin).netloc.lower() != host.strip().lower()
     except ValueError:
-        return True  # an invalid address is not that of this server
+        return True  # an invalid Origin cannot be this server's
 
 
 async def _answer(send: Any, status: int, reason: str, headers: dict[str, str]) -> None:

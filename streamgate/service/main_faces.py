@@ -198,7 +198,7 @@ class MainFaces(Collector):
                 found = align(main, lambda: bool(self._waiting) or self._stopping)
                 if found is not None and found.sure:
                     delay = main.alignment.delay
-                    self._log(f"{main.name}: main stream: aligned; it arrives {delay:+.2f} s after the substream")
+                    self._log(f"{main.name}: main stream: aligned; delay relative to the substream: {delay:+.2f} s")
                 pause = _ALIGN_PAUSES[min(failures, len(_ALIGN_PAUSES) - 1)]
                 self._align_at[id(main)] = (time.monotonic() + pause, failures + 1)
                 return

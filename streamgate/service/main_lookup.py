@@ -31,7 +31,7 @@ from streamgate.sources.rtp import Unit, access_unit
 from streamgate.tracks import BestShot, Candidate
 
 _REACH_S = 0.3
-"""Maximum number of seconds from its expected time at which the frame is searched for."""
+"""The frame is searched for within at most this many seconds of its expected time."""
 _COMPARED_S = 0.4
 """Pictures from up to this many seconds before the expected time are compared with the substream."""
 _LEAST_COMPARED = 6
@@ -112,7 +112,7 @@ def look_up(lookup: Lookup) -> BestShot:
     start = wanted + (-1.5 if theirs else 0.49) * spacing
     units = ring.units(start, wanted + reach)
     if theirs and units:
-        # If the face is shortly after a key frame, there would be too few pictures to compare.
+        # Shortly after a key frame, too few pictures precede the face for a comparison, so decode later ones as well.
         least = units[0].time / ring.media.clock_rate + (_LEAST_COMPARED + 0.5) * spacing
         if least > wanted + reach:
             units = ring.units(start, least) or units
@@ -161,7 +161,7 @@ def _refined(main: MainStream, ours: list[Look], theirs: list[Look], reach: floa
         main.alignment.learn(found, spacing)
         return main.alignment.offset or offset
     if found is not None and found.off_limits:
-        # The motion in the pictures contradicts the offset.
+        # The pictures show motion, but match best at the end of the tried lags, so the offset is probably wrong.
         main.alignment.doubted()
         raise Fallback("unsure")
     return offset

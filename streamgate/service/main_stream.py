@@ -26,7 +26,7 @@ from streamgate.store.records import utc_text
 
 GULP_S = 0.2
 """Interval at which received data is processed. A shorter interval would use more CPU time, because each processing
-step has a fixed cost, which is about that of a hundred packets."""
+step has a fixed cost, which is about as high as the cost of handling a hundred packets."""
 _GULP_BYTES = 1 << 17
 """If more bytes than this were received at once, the next interval is shorter, so that a full socket buffer does not
 slow down the camera."""

@@ -49,7 +49,7 @@ def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     try:
         encode, content_type = choose_encoder(accept)
     except Exception:
-        # The library raises an error for malformed headers.
+        # The library raises an error for a malformed Accept header; respond in the text format.
         encode, content_type = choose_encoder("")
     return encode(registry), content_type
 

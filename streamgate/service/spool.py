@@ -44,7 +44,7 @@ from streamgate.store.lock import Lock
 _ACKED = struct.Struct(">QI")
 _SEGMENT_BYTES = 16 << 20
 _MEMORY_BYTES = 64 << 20
-"""Maximum total size of the items that are held in memory while the disk cannot be written."""
+"""Maximum total size of the items that are held in memory while the disk cannot be written to."""
 
 
 _SET_ASIDE_BYTES = 256 << 20
@@ -127,7 +127,7 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Make everything durable, including the items held in memory if the disk can be written again."""
+        """Make everything durable, including the items held in memory if the disk can be written to again."""
         with self._changed:
             held = [location for location in self._locations if location.data is not None]
             with suppress(OSError):

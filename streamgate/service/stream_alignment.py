@@ -2,8 +2,8 @@
 
 The two streams have separate clocks, and one stream arrives later than the other. For each stream, the minimum of
 arrival time minus time stamp is measured over the last minute. The difference between the two minima is the offset of
-the clocks, including their drift, except for an error: the delay, which is the difference between the transmission
-times of the two streams. The delay is found by comparing pictures. Motion in the scene is visible in both streams, so
+the clocks, including their drift, but it is wrong by the delay, which is the difference between the transmission times
+of the two streams. The delay is found by comparing pictures. Motion in the scene is visible in both streams, so
 small pictures of both streams are compared at all possible delays. Once the delay is found, it hardly changes, and
 comparing a few pictures shows whether it is still correct. A scene without motion gives no information; in that case,
 the last known delay is kept.
@@ -39,7 +39,7 @@ _AFTER_CONNECT_S = 0.3
 _GROWTH = 0.002
 """Growth of the offset's uncertainty, in seconds per second."""
 _DRIFT_S = 60.0
-"""Minimum time over which drift is measured; over a shorter time, the error of a comparison would look like drift."""
+"""Minimum time over which drift is measured; over a shorter time, an error in a comparison would look like drift."""
 _MEDIAN = 5
 _WORST_DRIFT = 500e-6
 _MOVING = 1500

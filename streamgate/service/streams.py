@@ -252,7 +252,7 @@ class Stream:
             self._state.show_snapshot(self.spec.name, encode_jpeg(picture, _SNAPSHOT_QUALITY))
 
     def _is_wanted(self, pts_seconds: float) -> bool:
-        """Whether `live.max_fps` allows this frame to be analysed."""
+        """Decide whether `live.max_fps` allows this frame to be analysed, and update when the next frame is due."""
         if not self._live.max_fps:
             return True
         if pts_seconds < self._due:

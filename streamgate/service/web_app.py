@@ -82,7 +82,7 @@ def build_application(state: ServiceState, access: Access | None, events: EventS
     def faces(limit: int = Query(60, ge=1, le=LATEST_FACES), stream: str | None = None) -> Response:
         return _record({"faces": [one.summary() for one in state.faces(limit, stream)]})
 
-    # A key contains slashes. It is only looked up among the faces in the state; it is never used as a path.
+    # A key contains slashes, but it is only looked up among the faces in the state and never used as a path.
     @app.get("/api/faces/{key:path}/photo")
     def photo(key: str) -> Response:
         face = state.face(key)

@@ -250,7 +250,7 @@ class DiskSink:
                 files.remove_listed(self._out, self._manifest.source_paths())
             else:
                 files.remove_listed(self._out, self._manifest.paths())
-                for name in ("tune", "spares"):  # left by tuning the old results
+                for name in ("tune", "spares"):  # left by `tune` in the results that are replaced
                     files.remove_tree(self._out, f"{STATE_DIR}/{name}")
                 remove_identity(self._out)
                 remove_ledger(self._out)

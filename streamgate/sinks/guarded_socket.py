@@ -49,7 +49,7 @@ class GuardedSocket:
 
     def recv(self, size: int) -> bytes:
         """The next bytes, at most `size`; empty at the end of the connection."""
-        if self._timeout == 0:  # a non-blocking check for data
+        if self._timeout == 0:  # the client only checks whether data has arrived
             self._socket.settimeout(0)
             return self._counted(self._socket.recv(size))
         until = time.monotonic() + (self._timeout or float("inf"))

@@ -68,7 +68,7 @@ def merge(out: Path, *, overwrite: bool = False) -> tuple[str, list[str]]:
     shards' folders are kept, except for the templates stored for merging, which are removed when the merge is complete.
 
     Raises ResultsError when there are no shards or a shard is damaged, UsageError when the shards do not belong
-    together, SinkError when a shard is still running or `out` cannot be written.
+    together, and SinkError when a shard is still running or `out` is not writable.
     """
     folders = _folders(out)
     with ExitStack() as stack:

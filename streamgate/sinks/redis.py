@@ -244,7 +244,7 @@ class _RedisWriter:
             self.discard()
 
     def commit(self, result: SourceResult) -> None:
-        """Send the events; errors of the server are never raised."""
+        """Send the events; server errors are never raised."""
         if self._problem is not None:
             self._sink._lost(self._source, self._problem, self._count)
         else:

@@ -37,7 +37,7 @@ _SPOKEN = (
     ("MOVED", "the server is part of a cluster and the key is on another node; use the address of that node"),
     ("protected mode", "the server accepts only local clients; set a password on it, or turn off protected-mode"),
 )  # fmt: skip
-"""Pairs of a text that occurs in an error of the server or of TLS, and the message for the user. These pairs are
+"""Pairs of a text that occurs in server errors or TLS errors, and the message for the user. These pairs are
 checked before those in `_REMEDIES`."""
 
 _NONSENSE = "the reply does not follow the Redis protocol; check the address"
@@ -93,7 +93,7 @@ class RedisStream:
         option: the command line option that gave the URL, for messages.
         stopping: set to request a stop; a new event by default.
 
-    Errors of the server are never raised; they are returned as exceptions, together with the number of accepted events.
+    Server errors are not raised: the exception is returned, together with the number of accepted events.
     Replies are limited in time and size (see `GuardedSocket`).
 
     Raises UsageError for a malformed URL; the connection is made on first use.
@@ -127,7 +127,7 @@ class RedisStream:
             # another type before any source is processed.
             self._client.xdel(self._stream, "0-0")
         except errors.NoPermissionError:
-            return None  # a user that is allowed only XADD is fine
+            return None  # a user who may run only XADD is fine
         except Exception as error:
             return error
         return None

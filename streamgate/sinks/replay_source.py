@@ -45,8 +45,8 @@ class FinishedSource:
     def events(self, damaged: Damaged) -> Iterator[bytes]:
         """The source's packed `final` events, sorted by (track, rank) and identical to those of the run.
 
-        If the run wrote JPEG or WebP, the event's picture is re-encoded from that file and differs slightly. Anything
-        that cannot be read is reported to `damaged` and skipped.
+        If the run wrote JPEG or WebP, the event's picture is re-encoded from that file and differs slightly from the
+        picture that the run sent. Anything that cannot be read is reported to `damaged` and skipped.
         """
         folder = RunFolder(self.out, damaged)
         by_track = groupby(folder.faces(self.source_id), lambda face: face["track_id"])

@@ -88,8 +88,8 @@ class HintProvider(Protocol):
     """The consumer's hints about which frames a source may skip. The source calls the methods in its own thread.
 
     Attributes:
-        discards: after a frame with one of these interests, non-reference frames may be skipped; after an `EMPTY`
-            frame, all frames that are not due for detection may be skipped.
+        discards: the interests after which non-reference frames may be skipped; after an `EMPTY` frame, all frames
+            that are not due for detection may be skipped.
         max_gap_s: no frame is skipped if the frames before and after it would then be more than this many seconds
             apart, except after `EMPTY` frames. This limit keeps the temporal neighbours of each face.
         max_skip_s: longest span between two key frames, in seconds, that may be skipped at once after `EMPTY` and

@@ -49,7 +49,7 @@ class DamageTracker:
         self._started = False
         # State of the packets, in storage order:
         self._broken = False
-        self._left = 0  # pictures until a recovery point is reached
+        self._left = 0  # number of pictures until a recovery point is reached
         self._flagged = False  # the previous packet was marked as corrupt
         self._intact_from: int | None = None  # frames before this pts depend on data before the last key packet
         self._torn: dict[int, None] = {}

@@ -40,7 +40,7 @@ class Deinterlacer:
         self._is_interlaced = comb_detector(interlaced)
         self.unflagged = 0
         """Number of frames that were deinterlaced although they are not flagged as interlaced."""
-        self._torn: deque[bool] = deque()  # the flags of the frames inside the filter
+        self._torn: deque[bool] = deque()  # whether each frame inside the filter is torn
 
     def feed(self, frame: VideoFrame, torn: bool) -> Iterator[tuple[VideoFrame, bool]]:
         """Add a frame and yield the frames that are ready, in order."""
@@ -97,7 +97,7 @@ class Deinterlacer:
             del frame
 
     def _give_up(self) -> None:
-        """Handle an error of the filter: count the error, and use a new filter from the next frame on."""
+        """Handle a filter error: count the error, and use a new filter from the next frame on."""
         self._stats.decode_errors += 1
         self._graph = self._shape = None
         self._torn.clear()

@@ -334,7 +334,7 @@ class FileReader:
                 ) from None
             except (av.error.FFmpegError, OSError):
                 self._check_store()
-                self._stats.decode_errors += failures == 0  # consecutive failures are one error
+                self._stats.decode_errors += failures == 0  # consecutive failures count as one error
                 failures += 1
                 packets = self._container.demux(self._stream)
                 continue

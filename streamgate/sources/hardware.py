@@ -20,7 +20,8 @@ from streamgate.sources.side_data import shown_turn, side_data
 
 CPU = "cpu"
 _OWN_DECODERS = {"libdav1d": "av1", "libaom-av1": "av1"}
-"""Maps the decoders that FFmpeg prefers, but that cannot use a GPU, to FFmpeg's own, which work only on a GPU."""
+"""Maps the decoders that FFmpeg prefers, but that cannot use a GPU, to FFmpeg's own decoders, which work only on a GPU.
+"""
 _NVDEC = "libnvcuvid.so.1"
 _DEVICE_ERRORS = (av.error.ExternalError, av.error.UnknownError)
 """Errors that FFmpeg raises when the GPU fails; damaged pictures can also cause them on a working GPU."""
@@ -60,7 +61,7 @@ def _missing() -> str | None:
             "`pip install 'av>=18'`"
         )
     try:
-        # FFmpeg loads this library when it opens a decoder; without the library, it would decode all files on the CPU.
+        # FFmpeg loads this library when it opens a decoder; if it is missing, FFmpeg decodes all files on the CPU.
         ctypes.CDLL(_NVDEC)
     except OSError:
         return (
@@ -124,7 +125,9 @@ def is_on_gpu(codec: VideoCodecContext) -> bool:
 
 
 def check_after(error: Exception, decode: str) -> bool:
-    """Whether an error of a decoder led to a check of the GPU. Raises DeviceError if the GPU is no longer available.
+    """Check the GPU if a decoder error may mean that it is gone; returns whether it was checked.
+
+    Raises DeviceError if the GPU is no longer available.
 
     FFmpeg raises the same errors for a lost GPU and for damage in a stream. After this function has returned True, do
     not call it for the errors that directly follow, because opening a device takes a while.

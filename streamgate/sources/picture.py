@@ -103,7 +103,7 @@ class PlanePicture:
         return np.ascontiguousarray(turn_array(full_range_luma(part, stored.colour), stored.upright.turn))
 
     def luma_samples(self, width: int, height: int) -> Array:
-        """Luma of single pixels on an even grid, uint8 (h, w), 0..255, upright; nothing is averaged.
+        """Luma of individual pixels on an even grid, uint8 (h, w), 0..255, upright; nothing is averaged.
 
         The grid is the coarsest one with integer steps that has at least `width` x `height` samples (all pixels if
         the picture has fewer).

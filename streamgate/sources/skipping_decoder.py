@@ -31,7 +31,7 @@ AHEAD_BYTES = 32 << 20
 """Maximum total size in bytes of the packets that wait to be decoded; the same limit applies to the packets that are
 kept so that they can be decoded again."""
 _REORDERED = 16
-"""Maximum number of packets from the packet of a frame to that of a frame that is stored later but shown earlier."""
+"""Maximum distance, in packets, between a frame and another frame that is stored later but shown earlier."""
 PATIENCE = 3
 """Skipping ends after this many consecutive key frames that cannot be decoded on their own."""
 
@@ -52,7 +52,7 @@ class SkippingDecoder:
         codec: the stream's decoder; its `skip_frame` is set here.
         decode: decodes a packet, or flushes the decoder if the packet is None; the second argument says whether to
             count damage.
-        scout: returns a second decoder of the stream, without threads, for single key frames.
+        scout: returns a second decoder of the stream, without threads, for individual key frames.
         is_reference: returns whether other frames are predicted from the frame of a packet.
         sees_face: asks the hint provider whether a picture shows a face, before that picture is yielded.
         time_base: time base of the packets.

@@ -35,7 +35,8 @@ _REMEDIES = {
 
 @contextmanager
 def sink_errors(path: Path) -> Iterator[None]:
-    """Convert an OSError raised in the block to a SinkError. Its message, one line, names path, problem and remedy."""
+    """Convert an OSError raised in the block to a SinkError, whose one-line message names the path, the problem and the
+    remedy."""
     try:
         yield
     except OSError as error:
@@ -45,7 +46,8 @@ def sink_errors(path: Path) -> Iterator[None]:
 def sink_error(error: OSError, path: Path) -> SinkError:
     """The SinkError that explains `error`.
 
-    Its message names the path in `error` if that path is inside `path` or is a parent of `path`, otherwise `path`.
+    The message names the path in `error` if that path is inside `path` or is a parent of `path`; otherwise, it names
+    `path`.
     """
     named = path
     if isinstance(error.filename, (str, bytes)):

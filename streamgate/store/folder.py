@@ -146,7 +146,7 @@ class RunFolder:
         return record
 
     def tracks(self, source_id: str) -> Iterator[Record]:
-        """The records of a source's tracks, by track id."""
+        """The records of a source's tracks, in order of track id."""
         for _, record in self._records(f"{source_id}/{TRACKS}", schemas.TRACK):
             yield record
 

@@ -31,9 +31,10 @@ MAX_LIST_BYTES = 64 << 20
 _LARGEST = 256 << 20
 """Maximum size, in bytes, of a file with a single object. The manifest for a million faces has 60 million bytes."""
 _MAX_VALUES = 8_000_000
-"""Maximum number of values in one object. It is needed because `[]`, two bytes in a file, takes 60 bytes in memory."""
+"""Maximum number of values in one object. The limit is needed because `[]`, two bytes in a file, takes 60 bytes in
+memory."""
 _MAX_DEPTH = 200
-"""Maximum nesting depth. It is needed because objects are traversed recursively."""
+"""Maximum nesting depth. The limit is needed because objects are traversed recursively."""
 
 _DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -77,7 +77,8 @@ class Lock:
             file = files.open_own(self._folder, self._name, os.O_RDWR | os.O_CREAT)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(file.fileno()).st_nlink == 1:  # else the file has hard links elsewhere, which would change
+                # If the file has hard links elsewhere, writing to it would change those files too.
+                if os.fstat(file.fileno()).st_nlink == 1:
                     file.truncate(0)
                     file.write(b"%d\n" % self._holder)
                     file.flush()

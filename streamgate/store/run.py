@@ -34,7 +34,8 @@ class SourceResult:
         frames: number of frames of the video.
         frames_decoded: number of decoded frames; the others were not needed (see `decoding.discard`).
         combed: number of frames that were deinterlaced although they are not marked as interlaced.
-        pictures: the source is not a video; `frames` counts unrelated pictures, in which each face is a track.
+        pictures: whether the source consists of unrelated pictures, which `frames` counts; each face in them is a
+            track.
         turned: degrees clockwise by which the frames were rotated in addition to the rotation in the metadata.
         rejected: number of evaluated faces by gate reason.
     """

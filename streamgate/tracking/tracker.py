@@ -20,8 +20,8 @@ from streamgate.tracking.motion import BoxMotion
 from streamgate.tracking.overlap import grown, iou
 
 GROWTH = 0.25
-"""Share of its size by which each side of a box is moved outward before the first stage, so that a small, fast face
-overlaps its earlier box."""
+"""Before the first stage, each side of a box is moved outward by this share of the box's size, so that a small, fast
+face overlaps its earlier box."""
 GROWTH_NEWBORN = 0.8
 """Like `GROWTH`, for tracks with a single detection, whose velocity is not known yet."""
 LOST_WEAK_S = 0.45

@@ -10,8 +10,8 @@ import numpy as np
 from streamgate.frames import Array
 
 LONGEST_S = 1.5
-"""Longest span in seconds that is examined; the first and the last frame of a span are its ends. In a longer
-transition, only a part that changes enough within this time is detected."""
+"""Longest span in seconds that is examined; the first and the last frame of a span are its ends. A longer transition is
+detected only if a part of it changes enough within this time."""
 _SPANS_S = (0.3, 0.6, 1.0, LONGEST_S)
 _STEP_S = 1 / 16
 """Minimum interval in seconds between compared frames."""

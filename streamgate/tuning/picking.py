@@ -110,7 +110,8 @@ class TrackFaces:
         return keeper
 
     def _confirmed(self, face: Candidate) -> bool:
-        """Whether the faces just before and after a face were scored, so that no face is picked for one lucky score."""
+        """Whether the faces just before and after a face were scored: a face must not be picked for a score that it
+        owes to chance."""
         if face.pts_seconds in self._trusted:
             return True
         return all(one.quality is not None or id(one) in self._looked for one in self._neighbours(face))

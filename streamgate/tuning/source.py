@@ -304,7 +304,8 @@ class SourceTuning:
     def info(self, track_id: int) -> TrackInfo:
         """The data of a track for the records of its picks."""
         record = self.tracks[track_id]
-        # A run counts some faces twice, so add the newly scored faces to its count instead of counting all faces.
+        # The run's `frames_scored` counts some faces twice, so it cannot be recomputed from the records: add the newly
+        # scored faces to it.
         more = _scored(self.faces.get(track_id, ())) - self._scored_before.get(track_id, 0)
         scored = int(record["frames_scored"]) + max(0, more)
         return TrackInfo(

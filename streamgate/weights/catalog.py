@@ -21,7 +21,7 @@ IDENTITY_FMR = 1e-6
 for one person."""
 
 CONVERTER_VERSION = 1
-"""Must be incremented whenever a converter is changed so that it writes a different graph. Files that an older version
+"""Must be incremented whenever a change to a converter makes it write a different graph. Files that an older version
 converted are stale."""
 
 PACKAGED = ("embedded", "open")

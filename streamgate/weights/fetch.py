@@ -64,7 +64,7 @@ def fetch(source: SourceFile, url: str, target: Path, what: str, progress: Calla
         OSError: the folder is not writable or full.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The hash is part of the name, so that a partial file of another version is not continued.
+    # The hash is part of the name, so that a download is not resumed from a partial file of another version.
     part = target.with_name(f".{target.name}.{source.sha256[:12]}.part")
     # O_NOFOLLOW: a link at this path is not followed.
     with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+b") as file:

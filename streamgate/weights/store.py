@@ -173,7 +173,7 @@ def _remedy(models: str) -> str:
         )
     if set(PACKAGED).intersection(models.split(",")):
         return "the package is damaged: install streamgate again"
-    return f"add those of the package with --models {models},embedded"
+    return f"add the weights of the package with --models {models},embedded"
 
 
 def scan(tier: str) -> list[Weights]:

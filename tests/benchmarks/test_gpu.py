@@ -15,7 +15,7 @@ from support.benchmark_runs import rows, run_script
 def faces() -> Path:
     folder = shared_folder() / "faces" / "hq_val"
     if not folder.is_dir():
-        pytest.skip(f"real faces are not here ({folder})")
+        pytest.skip(f"the real faces are missing ({folder})")
     return folder
 
 

@@ -21,7 +21,7 @@ from support.media import astronaut_frames, write_clip
 START = [sys.executable, "-m", "streamgate"]
 PATIENCE_S = 120.0
 
-needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full does not exist")
 
 
 @pytest.fixture(scope="module")

@@ -194,7 +194,7 @@ def test_the_drop_rate_that_is_fitted_lays_the_medians_furthest_apart(networks: 
 
 def test_ifqa_is_calibrated_on_aligned_faces(networks: Networks) -> None:
     if networks.ifqa is None:
-        pytest.skip("no IFQA weights here")
+        pytest.skip("the IFQA weights are missing")
     faces = list(calibrate.aligned_faces(shared_part("faces/hq_val"), networks.detector, 101, ffhq=True))
     assert {face.shape for face in faces} == {(256, 256, 3)}
     found, fit = calibrate.calibrate_ifqa(networks.ifqa, faces, "x/1")

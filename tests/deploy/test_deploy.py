@@ -17,7 +17,7 @@ DEPLOY = REPOSITORY / "deploy"
 def test_the_systemd_unit_verifies(tmp_path: Path):
     verify = shutil.which("systemd-analyze")
     if verify is None:
-        pytest.skip("systemd-analyze is not here")
+        pytest.skip("systemd-analyze is not installed")
     # The command need not be installed here, so something executable stands in its place.
     unit = tmp_path / "streamgate.service"
     unit.write_text((DEPLOY / "streamgate.service").read_text().replace("/opt/streamgate/bin/streamgate", "/bin/true"))
@@ -36,7 +36,7 @@ def test_the_example_configuration_is_one():
 def test_the_compose_file_is_valid(monkeypatch: pytest.MonkeyPatch):
     docker = shutil.which("docker")
     if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True).returncode:
-        pytest.skip("docker compose is not here")
+        pytest.skip("docker compose is not installed")
     monkeypatch.setenv("STREAMGATE_TOKEN", "x" * 32)
     done = subprocess.run(
         [docker, "compose", "-f", str(DEPLOY / "compose.yaml"), "config", "--quiet"],

@@ -25,7 +25,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "models/expression"
 def card() -> dict[str, Any]:
     path = FOLDER / "card.json"
     if not path.is_file():
-        pytest.skip("models/expression has no card.json yet: its recipe has not reached what a pick needs")
+        pytest.skip("models/expression has no card.json yet: its recipe has not produced it")
     return json.loads(path.read_text())
 
 

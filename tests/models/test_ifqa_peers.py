@@ -37,7 +37,7 @@ def test_halving_keeps_flat_and_smooth_pictures() -> None:
 def test_peers_prefer_the_clean_face(name: str, face: np.ndarray) -> None:
     found, _ = load_peers(shared_folder() / "weights")
     if name not in found:
-        pytest.skip(f"weights of {name} are not here ({shared_folder() / 'weights'})")
+        pytest.skip(f"the weights of {name} are missing ({shared_folder() / 'weights'})")
     clean = found[name](face)
     assert clean > found[name](protocol.blur(face, 3.2)) > found[name](protocol.blur(face, 6.5))
     assert clean > found[name](protocol.noise(face, 22, 0))

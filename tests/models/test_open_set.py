@@ -25,7 +25,7 @@ ROLES = ("detector", "recognizer", "expression")
 def card(role: str) -> dict[str, Any]:
     path = FOLDER / role / "card.json"
     if not path.is_file():
-        pytest.skip(f"models/open/{role} has no card.json yet: its recipe has not reached what a gate needs")
+        pytest.skip(f"models/open/{role} has no card.json yet: its recipe has not produced it")
     return json.loads(path.read_text())
 
 

@@ -33,7 +33,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "models/recognizer"
 def card() -> dict[str, Any]:
     path = FOLDER / "card.json"
     if not path.is_file():
-        pytest.skip("models/recognizer has no card.json yet: its recipe has not reached what a gate needs")
+        pytest.skip("models/recognizer has no card.json yet: its recipe has not produced it")
     return json.loads(path.read_text())
 
 

@@ -216,7 +216,7 @@ def test_a_person_who_was_named_stands_under_that_name(wide: Browser, out: Path,
     copy = Path(shutil.copytree(out, tmp_path / "out"))
     listed = streamgate("people", copy, "list", "--json")
     if listed.code != 0 or not listed.out.strip():
-        pytest.skip("these weights tell no persons apart")
+        pytest.skip("these weights cannot distinguish persons")
     person = json.loads(listed.out.splitlines()[0])["person_id"]
     assert streamgate("people", copy, "name", person, NASTY).code == 0
     assert streamgate("report", copy).code == 0

@@ -260,7 +260,7 @@ def small_disk(tmp_path: Path):
     folder = tmp_path / "small"
     folder.mkdir()
     if mount is None or umount is None:
-        pytest.skip("mount is not here")
+        pytest.skip("mount is not installed")
     done = subprocess.run([mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], capture_output=True)
     if done.returncode:
         pytest.skip("a tmpfs cannot be mounted here (needs root)")

@@ -221,7 +221,7 @@ def test_pictures_that_cannot_be_deinterlaced_are_counted(tmp_path: Path):
 @pytest.mark.parametrize("giant", GIANTS, ids=lambda giant: giant.name)
 def test_giant_pictures_cost_no_memory(giant: Hostile, tmp_path: Path):
     if not TAKES_STREAM_OPTIONS:
-        pytest.skip("this PyAV takes no limit for FFmpeg's probing (17 and newer do)")
+        pytest.skip("this version of PyAV cannot limit FFmpeg's probing (17 and newer can)")
     path = giant.put(tmp_path)
     script = (
         "import resource, sys\nfrom streamgate.config import load_config\n"

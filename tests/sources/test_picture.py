@@ -254,7 +254,7 @@ def test_picture_of_rgb_takes_rgb_only() -> None:
 
 def test_hdr_skin_keeps_its_level_and_highlights_roll_off() -> None:
     if not hasattr(VideoFrame, "color_primaries"):
-        pytest.skip("this PyAV does not tell a frame's transfer function (17 and newer do)")
+        pytest.skip("this version of PyAV does not report the transfer function of frames (17 and newer do)")
     # A grey ramp in PQ: reference white is 203 nits at signal 0.58, and 58 nits (skin) lies at about 0.45.
     ramp = np.linspace(0, 1, 256)
     codes = np.rint(64 + ramp * 876).astype(np.uint16)

@@ -49,7 +49,7 @@ def test_appending_closes_off_a_torn_line(tmp_path: Path) -> None:
 
 def test_the_error_of_a_write_names_the_path_and_the_remedy() -> None:
     if not os.path.exists("/dev/full"):
-        pytest.skip("no /dev/full here")
+        pytest.skip("/dev/full does not exist")
     path = Path("/dev/full")
     with (
         pytest.raises(SinkError, match=r"cannot write /dev/full: no space left on the disk; free some"),

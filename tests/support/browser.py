@@ -39,7 +39,7 @@ return found;
 
 @contextmanager
 def chromium(screen: str = "wide", scheme: str = "light", *, calm: bool = True) -> Iterator[Browser]:
-    """A browser of its own; skips where there is none.
+    """A separate browser; skips the test if none is installed.
 
     Args:
         screen: "wide" (1280 x 900) or "phone" (390 x 844, touch).

@@ -1,4 +1,4 @@
-"""Small and read-only file systems for tests; they need root, and skip without it."""
+"""Small and read-only file systems for tests; mounting them needs root, and tests skip if it is not permitted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures over the standard weights and the real faces of ../shared; without these they skip, saying so."""
+"""Fixtures for the standard weights and the real faces in ../shared; tests skip and say why if these are missing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def shared_folder() -> Path:
 
 
 def shared_part(name: str) -> Path:
-    """A path below the shared folder; skips when it is not there."""
+    """A path below the shared folder; skips the test if it does not exist."""
     path = shared_folder() / name
     if not path.exists():
         pytest.skip(f"{path} does not exist; set STREAMGATE_SHARED to the folder that contains it")
