@@ -208,7 +208,7 @@ def _budgets(clips: Sequence[Clip], name: str) -> list[str]:
     beyond = {clip.name: statistics.median(clip.beyond(name)) for clip in others}
     passes = [one for clip in clips for one in clip.passes[name]]
     what = "720p and 1080p clips with faces, wall time divided by that of decoding alone"
-    more = "clips that are smaller or show no faces, CPU time beyond decoding, core-ms per second of video"
+    more = "clips below 720p or without faces, CPU time beyond decoding, core-ms per second of video"
     lines = [
         _verdict(what, large, statistics.median, RATIO_GOAL),
         _verdict(what, large, max, RATIO_LIMIT),
