@@ -219,7 +219,7 @@ def report(outcome: Outcome, clips: Sequence[Path], options: argparse.Namespace)
             p95 <= LATENCY_LIMIT,
         ),
         target(
-            "growth of the memory of `serve` from the middle tenth to the last tenth of the measurement",
+            "memory growth of `serve` from the middle tenth to the last tenth of the measurement",
             f"{late - middle:+.0f} MiB ({last.rss_mib:.0f} MiB at the end, maximum {max(memory):.0f} MiB; "
             f"{late - early:+.0f} MiB from the second to the last tenth, while the {LATEST_FACES} latest faces of the "
             "page accumulate)",

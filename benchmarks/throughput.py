@@ -284,7 +284,8 @@ def _plain(clips: Sequence[Clip], given: argparse.Namespace) -> list[str]:
         lines.append(target(what, f"median {spread(values)}", limit, middle >= PLAIN_LIMIT))
     if times["plain_official"]:
         faster_text = spread(times["plain_official"], 1)
-        lines.append(f"- the same for the plain loop with official IFQA: median {faster_text}; no target")
+        what = "wall time of the plain loop with official IFQA divided by that of a run"
+        lines.append(f"- {what}: median {faster_text}; no target")
     return lines
 
 

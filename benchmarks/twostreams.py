@@ -281,7 +281,7 @@ def report(
         table(head, rows),
         "",
         target(
-            "checked faces from the main stream that are at most one frame away from the right one",
+            "checked faces from the main stream that are at most one frame away from the right frame",
             f"{right} of {len(judged)} ({share:.1f} %); faces by distance in frames: "
             + ", ".join(f"{count} at {off}" for off, count in sorted(Counter(map(str, judged)).items())),
             f"at least {SHARE_LIMIT:g} %", share >= SHARE_LIMIT,
@@ -301,8 +301,8 @@ def report(
             f"alone ({alone.outcome.finals} finals)",
             f"at most {LATENCY_LIMIT:g} s", p95 <= LATENCY_LIMIT,
         ),
-        f"- memory of `serve` at the end: {last.rss_mib:.0f} MiB with both streams, of which {ring:.0f} MiB hold the "
-        f"main streams' recent packets, and {alone.outcome.samples[-1].rss_mib:.0f} MiB with the substreams alone",
+        f"- memory of `serve` at the end: {last.rss_mib:.0f} MiB with both streams, of which the main "
+        f"streams' recent packets take {ring:.0f} MiB, and {alone.outcome.samples[-1].rss_mib:.0f} MiB with the substreams alone",
         f"- looking up a face in the main stream took {took} on average (wall time, including the wait for the "
         "networks)",
         f"- frames dropped: {dropped_share(both.outcome):.1f} % with both streams, {dropped_share(alone.outcome):.1f} "
