@@ -6,7 +6,7 @@
 
 Prints {"path", "how"} or {"frames"} as JSON. `loop` copies packets, so that decoding costs as much as for the original.
 `tile` fills the grid with the clips in turn, looped and cropped to the shape of a tile; if a clip is used again, it
-starts later. With one tile, the result is the clip in another size. `join` shows the clips one after another until the
+starts later. With one tile, the result is the clip at another size. `join` shows the clips one after another until the
 result lasts SECONDS, without key frames at the cuts. `tile` and `join` write H.264 with 25 frames per second.
 """
 

@@ -88,7 +88,7 @@ def open_decoder(models: str, limit: float = 0.0) -> Run:
 
 
 def open_gate(models: str, limit: float, preset: str = "studio") -> Run:
-    """This pipeline, with a sink that writes nothing."""
+    """streamgate's pipeline, with a sink that writes nothing."""
     import passing
 
     from streamgate.config import load_config

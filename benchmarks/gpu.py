@@ -53,7 +53,7 @@ CALIBRATIONS = {
     "iresnet": {"id": "random", "drop_rate": 0.5, "alpha": 130.0, "r": 0.88},
     "ifqa": {"id": "random", "x0": 0.5, "w": 0.1},
 }
-"""Calibrations of the large networks, whose weights are random. The values do not matter, but a run needs some."""
+"""Calibrations of the large networks, whose weights are random. A run needs a calibration, but the values are arbitrary."""
 HALF = ("precision.ifqa=fp16", "precision.recognizer=fp16")
 EXHAUSTIVE = ("exhaustive=true",)
 TOLERANCE = 1e-3
@@ -84,7 +84,7 @@ def main() -> int:
         print(f"gpu.py: {error}", file=sys.stderr)
         return error.exit_code
     if device.index is None:
-        device = Device("cpu", f"{device.reason}; used like a GPU", bound=True)
+        device = Device("cpu", f"{device.reason}; it takes the place of a GPU", bound=True)
     say(f"device: {device}")
     clock = Clock.of(given.seconds, max(1.0, given.seconds / SECONDS))
     found = Found(device, Card.here(device.index), machine, clock)

@@ -168,7 +168,7 @@ class _Stop(Progress):
 
 
 def picks(clip: Path, models: str, device: Device, clock: Clock) -> Iterator[bool]:
-    """Whether the GPU keeps the same faces as the CPU."""
+    """Run the clip on the GPU and on the CPU; yields whether both keep the same faces."""
     ready(device)
     kept = []
     for where in (device, "cpu"):

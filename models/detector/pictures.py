@@ -31,7 +31,7 @@ from streamgate.networks.priors import suppress
 LONGEST = 800
 """Larger pictures are scaled down to this long side, in pixels, before they are packed."""
 LABEL_SIDES = (160, 320, 640)
-"""Long sides of the picture at which faces are detected; sides of more than twice the picture's own are left out."""
+"""Long sides at which faces are detected; sides of more than twice the picture's own long side are left out."""
 CANDIDATE = 0.15
 """Minimum score at which a detection is not background."""
 SAME_FACE = 0.4
@@ -52,7 +52,7 @@ class LeaveOut:
     evaluation: EvaluationSet | None = None
 
     def key(self) -> bytes:
-        """Changes when anything here changes."""
+        """A value that changes when anything here changes."""
         seen = self.evaluation.sha256 if self.evaluation else []
         return hashlib.sha256(repr((sorted(self.people), sorted(self.digests), sorted(seen))).encode()).digest()
 
