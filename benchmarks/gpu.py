@@ -53,7 +53,7 @@ CALIBRATIONS = {
     "iresnet": {"id": "random", "drop_rate": 0.5, "alpha": 130.0, "r": 0.88},
     "ifqa": {"id": "random", "x0": 0.5, "w": 0.1},
 }
-"""Calibrations of the large networks, whose weights are random. A run needs a calibration, but the values are arbitrary."""
+"""Arbitrary calibrations of the large networks, whose weights are random; a run needs a calibration."""
 HALF = ("precision.ifqa=fp16", "precision.recognizer=fp16")
 EXHAUSTIVE = ("exhaustive=true",)
 TOLERANCE = 1e-3
