@@ -18,10 +18,10 @@ class Estimate:
     high: float
 
     def text(self, digits: int = 3, percent: bool = False) -> str:
-        """`0.981 (0.975-0.986)`, or the same in per cent."""
+        """`0.981 (0.975-0.986)`, `0.981 (-0.975 to 0.986)` with a negative lower end, or the same in per cent."""
         scale, unit = (100, " %") if percent else (1, "")
-        body = f"{self.value * scale:.{digits}f}{unit}"
-        return f"{body} ({self.low * scale:.{digits}f}-{self.high * scale:.{digits}f})"
+        value, low, high = (f"{end * scale:.{digits}f}" for end in (self.value, self.low, self.high))
+        return f"{value}{unit} ({low}{' to ' if low.startswith('-') else '-'}{high})"
 
 
 def bootstrap(statistic: Callable[[np.ndarray], float], count: int, draws: int = 1000, seed: int = 0) -> Estimate:

@@ -1,17 +1,18 @@
 """The project's own network for expression, gaze and head pose in torch.
 
-Graph: `face` uint8 (N, 144, 128, 3) RGB in, aligned by the eye line (`networks.alignment.expression_matrix`); out come
+Input: `face`, uint8 (N, 144, 128, 3) RGB, aligned by the eye line (`networks.alignment.expression_matrix`). Outputs:
 
-    pose      (N, 3)     yaw, pitch, roll in degrees, signs of docs/design.md 5; roll as the crop shows it
-    signals   (N, S)     what SIGNALS names, in that order
+    pose      (N, 3)     yaw, pitch, roll in degrees, signs as in docs/design.md 5; the roll is that in the crop
+    signals   (N, S)     the signals in SIGNALS, in this order
     points    (N, P, 2)  x, y of the mesh points POINTS in pixels of the crop
-    visible   (N,)       visible share of the face, forehead to chin, 0..1; eyes and mouth have threefold weight
+    visible   (N,)       visible share of the face, forehead to chin, 0..1; eyes and mouth have three times the weight
     real      (N,)       0..1, below 0.5 for a face that is drawn, rendered or sculpted rather than photographed
 
-A trunk of plain 3x3 convolutions sees the whole crop; lids and irises are finer than its maps, so both eyes are read
-again from separate patches, the right one mirrored so that they share their weights. Occlusion comes from a branch
-that takes the trunk's maps at four depths, the first of them for hard edges; it is trained separately (visible.py)
-with everything else frozen. A small head on figures of the same maps tells photographs from drawings (real.py).
+A trunk of plain 3x3 convolutions receives the whole crop. Lids and irises are smaller than a pixel of its maps, so a
+second small network receives a patch of each eye; the right patch is mirrored, so that both eyes share the weights. The
+head for occlusion uses the trunk's maps at four depths, the first of them because it shows hard edges; it is trained
+separately (visible.py), with the rest of the network frozen. A small head on statistics of the same maps tells
+photographs from drawings (real.py).
 """
 
 from __future__ import annotations
@@ -48,13 +49,13 @@ _MIDDLE = "0 13 14 17 1 4 6 168 152 10"
 _LEFT = [int(n) for part in (_LIDS, _IRISES, _BROWS, _LIPS, _SIDES) for n in part[0].split()]
 _RIGHT = [int(n) for part in (_LIDS, _IRISES, _BROWS, _LIPS, _SIDES) for n in part[1].split()]
 POINTS = (*_LEFT, *_RIGHT, *(int(n) for n in _MIDDLE.split()))
-"""Numbers of the teacher's mesh points: viewer's left half, the right half in the same order, the middle line."""
+"""Numbers of the teacher's mesh points: the viewer's left half, the right half in the same order, the middle line."""
 MIRRORED_POINTS = (
     *range(len(_LEFT), 2 * len(_LEFT)),
     *range(len(_LEFT)),
     *range(2 * len(_LEFT), len(POINTS)),
 )
-"""Where each point goes when the picture is mirrored."""
+"""For each point, the position in POINTS of the point that takes its place when the picture is mirrored."""
 
 BLENDSHAPES = words(
     "browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff cheekSquintLeft "
@@ -68,9 +69,9 @@ BLENDSHAPES = words(
 )
 """The teacher's blendshapes without the first; Left and Right are the person's own sides."""
 MEASURED = words("lidsLeft lidsRight lipGap mouthWidth irisAcrossLeft irisAcrossRight irisAboveLeft irisAboveRight")
-"""Lengths over the distance between the eyes, of the person's left and right eye: opening of the lids, of the inner
-lips, width of the mouth, and where the iris is: across from the middle of the eye's corners (towards larger x), above
-it."""
+"""Lengths, divided by the distance between the eyes (Left and Right are the person's own): opening of the lids, gap
+between the inner lips, width of the mouth, and the offset of the iris from the midpoint of the eye's corners, across
+(towards larger x) and above."""
 SIGNALS = (*BLENDSHAPES, *MEASURED)
 
 LOOK_ACROSS = {"eyeLookOutLeft": 0.5, "eyeLookInLeft": -0.5, "eyeLookInRight": 0.5, "eyeLookOutRight": -0.5}
@@ -87,14 +88,14 @@ RIGHT_EYE = (EXPRESSION_SIZE[1] - LEFT_EYE[1], EXPRESSION_SIZE[1] - LEFT_EYE[0])
 """Rows of both eye patches and columns of each; mirror images."""
 
 POSE_UNIT = 30.0
-"""Degrees that the pose layer's 1 stands for; points are in units of the distance between the eyes."""
+"""Unit of the pose layer's output in degrees; the unit of its points is the distance between the eyes."""
 _SMALLEST_STORED_HALF = 64
 _TRUNK = (24, 48, 64, 64, 64, 128, 128, 48)
 """Channels of the trunk's units."""
 _HIDDEN = 192 + 2 * 64
 _LARGE = 20
 FIGURES = 4 * sum(_TRUNK) + _HIDDEN + 2 * 4 * 64
-"""Figures of a face that the head `real` takes."""
+"""Number of statistics of a face that the head `real` receives."""
 
 
 def _unit(inputs: int, outputs: int, stride: int = 1, side: int = 3) -> nn.Sequential:
@@ -120,18 +121,20 @@ class Residual(nn.Module):
 class VisibleHead(nn.Module):
     """Occlusion from the trunk's maps: logits of the covered share of each cell, and of the extent.
 
-    The extent is the square root of the covered share: a finger on the chin is 3 % of a face, and must count.
+    The extent is the square root of the covered share, because a finger on the chin covers only 3 % of a face, but must
+    count.
     """
 
     steps: Tensor
     """Training steps of this head, counted separately from those of the trunk."""
 
     TAPS = (0, 1, 4, 6)
-    """The trunk's units whose maps are taken: 24 x 72 x 64, 48 x 36 x 32, 64 x 18 x 16, 128 x 9 x 8."""
+    """The units of the trunk whose maps are used: 24 x 72 x 64, 48 x 36 x 32, 64 x 18 x 16, 128 x 9 x 8."""
 
     def __init__(self) -> None:
         super().__init__()
-        # Multiples of 16 channels need no new memory layout to be joined; that would cost more than it saves.
+        # Maps with multiples of 16 channels can be concatenated without changing the memory layout; a change would
+        # cost more time than fewer channels save.
         self.edges = _unit(24, 16, 2)
         self.parts = _unit(16 + 48, 48, 2)
         self.wholes = _unit(48 + 64, 64, 2)
@@ -154,10 +157,11 @@ class VisibleHead(nn.Module):
 
 
 class RealHead(nn.Module):
-    """Is the face photographed? One logit, from figures of all maps of face and eyes and from the hidden features.
+    """Is the face photographed? One logit, from statistics of all maps of face and eyes and from the hidden features.
 
-    Where on the face something is does not matter, how it is drawn does: smooth areas, outlines, few colours. The shape
-    of face and eyes comes with the hidden features. Training needs the figures once for each picture (real.py).
+    Smooth areas, outlines and few colours distinguish drawings, wherever they are in the face; therefore statistics are
+    sufficient. The hidden features describe the shape of face and eyes. For training, the statistics are computed once
+    for each picture (real.py).
     """
 
     mean: Tensor
@@ -171,11 +175,11 @@ class RealHead(nn.Module):
         self.register_buffer("scale", torch.ones(FIGURES, 1, 1))
 
     def forward(self, maps: list[Tensor], eyes: Tensor, features: Tensor) -> Tensor:
-        """0..1 (N,) from the trunk's maps, the eyes' and the features that pose and signals are read from."""
+        """0..1 (N,), from the maps of the trunk and the eyes and the features from which pose and signals are read."""
         return torch.sigmoid(self.logits(figures(maps, eyes, features)))
 
     def logits(self, found: Tensor, dropped: float = 0.0) -> Tensor:
-        """(N,) from `figures`; dropped: share of the figures and of the hidden units left out in training."""
+        """Logits (N,) from `figures`; dropped: dropout rate of the statistics and of the hidden units in training."""
         found = ((found - self.mean) * self.scale).clamp(-6.0, 6.0)
         if dropped:
             found = nn.functional.dropout(found, dropped)
@@ -186,7 +190,7 @@ class RealHead(nn.Module):
 
 
 def figures(maps: list[Tensor], eyes: Tensor, features: Tensor) -> Tensor:
-    """(N, FIGURES, 1, 1): four of every map of the trunk, the features, and four of every map of each eye."""
+    """Statistics (N, FIGURES, 1, 1): four of each map of the trunk, the features, and four of each map of each eye."""
     count = features.shape[0]
     of_eyes = _four(eyes)
     return torch.cat([*(_four(each) for each in maps), features, of_eyes[:count], of_eyes[count:]], dim=1)
@@ -195,7 +199,7 @@ def figures(maps: list[Tensor], eyes: Tensor, features: Tensor) -> Tensor:
 def _four(maps: Tensor) -> Tensor:
     """Mean, standard deviation, maximum and extent of each map (N, C, H, W), as (N, 4 C, 1, 1)."""
     pool = nn.functional.adaptive_avg_pool2d
-    # Every second row and column of a large map tells as much.
+    # In a large map, every second row and column is enough.
     some = maps[:, :, ::2, ::2] if maps.shape[-1] > _LARGE else maps
     mean = pool(some, 1)
     variance = (pool(some * some, 1) - mean * mean).clamp_min(0.0)
@@ -211,13 +215,15 @@ def visible_share(extent: Tensor) -> Tensor:
 def _over_map(layer: nn.Module, maps: Tensor) -> Tensor:
     """A linear layer on maps (N, C, H, W), as (N, outputs, 1, 1)."""
     assert isinstance(layer, nn.Linear)
-    # Plain numbers: in the exported graph sizes would be computed again in every run.
+    # Plain integers, because the exported graph would otherwise compute the sizes again in every run.
     sizes = [int(size) for size in maps.shape[1:]]
     return nn.functional.conv2d(maps, layer.weight.reshape(-1, *sizes), layer.bias)
 
 
 class ExpressionNetwork(nn.Module):
-    """Normalised planes (N, 3, 144, 128) in; pose, signals and points as raw units out (`forward`)."""
+    """The network in torch. It receives normalised planes (N, 3, 144, 128); `forward` returns pose, signals and points
+    in the units of training.
+    """
 
     mean_points: Tensor
     signal_mean: Tensor
@@ -257,13 +263,14 @@ class ExpressionNetwork(nn.Module):
         rows = planes[:, :, EYE_ROWS[0] : EYE_ROWS[1]]
         left, right = rows[..., LEFT_EYE[0] : LEFT_EYE[1]], rows[..., RIGHT_EYE[0] : RIGHT_EYE[1]].flip(3)
         eyes = torch.cat([left, right])
-        # Each patch at mean 0 and contrast 1: neither light nor skin matters. A flat patch is not blown up to noise.
+        # Each patch gets mean 0 and contrast 1, so that light and skin tone do not matter; eps keeps the noise of a
+        # flat patch from being amplified.
         eyes = nn.functional.layer_norm(eyes, (3, EYE_ROWS[1] - EYE_ROWS[0], LEFT_EYE[1] - LEFT_EYE[0]), eps=0.01)
         maps: Tensor = self.eye(eyes)
         return maps
 
     def taps(self, planes: Tensor) -> list[Tensor]:
-        """The trunk's maps that the head `visible` takes."""
+        """The maps of the trunk that the head `visible` uses."""
         maps = self.trunk_maps(planes, VisibleHead.TAPS[-1] + 1)
         return [maps[number] for number in VisibleHead.TAPS]
 
@@ -276,31 +283,33 @@ class ExpressionNetwork(nn.Module):
         return maps
 
     def answers(self, face: Tensor, eyes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What `forward` gives, from `maps`."""
+        """The result of `forward`, from `maps`."""
         return self.read(self.features(face, eyes))
 
     def features(self, face: Tensor, eyes: Tensor) -> Tensor:
         """Hidden features (N, 320, 1, 1) of the face and its two eyes, from `maps`."""
-        # Linear layers as convolutions over the whole map: ONNX Runtime then works face by face, so that the batch
-        # cannot change a face's bits, and takes half the time.
+        # The linear layers are convolutions over the whole map. ONNX Runtime then computes each face separately, so
+        # that the result for a face does not depend on the batch, and needs half the time.
         hidden = torch.relu(_over_map(self.eye_hidden[0], eyes))
         count = face.shape[0]
         return torch.cat([torch.relu(_over_map(self.face_hidden[0], face)), hidden[:count], hidden[count:]], dim=1)
 
     def read(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What `forward` gives, from `features`."""
+        """The result of `forward`, from `features`."""
         signals = torch.relu(_over_map(self.signals[0], features))
         raw = (_over_map(self.pose, features), _over_map(self.signals[2], signals), _over_map(self.points, features))
         pose, signals, points = (out.flatten(1) for out in raw)
         return pose, signals, points
 
     def forward(self, planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pose in POSE_UNIT, signals in deviations from their mean, points over the eye distance from their mean."""
+        """Pose in POSE_UNIT; signals minus their mean, in standard deviations; points minus their mean, in distances
+        between the eyes.
+        """
         return self.answers(*self.maps(planes))
 
 
 class ExpressionGraph(nn.Module):
-    """What is exported: bytes in, OUTPUTS in their units out."""
+    """The graph that is exported: it receives bytes, and returns OUTPUTS in their units."""
 
     def __init__(self, network: ExpressionNetwork) -> None:
         super().__init__()
@@ -317,7 +326,7 @@ class ExpressionGraph(nn.Module):
 
 
 def in_units(network: ExpressionNetwork, raw: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Pose in degrees, signals, points in pixels of the crop."""
+    """Pose in degrees, signals, and points in pixels of the crop, from the outputs of `ExpressionNetwork.forward`."""
     pose, signals, points = raw
     signals = signals * network.signal_scale + network.signal_mean
     points = (points + network.mean_points) * float(EXPRESSION_EYE_DISTANCE)
@@ -331,10 +340,11 @@ def normalise(faces: Tensor) -> Tensor:
 
 
 def export_onnx(network: ExpressionNetwork, path: Path, kept: Path | None = None) -> None:
-    """Write one ONNX file: batch open, checked against torch, large weights stored as float16.
+    """Write one ONNX file for any batch size; large weights are stored as float16. Its output is compared with torch's.
 
-    kept: a file of the same network whose other outputs stay bit for bit; only the head `real` is new. Weights of the
-    trunk that were folded and rounded once are not the same when they come from committed half-precision weights.
+    kept: an ONNX file of the same network. Only the head `real` is then exported from `network`, and all other outputs
+    stay bit-identical to those of this file. Without it, they would change slightly, because the committed
+    half-precision weights are rounded differently from the folded weights in the file.
     """
     import onnx
 
@@ -348,7 +358,10 @@ def export_onnx(network: ExpressionNetwork, path: Path, kept: Path | None = None
 
 
 def graft(kept: Any, made: Any, head: str) -> Any:
-    """The graph `kept` with the head of that name taken from `made`, a graph of the same trunk; both ModelProto."""
+    """The graph `kept`, with the head of this name replaced by that of `made`, a graph with the same trunk.
+
+    Both are ModelProto; `kept` is changed in place.
+    """
 
     def own(node: Any) -> bool:
         return any(name == head or name.startswith(f"/{head}/") for name in node.output)
@@ -365,7 +378,7 @@ def graft(kept: Any, made: Any, head: str) -> Any:
     needed = {name for node in nodes for name in node.input}
     for tensor in made.graph.initializer:
         if tensor.name in needed:
-            # Numbers in the exporter's names would meet those of `kept`.
+            # The exporter numbers its tensors, so without a prefix, names of the two graphs could be the same.
             for node in nodes:
                 node.input[:] = [mark + name if name == tensor.name else name for name in node.input]
             tensor.name = mark + tensor.name

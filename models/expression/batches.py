@@ -1,4 +1,4 @@
-"""Training batches: a pure function of (seed, step), so that a run resumes where it stopped."""
+"""Training batches. They depend only on seed and step, so that a stopped run can be resumed."""
 
 from __future__ import annotations
 
@@ -28,15 +28,17 @@ _SPREAD = words(
     "eyeLookDownLeft eyeLookUpLeft eyeLookInLeft eyeLookOutLeft irisAcrossLeft irisAboveLeft browDownLeft "
     "browInnerUp"
 )
-"""Signals that are sampled evenly over their range instead of by frequency."""
+"""Signals whose rare values are sampled more often, so that samples are spread more evenly over their range."""
 _BINS = 12
 _GAZE_SHARE = 4
-"""Times that gaze counts among them."""
+"""Weight of the gaze among these signals, which have weight 1."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Shares of crops changed in each way (config.toml, [augment]), 0..1, and how far."""
+    """config.toml, [augment]: shares of the crops, 0..1, that are degraded, grey or changed in tone; and standard
+    deviations of rotation, shift and scale.
+    """
 
     degraded: float
     grey: float
@@ -48,7 +50,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Placed:
-    """A crop uint8 [144, 128, 3] with points [P, 2], signals [S] and pose [3]; matrix [2, 3]: from the canvas to it."""
+    """A crop uint8 [144, 128, 3] with points [P, 2], signals [S] and pose [3]; matrix [2, 3]: from canvas to crop."""
 
     crop: np.ndarray
     points: np.ndarray
@@ -58,7 +60,7 @@ class Placed:
 
 
 def gaze_of(signals: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    """[n, 2] degrees, across and above: where the eyes look as the camera sees it, about 0 into the camera."""
+    """Direction of the gaze relative to the camera, [n, 2] in degrees, across and above; about 0 into the camera."""
     turned = [
         sum(share * signals[:, SIGNALS.index(name)] for name, share in parts.items())
         for parts in (LOOK_ACROSS, LOOK_ABOVE)
@@ -67,7 +69,7 @@ def gaze_of(signals: np.ndarray, pose: np.ndarray) -> np.ndarray:
 
 
 def mirrored_signals() -> tuple[np.ndarray, np.ndarray]:
-    """For every signal where its mirrored value comes from, and the sign it gets."""
+    """For every signal, the index of the signal from which its value in the mirrored face is taken, and the sign."""
 
     def other(name: str) -> str:
         if name.endswith("Left"):
@@ -80,7 +82,7 @@ def mirrored_signals() -> tuple[np.ndarray, np.ndarray]:
 
 
 def weights(faces: FaceSet, indexes: np.ndarray, largest: float = 12.0) -> np.ndarray:
-    """How often each face is drawn: rare values of the signals and rare turns more often, long clips less."""
+    """Probability with which each face is sampled: high for rare signals and poses, low for frames of long clips."""
     columns = [faces.signals[indexes, SIGNALS.index(name)] for name in _SPREAD]
     columns += [faces.pose[indexes, 0], faces.pose[indexes, 1]]
     columns += [*gaze_of(faces.signals[indexes], faces.pose[indexes]).T] * _GAZE_SHARE
@@ -102,14 +104,14 @@ def weights(faces: FaceSet, indexes: np.ndarray, largest: float = 12.0) -> np.nd
 class Batches:
     """Map-style data set: `batches[step]` is a dict of arrays.
 
-    face: uint8 [N, 144, 128, 3] RGB; points: float32 [N, P, 2] pixels of the crop; signals: float32 [N, S];
-    pose: float32 [N, 3] degrees.
+    face: uint8 [N, 144, 128, 3] RGB; points: float32 [N, P, 2] in pixels of the crop; signals: float32 [N, S];
+    pose: float32 [N, 3] in degrees.
     """
 
     def __init__(
         self, faces: FaceSet, indexes: Sequence[int] | np.ndarray, size: int, augmentation: Augmentation, seed: int
     ) -> None:
-        """indexes: faces to train on; size: N."""
+        """indexes: faces to train on; size: number of faces in a batch, N."""
         self._faces, self._indexes, self._size = faces, np.asarray(indexes), size
         self._how, self._seed = augmentation, seed
         self._likely = weights(faces, self._indexes)
@@ -126,12 +128,12 @@ class Batches:
         }
 
     def _view(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """A crop off its place, degraded, with its labels."""
+        """A crop, randomly placed and degraded, with its labels: face, points, signals, pose."""
         placed = self._placed(index, rng)
         return self._coloured(placed.crop, rng), placed.points, placed.signals, placed.pose
 
     def _placed(self, index: int, rng: np.random.Generator) -> Placed:
-        """A crop off its place as detectors put it, mirrored half of the time, with its labels."""
+        """A crop with random shift, rotation and scale as of a detection, mirrored half of the time, and its labels."""
         faces = self._faces
         canvas, points = faces.canvases[index], faces.points[index]
         signals, pose = faces.signals[index], faces.pose[index].copy()
@@ -146,7 +148,7 @@ class Batches:
         crop = cv2.warpAffine(canvas, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         points = points @ matrix[:, :2].T + matrix[:, 2]
         signals = signals.copy()
-        # Lengths are over the eye distance that the crop is believed to have.
+        # The network does not know the crop's scale, so lengths are relative to the nominal distance between the eyes.
         signals[len(BLENDSHAPES) :] *= gain
         pose[2] += angle
         if mirrored:
@@ -164,7 +166,7 @@ class Batches:
         return matrix, gain, angle
 
     def _coloured(self, crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Tone, degradation and grey, each for its share of the crops."""
+        """The crop with changed tones, degraded or grey, each with the probability in the config."""
         if rng.random() < self._how.toned:
             crop = tone(crop, rng)
         if rng.random() < self._how.degraded:

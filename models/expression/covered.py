@@ -1,4 +1,4 @@
-"""Batches of faces that are covered or bare, for the head `visible`: a pure function of (seed, step)."""
+"""Training batches of covered and uncovered faces for the head `visible`. They depend only on seed and step."""
 
 from __future__ import annotations
 
@@ -24,17 +24,20 @@ _PALM = (0, 1, 5, 9, 13, 17)
 _FRAMES = 12
 """All frames of a clip together are sampled as often as this many stills."""
 _FINGER_WIDTH = 0.24
-"""Of a finger, over the length of the palm."""
+"""Width of a finger, divided by the length of the palm."""
 _HARD = 6.0
-"""How much more often an uncovered face is sampled that the head once took for covered."""
+"""Factor by which uncovered faces that the head once took for covered are sampled more often."""
 _SEEN_SHARE = 0.1
-"""Least covered share of a face for which a person noted only that it is covered."""
+"""Minimum covered share that is assumed for inspected faces, of which only is known that they are covered."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """config.toml, [covers]: shares of the crops, 0..1, that get one cover, a second one, that are frames with a real
-    hand, and faces that a person found to be covered; how often pasted occluders cast a shadow."""
+    """config.toml, [covers]: shares, 0..1.
+
+    covered: crops with a pasted cover; twice: of these, crops with a second cover; real: crops that are frames with a
+    real hand; seen: crops of inspected faces that are covered; shadow: pasted covers that cast a shadow.
+    """
 
     covered: float
     twice: float
@@ -45,7 +48,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Seen:
-    """looked_at.toml: faces by `face_key`, and clips, that a person judged; its head says what each word means."""
+    """looked_at.toml: inspected faces, by `face_key`, and clips; the comment in the file explains the lists."""
 
     covered: frozenset[str] = frozenset()
     bare: frozenset[str] = frozenset()
@@ -54,7 +57,7 @@ class Seen:
 
     @classmethod
     def read(cls, file: Path) -> Seen:
-        """Raises DataError where the file lacks a list or one has another name."""
+        """Read the file. Raises DataError if the file cannot be read or has a list with another name."""
         try:
             return cls(**{name: frozenset(names) for name, names in tomllib.loads(file.read_text()).items()})
         except (OSError, ValueError, TypeError) as error:
@@ -65,8 +68,9 @@ class Seen:
 class View:
     """A crop uint8 [144, 128, 3] with the covered share of its face.
 
-    covered: share, 0..1; at_least: it may be more, and where is not known (cells and their weight are 0).
-    cells, weight: float32 [9, 8], covered share of each cell and how much face it has.
+    covered: covered share, 0..1; at_least: the share may be higher, and it is not known where the face is covered
+    (cells and weight are 0). cells, weight: float32 [9, 8], the covered share of each cell, and how much of the cell is
+    face.
     """
 
     crop: np.ndarray
@@ -77,15 +81,15 @@ class View:
 
 
 def face_key(faces: FaceSet, index: int) -> str:
-    """How looked_at.toml names a face: a still by its file's name, a frame as CLIP@SECONDS."""
+    """The name of a face in looked_at.toml: the file's name for a still, CLIP@SECONDS for a frame."""
     name, clip = faces.names[index], faces.clips[index]
     return f"{clip}@{name.rsplit('@', 1)[-1]}" if clip else name
 
 
 def hand_masks(bases: Sequence[Path], faces: FaceSet) -> dict[int, np.ndarray]:
-    """For faces of clips on which hands.py found hands: uint8 masks [188, 172] on the canvas, 255 where a hand lies.
+    """Masks uint8 [188, 172] on the canvas, 255 where a hand is, of the faces with hands that hands.py found.
 
-    Keys are indexes into `faces`. Clips without a NAME.hands.npz have none.
+    Keys are indices into `faces`. Clips without NAME.hands.npz have no masks.
     """
     index_of = {(clip, name): i for i, (clip, name) in enumerate(zip(faces.clips, faces.names, strict=True))}
     masks: dict[int, np.ndarray] = {}
@@ -107,7 +111,7 @@ def hand_masks(bases: Sequence[Path], faces: FaceSet) -> dict[int, np.ndarray]:
 
 
 def draw_hand(mask: np.ndarray, joints: np.ndarray) -> None:
-    """A hand of 21 joints [21, 2] into a mask, in place: the palm, fingers as thick as they usually are, the wrist."""
+    """Draw a hand with joints [21, 2] into a mask, in place: the palm, fingers of typical width, and the wrist."""
     length = float(np.hypot(*(joints[9] - joints[0])))
     width = max(2, round(_FINGER_WIDTH * length))
     whole = np.clip(np.round(joints), -2000, 2000).astype(np.int32)
@@ -119,8 +123,10 @@ def draw_hand(mask: np.ndarray, joints: np.ndarray) -> None:
 
 
 class CoveredBatches(Batches):
-    """`batches[step]`: face uint8 [N, 144, 128, 3] RGB, and the rest of a `View`: covered float32 [N], at_least bool
-    [N], cells and weight float32 [N, 9, 8]."""
+    """Map-style data set: `batches[step]` is a dict of the arrays of `View`.
+
+    face: uint8 [N, 144, 128, 3] RGB; covered: float32 [N]; at_least: bool [N]; cells, weight: float32 [N, 9, 8].
+    """
 
     def __init__(
         self,
@@ -134,7 +140,10 @@ class CoveredBatches(Batches):
         masks: dict[int, np.ndarray],
         seen: Seen,
     ) -> None:
-        """masks: `hand_masks`; faces in it are not among the bare ones, since the masks are rough."""
+        """masks: from `hand_masks`; faces with a mask are not used as uncovered faces, as the masks are inaccurate.
+
+        Raises DataError if there are no uncovered faces.
+        """
         keys = {int(i): face_key(faces, int(i)) for i in indexes}
         doubtful = seen.covered | seen.unsure
         bare = np.array([
@@ -142,10 +151,11 @@ class CoveredBatches(Batches):
             if int(i) not in masks and keys[int(i)] not in doubtful and faces.clips[i] not in seen.unsure_clips
         ])  # fmt: skip
         if not len(bare):
-            raise DataError("every face has a hand before it or is covered: nothing to tell covers from")
+            raise DataError("every face is covered or has a hand in front of it: uncovered faces are needed, too")
         super().__init__(faces, bare, size, augmentation, seed)
         self.bare = bare
-        # Many people show more of what is not an occluder (beards, glasses, shadows) than many frames of one person.
+        # Many people show more kinds of things that are not occluders (beards, glasses, shadows) than many frames of
+        # one person.
         sizes = Counter(faces.clips[i] for i in bare)
         often = np.array([min(1.0, _FRAMES / sizes[faces.clips[i]]) if faces.clips[i] else 1.0 for i in bare])
         often *= np.array([_HARD if keys[int(i)] in seen.bare else 1.0 for i in bare])
@@ -171,7 +181,10 @@ class CoveredBatches(Batches):
         }
 
     def covered_view(self, index: int, rng: np.random.Generator, kind: str | None = None) -> View:
-        """A bare face with a cover or without; kind: the cover to draw, "" for none, None for any, real ones too."""
+        """A face with or without cover.
+
+        kind: the kind of cover to draw, "" for none; None for a random choice, which includes really covered faces.
+        """
         how = self._share
         if kind is None and len(self._handed) and rng.random() < how.real:
             return self._real_view(int(rng.choice(self._handed)), rng)

@@ -1,8 +1,8 @@
-"""Occluders of a face in the network's crop, with the part of the face that each hides.
+"""Occluders ("covers") of a face in the network's crop, and the share of the face that they hide.
 
-A cover is a `Layer`: colours and opacity of the size of the crop. Shapes are drawn around a face's mesh points, since
-what matters is where on the face a cover lies; hands are photographs (cutouts.py). Everything here comes before a crop
-is re-toned, blurred and compressed: pasted afterwards, the seam alone would reveal an occluder.
+A cover is a `Layer`: colours and opacity, in the size of the crop. Shapes are placed relative to the mesh points of the
+face; hands are photographs (cutouts.py). Covers are pasted before the tones of a crop are changed and it is blurred and
+compressed; otherwise, the network could detect them by their edges.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from streamgate.networks.alignment import EXPRESSION_SIZE
 
 HEIGHT, WIDTH = EXPRESSION_SIZE
 CELL = 16
-"""Side in pixels of a cell of the map that says where a face is covered."""
+"""Side in pixels of a cell of the map that shows where a face is covered."""
 
 _EYES = ([33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246],
          [263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466])  # fmt: skip
 _LIPS = [61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185]
 _BROWS, _CHIN, _JAW, _NOSE, _BRIDGE = [70, 63, 105, 107, 336, 334, 293, 300], 152, (172, 397), 4, 6
 _FEATURE_WEIGHT, _CHIN_WEIGHT, _FOREHEAD_WEIGHT = 3.0, 2.0, 0.4
-"""Weight of a pixel of eyes and mouth, of one below the lips (hands and microphones seldom reach higher), and of one
-above the brows, where hair is; all others have weight 1."""
+"""Weights of the pixels of eyes and mouth, of the pixels below the lips (which hands and microphones cover most often),
+and of the pixels above the brows, where there may be hair; all others have weight 1."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """colour: float32 [144, 128, 3] RGB levels; alpha: float32 [144, 128], 1 where it is opaque."""
+    """colour: float32 [144, 128, 3], RGB levels 0..255; alpha: float32 [144, 128], 0 transparent to 1 opaque."""
 
     colour: np.ndarray
     alpha: np.ndarray
@@ -39,7 +39,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Bank:
-    """Photographs to cover faces with.
+    """Photographs with which faces are covered.
 
     hands: uint8 [h, side, side, 4] RGB and opacity, the wrist at the bottom; things: uint8 [t, side, side, 3] RGB.
     """
@@ -49,7 +49,7 @@ class Bank:
 
 
 def at(points: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
-    """[n, 2], mesh points by their numbers, of points [P, 2] in the order of POINTS."""
+    """The mesh points with these numbers, [n, 2]; points: [P, 2] in the order of POINTS."""
     return points[[POINTS.index(n) for n in numbers]]
 
 
@@ -78,7 +78,7 @@ def cell_means(values: np.ndarray) -> np.ndarray:
 
 
 def paste(crop: np.ndarray, layer: Layer, shadow: float = 0.0) -> np.ndarray:
-    """The crop under a cover, uint8; shadow: how much it darkens the area next to it."""
+    """The crop with a cover, uint8; shadow: how much the cover darkens the area next to it, 0..1."""
     ground = crop.astype(np.float32)
     if shadow > 0:
         cast = cv2.GaussianBlur(np.roll(layer.alpha, (3, 2), (0, 1)), (0, 0), 5.0)
@@ -97,10 +97,10 @@ def draw(crop: np.ndarray, points: np.ndarray, rng: np.random.Generator, bank: B
 
 
 def hand(crop: np.ndarray, points: np.ndarray, rng: np.random.Generator, bank: Bank) -> Layer:
-    """A photograph of a hand whose arm comes from outside, its tone matched to the face's or not."""
+    """A photograph of a hand whose arm comes from outside the face; its tone is sometimes matched to the face's."""
     cut = bank.hands[int(rng.integers(len(bank.hands)))]
     side = cut.shape[0]
-    # The arm goes on below the photograph.
+    # The arm continues below the photograph.
     long = cv2.copyMakeBorder(cut, 0, 2 * side, 0, 0, cv2.BORDER_REPLICATE)
     if rng.random() < 0.5:
         long = long[:, ::-1]
@@ -124,7 +124,9 @@ def hand(crop: np.ndarray, points: np.ndarray, rng: np.random.Generator, bank: B
 
 
 def microphone(crop: np.ndarray, points: np.ndarray, rng: np.random.Generator, bank: Bank) -> Layer:
-    """A round or oblong head of mesh or foam before mouth or chin on its handle, now and then held by a hand."""
+    """A microphone in front of mouth or chin: a round or oblong head of mesh or foam on a handle, sometimes with a hand
+    that holds it.
+    """
     alpha = np.zeros((HEIGHT, WIDTH), np.float32)
     mouth, chin = at(points, _LIPS).mean(axis=0), at(points, [_CHIN])[0]
     head = mouth + (chin - mouth) * rng.uniform(-0.1, 1.15) + rng.normal(0, (14, 4))
@@ -158,7 +160,7 @@ def microphone(crop: np.ndarray, points: np.ndarray, rng: np.random.Generator, b
 
 
 def banner(crop: np.ndarray, points: np.ndarray, rng: np.random.Generator, bank: Bank) -> Layer:
-    """A strip with hard edges, lettered or not, mostly over the lower face; or letters alone; or a logo."""
+    """A strip with hard edges, mostly over the lower face, with letters or without; or letters without a strip."""
     low = max(70.0, float(at(points, [_CHIN])[0, 1]) + 12)
     centre = float(rng.uniform(20, low) if rng.random() < 0.3 else rng.uniform(60, low))
     height = float(np.exp(rng.uniform(np.log(9), np.log(56))))
@@ -185,7 +187,9 @@ def banner(crop: np.ndarray, points: np.ndarray, rng: np.random.Generator, bank:
 
 
 def thing(crop: np.ndarray, points: np.ndarray, rng: np.random.Generator, bank: Bank) -> Layer:
-    """A phone, a cup, a book, a fold of cloth: a box, an oval or a blob, plain or with a photograph's texture."""
+    """An object such as a phone, a cup, a book or a cloth: a box, an oval or a blob, plain or with the texture of a
+    photograph.
+    """
     alpha = np.zeros((HEIGHT, WIDTH), np.float32)
     centre = _place_on(points, rng)
     half = np.exp(rng.uniform(np.log(7), np.log(48), 2))
@@ -205,7 +209,7 @@ def thing(crop: np.ndarray, points: np.ndarray, rng: np.random.Generator, bank: 
 
 
 def hair(crop: np.ndarray, points: np.ndarray, rng: np.random.Generator, bank: Bank) -> Layer:
-    """Strands or a curtain that fall over eyes, cheek or mouth; on the forehead they hide only what has no weight."""
+    """Strands or a curtain of hair in front of eyes, cheek or mouth; the forehead that it covers has a low weight."""
     alpha = np.zeros((HEIGHT, WIDTH), np.float32)
     start, sweep = rng.uniform(-10, WIDTH + 10), rng.normal(0, 30)
     spread, length = rng.uniform(6, 30), rng.uniform(55, 170)
@@ -221,7 +225,7 @@ def hair(crop: np.ndarray, points: np.ndarray, rng: np.random.Generator, bank: B
 
 
 def mask(crop: np.ndarray, points: np.ndarray, rng: np.random.Generator, bank: Bank) -> Layer:
-    """A medical or cloth mask or a scarf: from the nose, or from under it, down past the chin."""
+    """A medical mask, a cloth mask or a scarf, from the nose or just below it to below the chin."""
     (left, right), chin = at(points, _JAW), at(points, [_CHIN])[0]
     if left[0] > right[0]:
         left, right = right, left
@@ -240,7 +244,7 @@ def mask(crop: np.ndarray, points: np.ndarray, rng: np.random.Generator, bank: B
 
 
 def edge(crop: np.ndarray, points: np.ndarray, rng: np.random.Generator, bank: Bank) -> Layer:
-    """A person in front, a wall, the edge of the picture: everything beyond a straight or bent line."""
+    """A person or wall in front of the face, or the edge of the picture: everything beyond a straight or bent line."""
     angle = np.radians(rng.choice([0, 90, 180]) + rng.normal(0, 15))
     y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
     x, y = x - WIDTH / 2, y - HEIGHT / 2
@@ -266,7 +270,7 @@ _HAIR = np.array([[25, 20, 18], [60, 40, 28], [110, 75, 45], [190, 155, 100], [1
 
 
 def texture(rng: np.random.Generator, bank: Bank, plain: float = 0.55) -> np.ndarray:
-    """float32 [144, 128, 3]: a colour with folds, light and grain (`plain`: how often), or a photograph's piece."""
+    """float32 [144, 128, 3]: with probability `plain` a colour with folds, light and grain, else a part of a photo."""
     if len(bank.things) and rng.random() > plain:
         photo = bank.things[int(rng.integers(len(bank.things)))]
         size = max(HEIGHT, WIDTH)
@@ -286,7 +290,7 @@ def filled(outline: np.ndarray) -> np.ndarray:
 
 
 def _place_on(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Where a cover is put: mostly the lower face and its rim, else anywhere on it or just next to it."""
+    """The place of a cover: mostly on the chin or the mouth, otherwise anywhere on the face or just next to it."""
     low, high = points.min(axis=0), points.max(axis=0)
     chin, mouth = at(points, [_CHIN])[0], at(points, _LIPS).mean(axis=0)
     where = rng.random()
@@ -300,7 +304,7 @@ def _place_on(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _toned_like(
     colour: np.ndarray, alpha: np.ndarray, crop: np.ndarray, points: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """A hand's colours moved to those of the face (mean and spread), in full, in part or to a tone of its own."""
+    """A hand's colours, matched completely or partly to the mean and spread of the face's colours."""
     inside = alpha > 0.5
     skin = filled(cv2.convexHull(points.astype(np.float32))[:, 0]) > 0.5
     if inside.sum() < 20 or skin.sum() < 20:
@@ -316,7 +320,7 @@ def _toned_like(
 
 
 def _smeared(colour: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A cover in motion."""
+    """The cover with motion blur."""
     length, angle = int(rng.integers(5, 17)), float(rng.uniform(0, 180))
     kernel = np.zeros((length, length), np.float32)
     kernel[length // 2] = 1.0
@@ -328,7 +332,7 @@ def _smeared(colour: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) ->
 
 
 def _write(colour: np.ndarray, alpha: np.ndarray, box: Sequence[float], rng: np.random.Generator) -> None:
-    """Letters into a box, in place."""
+    """Draw letters into a box, in place."""
     left, top, _, bottom = box
     size = max(0.25, (bottom - top) / 34 * rng.uniform(0.6, 1.0))
     letters = np.zeros((HEIGHT, WIDTH), np.uint8)

@@ -4,8 +4,8 @@
     python models/expression/cutouts.py --hands FOLDER --things FOLDER --out DIR/covers.npz
 
 Hands must be in front of white or grey paper, with the arm coming from below (as in
-ardamavi/Sign-Language-Digits-Dataset); pixels redder than the paper count as skin. Objects give only textures: any
-everyday pictures will do.
+ardamavi/Sign-Language-Digits-Dataset); pixels that are redder than the paper count as skin. The pictures of objects are
+only used as textures, so any everyday pictures will do.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ SIDE = 100
 THINGS_SIDE = 160
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _LEAST, _MOST = 0.06, 0.65
-"""Shares of the picture that a hand fills; others are cut wrongly."""
+"""Minimum and maximum share of the picture that a hand fills; outside this range, the cut-out is probably wrong."""
 
 
 def cut_hand(picture: np.ndarray) -> np.ndarray | None:
-    """uint8 [100, 100, 4] RGB and opacity; None where no hand stands out or its arm does not come from below."""
+    """The hand, uint8 [100, 100, 4], RGB and opacity; None if no hand is found or its arm does not come from below."""
     picture = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     soft = cv2.GaussianBlur(picture, (0, 0), 0.8).astype(np.float32)
     warmth = soft[..., 0] - soft[..., 2]
@@ -45,7 +45,7 @@ def cut_hand(picture: np.ndarray) -> np.ndarray | None:
     shape = cv2.morphologyEx(shape, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
     if not _LEAST < shape.mean() < _MOST or shape[-2:].max() == 0:
         return None
-    # The rim is half paper.
+    # Pixels at the rim show both hand and paper.
     rim = cv2.GaussianBlur(cv2.erode(shape, np.ones((3, 3), np.uint8)).astype(np.float32), (0, 0), 0.7)
     inside = cv2.erode(shape, np.ones((3, 3), np.uint8))
     colour = cv2.inpaint(picture, 1 - inside, 3, cv2.INPAINT_TELEA)
@@ -53,7 +53,10 @@ def cut_hand(picture: np.ndarray) -> np.ndarray | None:
 
 
 def collect(hands: Path, things: Path) -> Bank:
-    """Every hand that can be cut out, and the middle square of every other picture."""
+    """Every hand that can be cut out, and the middle square of every picture in `things`.
+
+    Raises DataError if a folder does not exist or has no usable picture.
+    """
     cut = [found for picture in _pictures(hands) if (found := cut_hand(picture)) is not None]
     squares = []
     for picture in _pictures(things):
@@ -67,7 +70,7 @@ def collect(hands: Path, things: Path) -> Bank:
 
 
 def load_bank(path: Path) -> Bank:
-    """What this script wrote."""
+    """Read the file that this script wrote. Raises DataError if it is missing."""
     if not path.is_file():
         raise DataError(f"{path}: missing; run cutouts.py first")
     with np.load(path, allow_pickle=False) as arrays:
@@ -84,9 +87,9 @@ def _pictures(folder: Path) -> list[np.ndarray]:
 def main() -> int:
     """Exit status: 0 done, 2 bad data (one line on stderr)."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--hands", type=Path, required=True)
-    p.add_argument("--things", type=Path, required=True)
-    p.add_argument("--out", type=Path, required=True)
+    p.add_argument("--hands", type=Path, required=True, help="folder of pictures of hands")
+    p.add_argument("--things", type=Path, required=True, help="folder of everyday pictures")
+    p.add_argument("--out", type=Path, required=True, help="the file to write, DIR/covers.npz")
     args = p.parse_args()
     try:
         bank = collect(args.hands, args.things)

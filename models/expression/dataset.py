@@ -1,7 +1,7 @@
-"""Training faces: aligned once with a margin around the network's picture, together with the teacher's labels.
+"""Training faces, aligned once with a margin around the network's crop, and the teacher's labels for them.
 
-A canvas is uint8 [188, 172, 3] RGB at the scale of the network's picture, aligned by the detector's landmarks of the
-clean view. Labels are in canvas pixels; the teacher's answers do not change with the crop.
+A canvas is uint8 [188, 172, 3] RGB at the scale of the network's crop, aligned by the landmarks that the detector finds
+in the undegraded picture. Labels are in canvas pixels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from streamgate.networks.alignment import EXPRESSION_EYE_DISTANCE, EXPRESSION_SI
 MARGIN = 22
 CANVAS = (EXPRESSION_SIZE[0] + 2 * MARGIN, EXPRESSION_SIZE[1] + 2 * MARGIN)
 _AGREEMENT = 0.35
-"""Eye distances that the detector's eyes may miss the teacher's by; farther, one of them sees another face."""
+"""Maximum distance between the detector's and the teacher's eyes, in distances between the eyes. If it is larger, the
+two found different faces."""
 
 LEFT_LIDS, RIGHT_LIDS = ((386, 374), (385, 380), (387, 373)), ((159, 145), (158, 153), (160, 144))
 LEFT_CORNERS, RIGHT_CORNERS = (362, 263), (33, 133)
@@ -32,11 +33,11 @@ INNER_LIPS, MOUTH = ((13, 14), (82, 87), (312, 317)), (61, 291)
 
 @dataclass(frozen=True)
 class FaceSet:
-    """Labelled faces in one order.
+    """Labelled faces, all arrays in the same order.
 
-    canvases: uint8 [n, 188, 172, 3] (a memory map); points: float32 [n, P, 2] canvas pixels; signals: float32 [n, S];
-    pose: float32 [n, 3] degrees, roll as the canvas shows it; turn: float32 [n] degrees that the alignment turned the
-    picture by; names; clips: the clip of each face, "" for stills.
+    canvases: uint8 [n, 188, 172, 3] (a memory map); points: float32 [n, P, 2] in canvas pixels; signals: float32
+    [n, S]; pose: float32 [n, 3] in degrees, with the roll in the canvas; turn: float32 [n], degrees by which the
+    alignment rotated the picture; names; clips: the clip of each face, "" for stills.
     """
 
     canvases: np.ndarray
@@ -48,7 +49,7 @@ class FaceSet:
     clips: list[str]
 
     def upright(self, pose: np.ndarray) -> np.ndarray:
-        """Angles [n, 3] of the crops as the pictures show them."""
+        """Angles [n, 3] in the pictures, from angles in the crops."""
         return pose - self.turn[:, None] * np.array([0.0, 0.0, 1.0])
 
     def __len__(self) -> int:
@@ -56,9 +57,10 @@ class FaceSet:
 
 
 def prepare(bases: Sequence[Path], folder: Path, smallest_eyes: float = SMALLEST_EYES) -> FaceSet:
-    """Align the faces of labelled crops (faces.py, teacher.py), or take them from `folder` where nothing has changed.
+    """Align the faces of labelled crops (faces.py, teacher.py), or reuse those in `folder` if nothing has changed.
 
-    Faces that the teacher does not see, or sees elsewhere than the detector does, are left out.
+    Faces that the teacher did not find, or found elsewhere than the detector, are left out. Raises DataError if no face
+    remains or labels are missing.
     """
     sets = [_prepare_one(base, folder, smallest_eyes) for base in bases]
     sets = [found for found in sets if len(found)]
@@ -76,7 +78,7 @@ def prepare(bases: Sequence[Path], folder: Path, smallest_eyes: float = SMALLEST
 
 
 class Canvases:
-    """Memory maps of several files as one sequence; pickles as their paths."""
+    """Memory maps of several files as one sequence; a pickle contains only the paths."""
 
     def __init__(self, maps: Sequence[np.ndarray]) -> None:
         self._maps = list(maps)
@@ -155,9 +157,9 @@ def _fill(base: Path, place: Path, smallest_eyes: float) -> None:
 
 
 def filled(crop: np.ndarray) -> np.ndarray:
-    """The crop with the grey that faces.py put around a picture replaced by the nearest of its pixels.
+    """The crop, in which the grey border that faces.py puts around pictures is replaced by the nearest pixels.
 
-    Sets of closed eyes are cut close: left as it is, the grey would tell that eyes are closed.
+    Data sets of closed eyes are cropped tightly, so the network would learn that the border means closed eyes.
     """
     grey = (np.abs(crop.astype(np.int16) - BORDER_LEVEL) <= 6).all(axis=2)
     rows, columns = np.nonzero(grey.mean(axis=1) < 0.98)[0], np.nonzero(grey.mean(axis=0) < 0.98)[0]
@@ -168,7 +170,7 @@ def filled(crop: np.ndarray) -> np.ndarray:
     if not any(around):
         return crop
     inner = crop[top:bottom, left:right]
-    # JPEG and resizing leave a seam of a few pixels.
+    # JPEG and resizing mix border and picture over a few pixels.
     seam = [min(3, size) for size in around]
     inner = inner[seam[0] : len(inner) - seam[1], seam[2] : inner.shape[1] - seam[3]]
     widths = [size + cut for size, cut in zip(around, seam, strict=True)]
@@ -176,12 +178,12 @@ def filled(crop: np.ndarray) -> np.ndarray:
 
 
 def canvas_matrix(landmarks: np.ndarray) -> np.ndarray:
-    """[2, 3], source pixels to the canvas."""
+    """The matrix [2, 3] from pixels of the source to pixels of the canvas."""
     return expression_matrix(landmarks) + np.array([[0.0, 0.0, MARGIN], [0.0, 0.0, MARGIN]])
 
 
 def align(picture: np.ndarray, matrix: np.ndarray, size: tuple[int, int] = CANVAS) -> np.ndarray:
-    """uint8 [*size, 3] through a matrix; a larger source is smoothed first so that nothing aliases."""
+    """The picture after the transform by a matrix, uint8 [*size, 3]; if it shrinks, it is first smoothed (aliasing)."""
     gain = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     if gain < 0.8:
         picture = cv2.GaussianBlur(picture, (0, 0), 0.5 * np.sqrt(1 / gain**2 - 1))
@@ -189,12 +191,12 @@ def align(picture: np.ndarray, matrix: np.ndarray, size: tuple[int, int] = CANVA
 
 
 def placed_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Points [n, 2] through a matrix [2, 3]."""
+    """Points [n, 2] after the transform by a matrix [2, 3]."""
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
 def measured(mesh: np.ndarray) -> np.ndarray:
-    """What `MEASURED` names, from the mesh [478, 2] in pixels where the eyes are EXPRESSION_EYE_DISTANCE apart."""
+    """The lengths named by `MEASURED`, from the mesh [478, 2] in pixels of the canvas."""
 
     def gap(pairs: Sequence[tuple[int, int]]) -> float:
         return float(np.mean([mesh[low] - mesh[high] for high, low in pairs], axis=0)[1])

@@ -33,7 +33,8 @@ def deploy(
 ) -> str:
     """Write the deliverables into `target`, each by one rename; returns what was written, for the log.
 
-    agreement: correlation of each output with the teacher on held-out faces. faces, clips: how many were trained on.
+    agreement: correlation of each output with the teacher on held-out faces. faces, clips: number of training faces and
+    clips. warm_only: write only the weights for the next run.
     """
     if warm_only:
         write_warm(trainer.average, trainer.steps_done, target)
@@ -68,9 +69,10 @@ def deploy(
 def deploy_network(
     network: ExpressionNetwork, steps: int, card: dict[str, Any], target: Path, kept: Path | None = None
 ) -> str:
-    """Write a network, its card (what follows from the file is brought up to date) and the next run's weights.
+    """Write a network, its card and the weights for the next run; returns what was written, for the log.
 
-    steps: that the trunk was trained for. kept: a file whose outputs other than `real` stay bit for bit.
+    card: its entries that depend on the file (sha256, outputs, ...) are updated. steps: training steps of the trunk.
+    kept: an ONNX file of the same network; all outputs except `real` then stay bit-identical to those of this file.
     """
     write_warm(network, steps, target)
     # A card next to weights marks them as shipped, so it is written last.
@@ -91,7 +93,7 @@ def deploy_network(
 
 
 def write_warm(network: ExpressionNetwork, steps: int, target: Path) -> None:
-    """Half-precision weights and the steps behind them: what is committed for the next run to start from."""
+    """Write half-precision weights and the number of training steps, which are committed for the next run."""
     target.mkdir(parents=True, exist_ok=True)
     weights = {k: v.cpu().half() if v.is_floating_point() else v.cpu() for k, v in network.state_dict().items()}
     _replace(target / WARM_NAME, lambda part: torch.save({"step": steps, "network": weights}, part))

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Evaluate the expression network on faces it was not trained on and write the tables into card.md.
 
-    python models/expression/evaluate.py --cut --work DIR --labels picks.json --videos DIR --afw DIR   # find the faces
-    TEACHER/bin/python models/expression/teacher.py face_landmarker.task DIR/yardstick                 # label them
-    python models/expression/evaluate.py --work DIR --labels picks.json                                # measure
+    python models/expression/evaluate.py --cut --work DIR --labels picks.json --videos CLIPS --afw AFW   # find faces
+    TEACHER/bin/python models/expression/teacher.py face_landmarker.task DIR/yardstick                   # label them
+    python models/expression/evaluate.py --work DIR --labels picks.json                                  # evaluate
 
---labels, --videos: clips with faces labelled by hand; --afw: a folder with annotations.json.
+CLIPS: folder of the clips with the faces that were labelled by hand in picks.json; AFW: folder with the pictures and
+annotations.json of AFW.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-# Small matrices: threads that wait by spinning cost more than they bring; must be set before numpy loads.
+# Matrices are small, so more threads would cost more time than they save. This must be set before numpy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import cv2  # noqa: E402
@@ -58,10 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Command line."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--work", type=Path, required=True, help="where the yardstick's crops lie or go (DIR/yardstick)")
-    p.add_argument("--labels", type=Path, required=True, help="picks.json")
-    p.add_argument("--videos", type=Path, help="with --cut: the labelled clips")
-    p.add_argument("--afw", type=Path, help="with --cut: AFW with its annotations.json")
+    p.add_argument("--work", type=Path, required=True, help="folder for the crops of the faces (DIR/yardstick)")
+    p.add_argument("--labels", type=Path, required=True, help="picks.json, the labels of the faces")
+    p.add_argument("--videos", type=Path, help="with --cut: folder of the labelled clips")
+    p.add_argument("--afw", type=Path, help="with --cut: folder of AFW with annotations.json")
     p.add_argument("--cut", action="store_true", help="only find the faces and write their crops")
     p.add_argument("--model", type=Path, default=HERE, help="folder of expression.onnx, card.json and card.md")
     args = p.parse_args(arguments)
@@ -71,7 +72,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def cut(args: argparse.Namespace) -> None:
-    """Crops of the labelled faces and of AFW's, for the teacher."""
+    """Write the crops of the labelled faces and of AFW's faces, for the teacher."""
     cv2.setNumThreads(1)
     with Networks.open("embedded", "cpu") as networks:
         cut_labelled(args.labels, args.videos, args.work / "yardstick/labelled", networks)
@@ -79,7 +80,7 @@ def cut(args: argparse.Namespace) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Run every section, write card.md and evaluation.json."""
+    """Compute every section, and write card.md and evaluation.json."""
     cv2.setNumThreads(1)
     own = OwnNetwork(args.model)
     aligned = args.work / "aligned"
@@ -107,7 +108,7 @@ def evaluate(args: argparse.Namespace) -> None:
         sections.speed(own),
     ]
     if np.isnan(answers.visible).any():
-        absent.append("covers: the network has no output `visible`")
+        absent.append("covered faces: the network has no output `visible`")
     else:
         done.insert(3, sections.covers(labelled, answers))
     for section in done:
@@ -119,7 +120,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def recognizer_pose(base: Path, faces: FaceSet) -> np.ndarray:
-    """[n, 3] degrees as the pictures show them, by the pose head of the embedded recognizer on the same faces."""
+    """Pose in the pictures, [n, 3] in degrees, by the pose head of the embedded recognizer on the same faces."""
     index, jpegs = read_crops(base)
     at = {name: i for i, name in enumerate(index["names"])}
     found = []

@@ -1,8 +1,8 @@
-"""Loose crops of faces with the five landmarks that the package's detector finds: what the teacher labels.
+"""Loose crops of faces for the teacher to label, with the five landmarks that the package's detector finds.
 
-A crop is a square of 1.7 times the face's box, 384 px, as the teacher requires. The crops of one folder are in one
-file of JPEGs, with a JSON index beside it: names, where each JPEG starts, landmarks in the crop, the distance between
-the eyes in the source, and the clip each face is from.
+A crop is a square of 384 px, with a side of 1.7 times the longer side of the face's box, as the teacher requires. The
+crops of one folder are stored in one file of concatenated JPEGs. Next to it is a JSON index with the names, the start
+of each JPEG, the landmarks in the crop, the distance between the eyes in the source, and the clip of each face.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from streamgate.networks import Networks
 
 CROP_SIDE = 384
 CROP_SCALE = 1.7
-"""Side of the crop over the longer side of the face's box: blinks are poor on looser ones."""
+"""Side of the crop, divided by the longer side of the face's box; the teacher detects blinks badly on looser crops."""
 
 CLIP_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".m4v", ".flv"})
 SMALLEST_EYES = 20.0
-"""Distance between the eyes, in pixels, below which a face is useless for learning eyes."""
+"""Minimum distance between the eyes in pixels; smaller faces show too little of the eyes for training."""
 _DETECT_SIDES = (160, 640)
 _BORDER = 0.25
-"""Pictures are often cut close around the face: grey around them, as a share of their long side."""
+"""Width of the grey border around a picture, as a share of its long side; pictures are often cropped tightly."""
 BORDER_LEVEL = 120
 
 
 @dataclass
 class Crops:
-    """Faces in one order; `jpegs` are the crops."""
+    """Faces, all lists in the same order; `jpegs` are the crops."""
 
     names: list[str] = field(default_factory=list)
     clips: list[str] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Crops:
     jpegs: list[bytes] = field(default_factory=list)
 
     def add(self, name: str, clip: str, found: tuple[np.ndarray, np.ndarray, float]) -> None:
-        """One face: the crop, its landmarks in it, pixels between the eyes in the source."""
+        """Add a face; found: the crop, the landmarks in it, and the distance between the eyes in the source, in px."""
         crop, landmarks, eyes = found
         self.names.append(name)
         self.clips.append(clip)
@@ -52,7 +52,7 @@ class Crops:
         self.jpegs.append(encode_jpeg(crop, 95, chroma_444=True))
 
     def save(self, base: Path) -> None:
-        """Write `base`.jpegs and `base`.json; a killed run leaves no index."""
+        """Write `base`.jpegs and `base`.json. The index is written last, so a killed run leaves no index."""
         base.parent.mkdir(parents=True, exist_ok=True)
         base.with_suffix(".jpegs").write_bytes(b"".join(self.jpegs))
         index = {
@@ -68,7 +68,7 @@ class Crops:
 
 
 def read_crops(base: Path) -> tuple[dict, list[bytes]]:
-    """Index and JPEGs of `Crops.save`."""
+    """The index and the JPEGs that `Crops.save` wrote."""
     index = json.loads(base.with_suffix(".json").read_text())
     data = base.with_suffix(".jpegs").read_bytes()
     starts = index["starts"]
@@ -76,10 +76,11 @@ def read_crops(base: Path) -> tuple[dict, list[bytes]]:
 
 
 def cut(folder: Path, base: Path, networks: Networks, interval: float, longest: int, every_picture: int = 1) -> int:
-    """Cut every face of a folder of pictures and clips, or keep what an earlier run cut; how many there are.
+    """Write crops of the faces in a folder of pictures and clips, unless an earlier run did. Returns their number.
 
-    interval: seconds between the frames of a clip; longest: frames of one clip; every_picture: take one picture in so
-    many. A picture gives its largest face, a frame every face. Raises DataError where there is no face at all.
+    interval: seconds between the frames of a clip; longest: maximum number of frames of a clip; every_picture: 1 uses
+    every picture, n every n-th picture. Of a picture, only the largest face is used; of a frame, every face. Raises
+    DataError if there is no face at all.
     """
     if base.with_suffix(".json").is_file():
         return len(json.loads(base.with_suffix(".json").read_text())["names"])
@@ -102,7 +103,9 @@ def cut(folder: Path, base: Path, networks: Networks, interval: float, longest: 
 
 
 def frames(clip: Path, interval: float, longest: int) -> Iterator[tuple[float, np.ndarray]]:
-    """Frames uint8 [H, W, 3] RGB of a clip, at least `interval` seconds apart; a damaged clip ends early."""
+    """Times in seconds and frames uint8 [H, W, 3] RGB of a clip, at least `interval` seconds apart, at most `longest`
+    frames. A damaged clip ends early, and the error is printed.
+    """
     import av  # here, so that recipes without footage do not need PyAV
 
     last, count = -1e9, 0
@@ -124,7 +127,10 @@ def frames(clip: Path, interval: float, longest: int) -> Iterator[tuple[float, n
 def detected(
     picture: np.ndarray, networks: Networks, border: float
 ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
-    """RGB uint8 [H, W, 3] with a grey border of that share of its long side; box and landmarks of every face in it."""
+    """The picture, uint8 [H, W, 3] RGB, with a grey border, and the box and landmarks of every face in it.
+
+    border: width of the border, as a share of the long side.
+    """
     width = round(border * max(picture.shape[:2]))
     if width:
         picture = cv2.copyMakeBorder(picture, *([width] * 4), cv2.BORDER_CONSTANT, value=(BORDER_LEVEL,) * 3)
@@ -139,7 +145,9 @@ def detected(
 
 
 def faces_of(picture: np.ndarray, networks: Networks, border: float, boxes: bool = False) -> list[tuple]:
-    """Crop, landmarks in it and eye distance (and the box) of every face of RGB uint8 [H, W, 3], the largest first."""
+    """The faces of a picture uint8 [H, W, 3] RGB, largest first: the crop, the landmarks in it and the distance between
+    the eyes; with `boxes` also the box.
+    """
     picture, faces = detected(picture, networks, border)
     found = []
     for box, landmarks in faces:
@@ -150,7 +158,7 @@ def faces_of(picture: np.ndarray, networks: Networks, border: float, boxes: bool
 
 
 def loose_crop(picture: np.ndarray, box: Sequence[float], landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [384, 384, 3] around a box, and the landmarks in it."""
+    """The crop around a box, uint8 [384, 384, 3], and the landmarks in the crop."""
     x1, y1, x2, y2 = box
     side = CROP_SCALE * max(x2 - x1, y2 - y1)
     gain = CROP_SIDE / side
@@ -158,7 +166,7 @@ def loose_crop(picture: np.ndarray, box: Sequence[float], landmarks: np.ndarray)
     matrix = np.array([[gain, 0, -gain * left], [0, gain, -gain * top]])
     shown = np.asarray(landmarks, np.float64) @ matrix[:, :2].T + matrix[:, 2]
     if gain < 0.6:
-        # The picture is made smaller by area first, so that nothing aliases.
+        # The picture is first scaled down by area, to avoid aliasing.
         shrink = gain * 1.3
         picture = cv2.resize(picture, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         matrix = np.array([[gain / shrink, 0, -gain * left], [0, gain / shrink, -gain * top]])

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Does the gate reject people with glasses more often? Rates with and without, into card.md.
+"""Does the gate reject people with glasses more often? Writes rejection rates with and without glasses into card.md.
 
     python models/expression/glasses.py PICTURES...
 
-PICTURES: folders or tar files of pictures of people that nobody trained on: LFW's View 2, hq_val. Who wears glasses was
-determined by eye and is in glasses.txt: the first 12 digits of the sha256 of the file's name, and `glasses`, `tinted`
-(the eyes can hardly be seen, or not at all) or `unsure` (left out). As in groups.py, reasons that depend on how the
-picture was cropped are not counted, and groups are compared within deciles of sharpness.
+PICTURES: folders or tar files of pictures of people that the network was not trained on: LFW's View 2, hq_val. Who
+wears glasses was determined by eye, and is listed in glasses.txt: each line has the first 12 digits of the sha256 of
+the file's name, and `glasses`, `tinted` (the eyes can hardly be seen, or not at all) or `unsure` (left out). As in
+groups.py, reasons that depend on how the picture was cropped are not counted, and groups are compared within deciles of
+sharpness.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         kinds = np.array([kind(one.name, worn) for one in judged])
         members = {title: kinds == name for name, title in GROUPS.items()}
         pictures = "LFW's View 2 and of hq_val (held-out FFHQ-like faces)"
-        what = f"Rejections by the studio preset on {len(judged)} pictures of {pictures}"
+        what = f"Rejections with the preset `studio` on {len(judged)} pictures of {pictures}"
         sections = tables(judged, members, what)
         put_between(HERE / "card.md", BEGIN, END, "\n".join(section.markdown() for section in sections))
     except (DataError, StreamgateError, OSError) as error:
@@ -64,12 +65,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def read_list(path: Path) -> dict[str, str]:
-    """What is worn, by the first 12 digits of the sha256 of a file's name."""
+    """The list of glasses: what is worn, by the first 12 digits of the sha256 of a file's name."""
     return dict(line.split() for line in path.read_text().splitlines())
 
 
 def kind(name: str, worn: dict[str, str]) -> str:
-    """What the face of a file wears, by the list: glasses, tinted, unsure or none."""
+    """What the person in a file wears, according to the list: glasses, tinted, unsure or none."""
     return worn.get(hashlib.sha256(name.encode()).hexdigest()[:12], "none")
 
 

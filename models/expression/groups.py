@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Which groups does the gate reject more often? Writes rates by skin tone, age, sex and origin into card.md
-(glasses: glasses.py).
+"""Which groups does the gate reject more often? Writes rejection rates by skin tone, age, sex and origin into card.md.
 
     python models/expression/groups.py UTKFACE --work DIR [--per-age 1700]
 
 UTKFACE: folders or tar files with pictures named AGE_SEX_RACE_*. DIR: the folder of train.py, whose crops show which
-pictures were trained on; these, and similar pictures (above the recognizer's identity threshold), are left out. Ages
-are sampled evenly where available, and within an age the origins. Results are kept in DIR/groups, so that a stopped
-run can continue. Reasons that depend on the crop of the picture (edge, small) are not counted, because UTKFace is
-cropped tightly. IFQA's groups are on its own card.
+pictures were used for training. These pictures are left out, and so are pictures of similar people (above the
+recognizer's identity threshold). Ages are sampled evenly as far as there are enough pictures, and so are the origins
+within each age. Results are stored in DIR/groups, so that a stopped run can continue. Reasons that depend on how the
+picture was cropped (edge, small) are not counted, because UTKFace is cropped tightly. IFQA's results by group are on
+its own card, and glasses.py writes the rates with and without glasses.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ BEGIN, END = "<!-- groups: begin (written by groups.py) -->", "<!-- groups: end 
 _OF_THE_CUT = frozenset({"edge", "small"})
 _TONES = (("light", 41.0, 90.1), ("medium", 28.0, 41.0), ("tan", 10.0, 28.0), ("brown", -30.0, 10.0),
           ("dark", -90.1, -30.0))  # fmt: skip
-"""Classes of the individual typology angle of the cheeks, degrees."""
+"""Classes of the individual typology angle of the cheeks: name, lower and upper limit in degrees."""
 _FEWEST = 100
 _MUCH = 0.02
-"""Fewest faces of a group that is shown, and the difference of rates that must be told why."""
+"""Minimum number of faces of a group in the tables, and minimum difference of rates for which a reason is listed."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One face: AGE_SEX_RACE and more in its name, the picture's sharpness, tone of skin in degrees, gate reasons."""
+    """One face: name of the file (AGE_SEX_RACE_*), sharpness, skin tone in degrees, the gate's reasons, embedding."""
 
     name: str
     sharpness: float
@@ -65,13 +65,13 @@ class Judged:
     embedding: np.ndarray
 
     def line(self) -> str:
-        """As JSON, the embedding in half precision."""
+        """The face as a line of JSON, with the embedding in half precision."""
         vector = base64.b64encode(self.embedding.astype(np.float16).tobytes()).decode()
         return json.dumps([self.name, self.sharpness, self.tone, sorted(self.reasons), vector])
 
     @classmethod
     def of_line(cls, line: str) -> Judged:
-        """What `line` wrote."""
+        """The face in a line that `line` returned."""
         name, sharp, tone, reasons, vector = json.loads(line)
         embedding = np.frombuffer(base64.b64decode(vector), np.float16).astype(np.float32)
         return cls(name, sharp, tone, frozenset(reasons), embedding)
@@ -86,8 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
         sections = tables(
             judged,
             groups(judged),
-            f"Rejections by the studio preset on {len(judged)} UTKFace pictures of people that this network was not "
-            "trained on",
+            f"Rejections with the preset `studio` on {len(judged)} UTKFace pictures of people that this network was "
+            "not trained on",
         )
         put_between(HERE / "card.md", BEGIN, END, "\n".join(section.markdown() for section in sections))
     except (DataError, StreamgateError, OSError) as error:
@@ -103,12 +103,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("pictures", nargs="+", type=Path)
     p.add_argument("--work", type=Path, required=True)
-    p.add_argument("--per-age", type=int, default=1700, help="pictures of each age at most")
+    p.add_argument("--per-age", type=int, default=1700, help="maximum number of pictures of each age group")
     return p.parse_args(arguments)
 
 
 def judge(args: argparse.Namespace) -> list[Judged]:
-    """The studio preset's answer to every drawn picture of a person that was not trained on."""
+    """The faces as judged with the preset `studio`, of people that the network was not trained on.
+
+    Raises DataError if there are no such pictures or the recognizer's card has no identity threshold.
+    """
     store = args.work / "groups"
     store.mkdir(parents=True, exist_ok=True)
     lines = store / "judged.jsonl"
@@ -117,7 +120,7 @@ def judge(args: argparse.Namespace) -> list[Judged]:
     pictures = {Path(source.name).name: source.data for source in list_sources(args.pictures)}
     wanted = draw([name for name in pictures if NAME.match(name) and name not in trained], args.per_age)
     if not wanted:
-        raise DataError(f"{args.pictures[0]}: no pictures named AGE_SEX_RACE_* that were not trained on")
+        raise DataError(f"{args.pictures[0]}: no pictures named AGE_SEX_RACE_* that were not used for training")
     done = [Judged.of_line(line) for line in lines.read_text().splitlines()] if lines.is_file() else []
     seen = {one.name for one in done}
     todo = ((name, pictures[name]) for name in wanted if name not in seen)
@@ -128,22 +131,28 @@ def judge(args: argparse.Namespace) -> list[Judged]:
     with Networks.open("embedded", "cpu") as networks:
         known, threshold, cohort = trained_people(index, jpegs, networks), networks.identity_threshold, networks.cohort
     if threshold is None or cohort is None:
-        raise DataError("the recognizer has no identity threshold: people that were trained on cannot be left out")
-    # Likeness as everywhere: cosines, less what both faces have in common with others (children most of all).
+        raise DataError(
+            "the recognizer has no identity threshold or no cohort, so people in the training faces cannot be left out"
+        )
+    # As in the package: the cosine minus the similarity of both faces to a cohort, which is highest for children.
     usual = np.array([cohort.offset(vector) for vector in known])
     return [one for one in done if alike(one.embedding, known, usual, cohort) < threshold]
 
 
 def alike(embedding: np.ndarray, known: np.ndarray, offsets: np.ndarray, cohort: Cohort) -> float:
-    """Likeness of a face to the nearest of the known ones [n, D], whose offsets [n] are given."""
+    """Similarity of a face to the most similar known face.
+
+    known: [n, D], embeddings of the known faces; offsets: [n], their similarities to the cohort.
+    """
     vector = embedding / np.linalg.norm(embedding)
     return float((known @ vector - offsets / 2).max() - cohort.offset(vector) / 2)
 
 
 def draw(names: Sequence[str], per_age: int) -> list[str]:
-    """Pictures drawn evenly over ages, and within an age over origins as far as they go; the same on every run.
+    """Names of pictures, sampled evenly over age groups, and within these over origins, as far as there are enough; the
+    same names on every run.
 
-    Every beginning of the list is even as well.
+    The first n names are sampled evenly, too, for every n.
     """
     ranks: Counter[tuple[int, str]] = Counter()
     queues: list[list[tuple[int, int, str]]] = [[] for _ in AGES]
@@ -158,7 +167,7 @@ def draw(names: Sequence[str], per_age: int) -> list[str]:
 
 
 def look(pictures: Iterable[tuple[str, bytes]], gate: Gate) -> Iterator[Judged]:
-    """The face in the middle of every picture as the gate judges it; pictures without one are skipped."""
+    """The gate's result for the face nearest to the middle of each picture; pictures without a face are skipped."""
     for name, data in pictures:
         picture = decode_rgb(data)
         scored = gate.score(picture) if picture is not None else []
@@ -174,7 +183,7 @@ def look(pictures: Iterable[tuple[str, bytes]], gate: Gate) -> Iterator[Judged]:
 
 
 def trained_people(index: dict, jpegs: Sequence[bytes], networks: Networks) -> np.ndarray:
-    """Embeddings [n, D], of length 1, of the faces that the network was trained on."""
+    """Embeddings [n, D], L2-normalised, of the faces that the network was trained on."""
     found = []
     for data, landmarks in zip(jpegs, index["landmarks"], strict=True):
         picture = decode_rgb(data)
@@ -186,9 +195,9 @@ def trained_people(index: dict, jpegs: Sequence[bytes], networks: Networks) -> n
 
 
 def tables(judged: Sequence[Judged], members: Mapping[str, np.ndarray], what: str) -> list[Section]:
-    """How often each group is rejected, and for which reasons more or less often than others of the same sharpness.
+    """How often each group is rejected, and for which reasons more or less often than equally sharp faces.
 
-    members: bool [n] by the group's title; what: describes the pictures, as the beginning of a caption.
+    members: bool [n] by the group's title; what: a description of the pictures, with which the caption begins.
     """
     sharp = np.array([one.sharpness for one in judged])
     decile = np.searchsorted(np.quantile(sharp, np.arange(0.1, 1, 0.1)), sharp)
@@ -196,17 +205,23 @@ def tables(judged: Sequence[Judged], members: Mapping[str, np.ndarray], what: st
     reasons = [reason for reason, count in counts.most_common() if count >= 0.002 * len(judged)]
     whole = Section(
         "Rejected by group",
-        ["group", "faces", "rejected", "beyond others as sharp, points", "reasons beyond 2 points"],
+        [
+            "group",
+            "faces",
+            "rejected",
+            "compared with equally sharp faces, points",
+            "reasons that differ by more than 2 points",
+        ],
         note=f"{what}. The reasons `edge` and `small` are left out because the pictures are tightly cropped; IFQA is "
-        "left out because its results by group are on its own card. *Beyond others as sharp* is the group's "
-        "rejection rate minus the rate of all faces in the same deciles of sharpness, in percentage points, with a "
-        "95 % bootstrap interval. A reason is listed if the whole interval is above +2 or below -2 points.",
+        "left out because its results by group are on its own card. *Compared with equally sharp faces* is the "
+        "group's rejection rate minus the rate of all faces in the same deciles of sharpness, in percentage points, "
+        "with a 95 % bootstrap interval. A reason is listed if the whole interval is above +2 or below -2 points.",
     )
     each = Section(
         "Rejection rate by reason, compared with equally sharp faces, in points",
         ["group", *reasons],
         note="The row *all* shows the rejection rate by reason. Intervals are not shown; for a group of 400 faces, "
-        "most of them are +-1 to +-4 points wide.",
+        "most of them are from ±1 to ±4 points.",
     )
     any_one = np.array([bool(one.reasons) for one in judged], float)
     whole.rows.append(["all", str(len(judged)), _percent(float(any_one.mean())), "", ""])
@@ -223,7 +238,7 @@ def tables(judged: Sequence[Judged], members: Mapping[str, np.ndarray], what: st
 
 
 def groups(judged: Sequence[Judged]) -> dict[str, np.ndarray]:
-    """bool [n] by the group's title, those of too few faces left out."""
+    """Members of each group, bool [n], by the group's title; groups with too few faces are left out."""
     ages, sexes, races = (np.array([int(one.name.split("_")[i]) for one in judged]) for i in range(3))
     tone = np.array([one.tone for one in judged])
     found = {f"skin: {title}": (tone > low) & (tone <= high) for title, low, high in _TONES}
@@ -234,7 +249,7 @@ def groups(judged: Sequence[Judged]) -> dict[str, np.ndarray]:
 
 
 def beyond(flags: np.ndarray, decile: np.ndarray) -> np.ndarray:
-    """[n]: flags 0 or 1 less the mean of their decile."""
+    """[n]: flags (0 or 1) minus the mean of the flags in the same decile."""
     expected = np.array([flags[decile == d].mean() if (decile == d).any() else 0.0 for d in range(10)])
     return flags - expected[decile]
 

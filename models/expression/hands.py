@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 
 _CONFIDENCE = 0.35
-"""Lower than the model's own 0.5: hands before a face are cut by the crop or blurred."""
+"""Lower than the model's default of 0.5, because hands in front of a face are often cut off by the crop or blurred."""
 
 
 def find(model: object, jpegs: bytes, starts: list[int]) -> dict[str, np.ndarray]:
-    """The arrays of this module's head line for crops in one file."""
+    """The arrays that the module's docstring describes, for the crops in one file."""
     faces, points = [], []
     for number, (start, end) in enumerate(pairwise(starts)):
         crop = cv2.imdecode(np.frombuffer(jpegs[start:end], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]

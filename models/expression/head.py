@@ -1,4 +1,4 @@
-"""Training the head `visible` alone: its losses, and what a checkpoint holds."""
+"""Training of the head `visible`, with the rest of the network frozen: losses and checkpoints."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from models.expression.architecture import ExpressionNetwork, normalise, visible
 
 _HEAD = "visible."
 _LOST = 0.01
-"""Share of bare faces that may be taken for covered ones where `separation` counts what is found."""
+"""Share of uncovered faces that may be taken for covered ones when `separation` computes the share found."""
 
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """config.toml, [visible]; steps are counted over the head's whole life."""
+    """config.toml, [visible]; step numbers include the steps of earlier runs whose weights a run starts from."""
 
     steps: int
     warmup: int
@@ -31,14 +31,14 @@ class HeadSettings:
     weight_decay: float
     ema: float
     cells: float
-    """Weight of the map's loss relative to the extent's."""
+    """Weight of the loss of the map of cells; the loss of the covered extent has weight 1."""
 
 
 class HeadTrainer:
     """State of a run; `step(batch)` advances it by one step and returns its loss terms."""
 
     def __init__(self, settings: HeadSettings, seed: int, device: torch.device, half: bool) -> None:
-        """half: bfloat16 in the network, float32 in the losses."""
+        """half: use bfloat16 in the network; losses are always float32."""
         torch.manual_seed(seed)
         self.settings, self.device, self.half = settings, device, half
         self.steps_done = self.started_at = 0
@@ -51,7 +51,7 @@ class HeadTrainer:
         self.optimiser = torch.optim.AdamW(groups, settings.rate, betas=(0.9, 0.99))
 
     def take_network(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Everything but the head from the state of a network."""
+        """Load all weights except the head's from the state of a network."""
         rest = {k: v for k, v in floats(state).items() if not k.startswith(_HEAD)}
         self.network.load_state_dict(rest | {_HEAD + k: v for k, v in self.head.state_dict().items()})
 
@@ -90,7 +90,7 @@ class HeadTrainer:
 
     @torch.no_grad()
     def look(self, faces: np.ndarray, chunk: int = 64) -> np.ndarray:
-        """The averaged head on uint8 [N, 144, 128, 3]: float32 [N], the visible share."""
+        """Visible shares float32 [N] by the averaged head, for crops uint8 [N, 144, 128, 3]."""
         parts = []
         for start in range(0, len(faces), chunk):
             taps = self.network.taps(normalise(torch.as_tensor(faces[start : start + chunk]).to(self.device)))
@@ -105,7 +105,7 @@ class HeadTrainer:
         return network.eval().requires_grad_(False)
 
     def state(self) -> dict[str, Any]:
-        """Everything a resumed run needs."""
+        """The state that a resumed run needs."""
         return {
             "step": self.steps_done,
             "started_at": self.started_at,
@@ -130,7 +130,9 @@ class HeadTrainer:
 
 
 def separation(bare: np.ndarray, covered: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """AUC of covered against bare views, and by kind of cover the share found where 1 % of the bare are lost."""
+    """AUC of covered and uncovered views, and for each kind of cover the share found if 1 % of the uncovered views are
+    taken for covered ones.
+    """
     limit = float(np.quantile(bare, _LOST))
     found = {kind: float((visible < limit).mean()) for kind, visible in covered.items()}
     return {"auc": auc(bare, np.concatenate(list(covered.values()))), **found}

@@ -1,4 +1,4 @@
-"""Held-out faces while training: how far the network's answers go with the teacher's."""
+"""What the training log shows: the correlation between the network's outputs and the teacher's on held-out faces."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ SHOWN = {
 
 
 def crops_of(faces: FaceSet, indexes: np.ndarray) -> np.ndarray:
-    """uint8 [n, 144, 128, 3]: the middles of the canvases."""
+    """The middle of each canvas, uint8 [n, 144, 128, 3]."""
     rows, columns = slice(MARGIN, MARGIN + EXPRESSION_SIZE[0]), slice(MARGIN, MARGIN + EXPRESSION_SIZE[1])
     return np.stack([faces.canvases[int(i)][rows, columns] for i in indexes])
 
 
 def correlations(got: dict[str, np.ndarray], signals: np.ndarray, pose: np.ndarray) -> dict[str, float]:
-    """Correlation with the teacher of every signal, yaw, pitch and roll."""
+    """Correlation with the teacher for every signal and for yaw, pitch and roll, by name."""
     found = {name: _correlation(got["signals"][:, i], signals[:, i]) for i, name in enumerate(SIGNALS)}
     found |= {name: _correlation(got["pose"][:, i], pose[:, i]) for i, name in enumerate(("yaw", "pitch", "roll"))}
     return found
 
 
 def told(found: dict[str, float]) -> str:
-    """The correlations that a log shows."""
+    """The correlations in `SHOWN`, yaw and pitch, as text for the log."""
     shown = " ".join(f"{short} {found[name]:.2f}" for short, name in SHOWN.items())
     return f"{shown} yaw {found['yaw']:.2f} pitch {found['pitch']:.2f}"
 

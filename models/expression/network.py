@@ -15,7 +15,8 @@ from models.expression.deploy import CARD_NAME, ONNX_NAME
 
 @dataclass(frozen=True)
 class Answers:
-    """Rows for N faces: pose [N, 3] degrees, signals [N, S], points [N, P, 2] in the crop, visible and real [N].
+    """Outputs for N faces: pose [N, 3] in degrees, signals [N, S], points [N, P, 2] in pixels of the crop, visible and
+    real [N].
 
     visible and real are NaN if the network has no such output.
     """
@@ -27,12 +28,15 @@ class Answers:
     real: np.ndarray
 
     def signal(self, name: str) -> np.ndarray:
-        """[N], one of SIGNALS."""
+        """The signal of this name (one of SIGNALS), [N]."""
         return self.signals[:, SIGNALS.index(name)]
 
 
 class OwnNetwork:
-    """`expression.onnx` of a folder with its card, on one thread."""
+    """The network in a folder with `expression.onnx` and its card, on one thread.
+
+    Raises DataError if there is no card.
+    """
 
     def __init__(self, folder: Path) -> None:
         import onnxruntime
@@ -46,7 +50,7 @@ class OwnNetwork:
         self.session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
 
     def run(self, crops: np.ndarray, chunk: int = 32) -> Answers:
-        """Crops uint8 [N, 144, 128, 3]."""
+        """The outputs for crops uint8 [N, 144, 128, 3] RGB."""
         there = [output.name for output in self.session.get_outputs()]
         parts = [
             self.session.run(there, {"face": np.ascontiguousarray(crops[start : start + chunk])})

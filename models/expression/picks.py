@@ -1,8 +1,9 @@
-"""Do the network's outputs pick better faces? Labelled faces, with fits evaluated on held-out clips.
+"""How good are the faces that are picked with the network's outputs? Models are fitted to labelled faces, and evaluated
+on held-out clips.
 
-Two fits of good against usable and bad: a logistic regression on all values, and a monotone one, where a worse value
-never helps, as in a fusion of measures. The pick of a track is the face with the highest answer.
-Clips are split into folds; every face is judged by a fit without its clip.
+Two models separate good faces from usable and bad ones: a logistic regression on all values, and a monotone model, in
+which a worse value never increases the output, as in the fusion of measures. In each track, the face with the highest
+output is picked. The clips are split into folds, and each face is rated by a model that was fitted without its clip.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ from models.expression.architecture import SIGNALS, words
 from models.expression.batches import gaze_of
 
 FOLDS, SEEDS = 8, 5
-MONOTONE = "monotone, absolute but for the eyes"
+MONOTONE = "monotone, absolute except for the eyes"
 Answer = Callable[[np.ndarray], np.ndarray]
 Fit = Callable[[np.ndarray, np.ndarray, np.ndarray], Answer]
-"""Takes values [n, k], good 0 or 1 [n], track [n]; gives what answers for further values."""
+"""Takes values [n, k], good (0 or 1) [n] and track [n]; returns the function that rates other values."""
 _REFERENCE = 20
-"""Percentile of a track that relative values are counted from."""
+"""Percentile in the track that is subtracted from a value to make it relative."""
 _RIDGE = 3.0
 _OPEN = 90
-"""Percentile of a track's lids that counts as open."""
+"""Percentile of the opening of the lids in a track at which an eye counts as open."""
 _WORSE = words(
     "jaw gap close pucker funnel smile frown stretch upper lower press yaw pitch roll squint down up wide look_aside "
     "gaze_across gaze_away smile_asymmetry brow_down brow_up blink_worse"
 )
-"""Values that are small in a portrait."""
+"""Values that are small in a good portrait."""
 _OWN_FAULTS = "metz"
-"""Reasons of the labels that are not the picture's: mouth, eyes, turn, gaze."""
+"""Reasons in the labels that the network should detect: mouth, eyes, turn, gaze."""
 _KNOTS = (0.4, 0.75)
 _MONOTONE_RIDGE = 10.0
 _STEPS = 250
@@ -42,7 +43,7 @@ _STEPS = 250
 
 @dataclass(frozen=True)
 class Labelled:
-    """Faces with what people said: label g, m or b; why; clip; track (clip and number); seconds."""
+    """Labelled faces: label (g good, m usable, b bad); reasons; clip; track (clip and number); time in seconds."""
 
     label: np.ndarray
     why: list[str]
@@ -52,7 +53,7 @@ class Labelled:
 
     @classmethod
     def read(cls, labels: Path, names: Sequence[str]) -> Labelled:
-        """Of faces named `clip|track|number` (yardstick.py)."""
+        """Read the labels of faces that are named `clip|track|number` (yardstick.py)."""
         told = json.loads(labels.read_text())
         faces, clips, tracks = [], [], []
         for name in names:
@@ -70,7 +71,10 @@ class Labelled:
 
 
 def values(signals: np.ndarray, pose: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """What a fit may use, [n, k], and its names; sides are brought together, pose is as the picture shows it."""
+    """The values that a model may use, [n, k], and their names; left and right are combined.
+
+    pose: [n, 3], in the picture, not in the crop.
+    """
     at = {name: signals[:, i] for i, name in enumerate(SIGNALS)}
     columns = {
         "jaw": at["jawOpen"], "gap": at["lipGap"], "close": at["mouthClose"], "pucker": at["mouthPucker"],
@@ -96,7 +100,7 @@ def values(signals: np.ndarray, pose: np.ndarray) -> tuple[np.ndarray, list[str]
 
 
 def relative(table: np.ndarray, track: np.ndarray) -> np.ndarray:
-    """Each value less its track's own 20th percentile."""
+    """Each value minus the 20th percentile of this value in the track."""
     out = np.empty_like(table)
     for name in np.unique(track):
         rows = track == name
@@ -105,14 +109,14 @@ def relative(table: np.ndarray, track: np.ndarray) -> np.ndarray:
 
 
 def penalties(signals: np.ndarray, pose: np.ndarray, track: np.ndarray) -> np.ndarray:
-    """[n, k], the larger the worse: absolute values, and what the less open eye lacks to its track's openness."""
+    """[n, k], larger is worse: absolute values, and 1 minus the openness of the less open eye."""
     table, names = values(signals, pose)
     closed = 1.0 - openness(table[:, names.index("lids_worse")], track)
     return np.column_stack([table[:, [names.index(name) for name in _WORSE]], closed])
 
 
 def openness(lids: np.ndarray, track: np.ndarray) -> np.ndarray:
-    """[n]: opening of the less open eye over the 90th percentile of its track."""
+    """[n]: opening of the less open eye, divided by the 90th percentile of this value in the track."""
     out = np.empty_like(lids)
     for name in np.unique(track):
         rows = track == name
@@ -121,7 +125,7 @@ def openness(lids: np.ndarray, track: np.ndarray) -> np.ndarray:
 
 
 def out_of_clip(table: np.ndarray, labelled: Labelled, seed: int, fit: Fit) -> np.ndarray:
-    """Answer for every face by `fit` on the clips of the other folds."""
+    """The output for every face of a model that was fitted on the other folds."""
     clips = np.random.default_rng(seed).permutation(np.unique(labelled.clip))
     fold = {clip: i % FOLDS for i, clip in enumerate(clips)}
     folds = np.array([fold[clip] for clip in labelled.clip])
@@ -134,7 +138,7 @@ def out_of_clip(table: np.ndarray, labelled: Labelled, seed: int, fit: Fit) -> n
 
 
 def logistic(table: np.ndarray, good: np.ndarray, track: np.ndarray) -> Answer:
-    """Logistic regression by Newton steps; every track weighs alike."""
+    """Logistic regression by Newton's method; all tracks have the same weight."""
     mean, scale = table.mean(axis=0), table.std(axis=0) + 1e-6
     x = np.column_stack([np.ones(len(table)), (table - mean) / scale])
     weight = _weights(track)
@@ -150,9 +154,10 @@ def logistic(table: np.ndarray, good: np.ndarray, track: np.ndarray) -> Answer:
 
 
 def monotone(table: np.ndarray, good: np.ndarray, track: np.ndarray) -> Answer:
-    """The same with weights of one sign on each value and on what of it exceeds two knots: mild flaws count little.
+    """Logistic regression with coefficients of one sign, on each value and on the amounts by which it exceeds two
+    knots, so that mild flaws count little.
 
-    Projected gradient (Adam); the penalty is a ridge.
+    Fitted by projected gradient descent (Adam) with a ridge penalty.
     """
     knots = [np.quantile(table, knot, axis=0) for knot in _KNOTS]
 
@@ -177,15 +182,17 @@ def monotone(table: np.ndarray, good: np.ndarray, track: np.ndarray) -> Answer:
 
 
 def _weights(track: np.ndarray) -> np.ndarray:
-    """[n], mean 1: the same sum for every track."""
+    """Weights [n] with mean 1 and the same sum for every track."""
     _, place, counts = np.unique(track, return_inverse=True, return_counts=True)
     weight = 1.0 / counts[place]
     return weight * (len(weight) / weight.sum())
 
 
 def shares(answer: np.ndarray, labelled: Labelled) -> dict[str, float]:
-    """Among tracks with a good face: shares of good, usable, bad picks, of picks bad for what a face does (`own`), how
-    many tracks; AUC of good over all."""
+    """For the tracks with a good face: shares of good (g), usable (m) and bad (b) picks, share of picks that are bad
+    for a reason that the network should detect (own), and number of tracks; also the AUC of good faces among all faces
+    (auc).
+    """
     picks = []
     for name in np.unique(labelled.track):
         rows = np.nonzero(labelled.track == name)[0]
@@ -199,7 +206,7 @@ def shares(answer: np.ndarray, labelled: Labelled) -> dict[str, float]:
 
 
 def experiment(signals: np.ndarray, pose: np.ndarray, labelled: Labelled) -> dict[str, dict[str, float]]:
-    """Shares for each fit, the mean over seeds of the split into folds."""
+    """The shares for each model, as the mean over several random splits into folds."""
     table, _ = values(signals, pose)
     own = relative(table, labelled.track)
     fits: dict[str, tuple[np.ndarray, Fit]] = {

@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
-"""Train the expression network's head `real` on photographed and drawn faces; everything else keeps its weights.
+"""Train the expression network's head `real` on photographed and drawn faces; the rest keeps its weights.
 
     python models/expression/real.py --work DIR --photographs KIND=FOLDER... --drawings KIND=FOLDER...
-    python models/expression/real.py --work DIR              # again, with the faces that an earlier run cut
-    python models/expression/real.py --work DIR --table      # no training: the card's table of the committed head
-    python models/expression/real.py --smoke                 # under a minute: does it all run?
+    python models/expression/real.py --work DIR              # again, with the faces that an earlier run found
+    python models/expression/real.py --work DIR --table      # no training: the card's table for the committed head
+    python models/expression/real.py --smoke                 # takes less than a minute
 
-A folder is one source (a repository, a set); KIND is its row in the card's table (drawing, painting, render, figure,
-video, ...). Faces are cut once, into DIR/real. Sources named in config.toml are held out as a whole, and the table is
-of those alone. Figures of the trunk's maps of every face and of some degraded views of it are computed once, then the
-head is trained on them, which takes seconds; run it again whenever the trunk has changed.
+Each folder is one source (a repository or a data set); KIND is its row in the card's table (drawing, painting, render,
+figure, video, ...). Faces are found and aligned once, and stored in DIR/real. The sources listed as `held_out` in
+config.toml are not used for training, and the table shows the results for these sources only. Statistics of the trunk's
+maps are computed once for every face and for some degraded views of it. The head is then trained on the statistics,
+which takes seconds. Train it again whenever the trunk has changed.
 
-The limit is set on photographs that a head was not trained on: the sources are divided into parts, and each part is
-judged by a head that was trained on the others. No source that is held out takes part in this.
+The limit is chosen with photographs that a head was not trained on: the training sources are divided into parts, and
+each part is rated by a head that was trained on the other parts. Held-out sources are not used for this.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-# Threads that wait by spinning starve each other where the machine is shared; must be set before torch loads.
+# Threads that spin while they wait starve each other on a shared machine. This must be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import cv2  # noqa: E402
@@ -55,14 +56,18 @@ SMOKE = {
 }
 BEGIN, END = "<!-- real: begin (written by real.py) -->", "<!-- real: end -->"
 _SURE = 0.02
-"""Targets are this far from 0 and 1, because a few pictures are in the wrong folder."""
+"""Difference of the training targets from 0 and 1, because a few pictures are in the wrong folder."""
 _EVEN = 0.7
-"""Power of a source's number of faces with which it is drawn from: large ones more often, but not in proportion."""
+"""A source with n faces is sampled in proportion to n ** _EVEN, so that large sources do not dominate."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A source as the head sees it: float32 [views * count, FIGURES, 1, 1], the faces as they are first."""
+    """The head's input for a source.
+
+    real: the faces are photographs; rows: float32 [views * count, FIGURES, 1, 1], first the undegraded faces; count:
+    number of faces.
+    """
 
     real: bool
     rows: Tensor
@@ -82,21 +87,21 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Command line."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--work", type=Path, help="where faces go (default: $STREAMGATE_WORK/expression)")
+    p.add_argument("--work", type=Path, help="folder for the faces (default: $STREAMGATE_WORK/expression)")
     p.add_argument("--photographs", nargs="*", default=[], metavar="KIND=FOLDER")
     p.add_argument("--drawings", nargs="*", default=[], metavar="KIND=FOLDER")
     p.add_argument("--config", type=Path, default=HERE / "config.toml")
-    p.add_argument("--steps", type=int, help="steps, instead of the config's")
+    p.add_argument("--steps", type=int, help="number of steps, instead of the config's")
     p.add_argument("--seed", type=int)
     p.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
-    p.add_argument("--target", type=Path, default=HERE, help="where the deliverables go")
-    p.add_argument("--table", action="store_true", help="train nothing, write the table of the committed head")
-    p.add_argument("--smoke", action="store_true", help="a minute on synthetic faces, deliverables into DIR/smoke")
+    p.add_argument("--target", type=Path, default=HERE, help="folder for the exported files")
+    p.add_argument("--table", action="store_true", help="do not train: only write the table for the committed head")
+    p.add_argument("--smoke", action="store_true", help="one minute on synthetic faces; exports to DIR/smoke")
     return p.parse_args(arguments)
 
 
 def train(args: argparse.Namespace) -> int:
-    """Cut the faces, train, write the deliverables and the card's table; only the table with --table."""
+    """Find the faces, train, and write the deliverables and the card's table; with --table, only write the table."""
     config = load_config(args, SMOKE)
     settings = config["real"]
     if args.steps is not None:
@@ -110,7 +115,7 @@ def train(args: argparse.Namespace) -> int:
     held = [source for source in sources if source.name in settings["held_out"]]
     for group in (chosen, held):
         if {source.real for source in group} != {True, False}:
-            raise DataError("photographs and drawings are needed both for training and among the sources held out")
+            raise DataError("both the training sources and the held-out sources must have photographs and drawings")
     warm = torch.load(HERE / WARM_NAME, map_location="cpu", weights_only=True)
     network = ExpressionNetwork().eval().requires_grad_(False)
     network.load_state_dict(floats(warm["network"]))
@@ -126,7 +131,10 @@ def train(args: argparse.Namespace) -> int:
         return 0
     fewest = min(sum(source.real == real for source in chosen) for real in (True, False))
     if fewest < settings["parts"]:
-        raise DataError(f"{settings['parts']} sources of each kind are needed for training, and there are {fewest}")
+        raise DataError(
+            f"only {fewest} training sources of photographs or of drawings: at least {settings['parts']} of each are "
+            "needed"
+        )
     counts = {real: sum(len(source.canvases) for source in chosen if source.real == real) for real in (True, False)}
     say(f"{counts[True]} photographs and {counts[False]} drawings to train on")
     network.real = fit(
@@ -147,9 +155,9 @@ def train(args: argparse.Namespace) -> int:
 
 
 def cut(args: argparse.Namespace, folder: Path, left_out: Collection[str]) -> list[Source]:
-    """The faces of the folders that the command line names, and those that earlier runs cut.
+    """The faces of the folders on the command line, and those that earlier runs found.
 
-    left_out: SHA-256 of files of which no face is taken.
+    left_out: first 16 hexadecimal digits of the sha256 of files that are skipped.
     """
     with Networks.open("embedded", "cpu") as networks:
         for real, given in ((True, args.photographs), (False, args.drawings)):
@@ -162,7 +170,7 @@ def cut(args: argparse.Namespace, folder: Path, left_out: Collection[str]) -> li
 
 @torch.no_grad()
 def seen(network: ExpressionNetwork, crops: np.ndarray, chunk: int = 32) -> Tensor:
-    """float32 [N, FIGURES, 1, 1] of crops uint8 [N, 144, 128, 3]."""
+    """The head's input, float32 [N, FIGURES, 1, 1], for crops uint8 [N, 144, 128, 3]."""
     parts = []
     for start in range(0, len(crops), chunk):
         planes = normalise(torch.as_tensor(crops[start : start + chunk])).contiguous(memory_format=torch.channels_last)
@@ -175,7 +183,7 @@ def seen(network: ExpressionNetwork, crops: np.ndarray, chunk: int = 32) -> Tens
 def seen_views(
     network: ExpressionNetwork, sources: list[Source], settings: dict[str, Any], how: Augmentation, seed: int
 ) -> list[Seen]:
-    """Every source as the head sees it: its faces as they are, followed by degraded views of them."""
+    """The head's input for every source: its undegraded faces, followed by degraded views of them."""
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     found = []
@@ -190,9 +198,10 @@ def seen_views(
 
 
 def fit(sources: list[Seen], settings: dict[str, Any]) -> RealHead:
-    """The trained head. Its limit of 0.5 rejects the share `lost` of photographs from sources it was not trained on.
+    """The trained head. It is shifted so that the limit of 0.5 rejects the share `lost` of the photographs from sources
+    that a head was not trained on.
 
-    For the limit, each of `parts` shares of the sources is judged by a head that was trained on the other sources.
+    For this, the sources are divided into `parts` parts, and each part is rated by a head trained on the other parts.
     """
     parts = settings["parts"]
     photographs, drawings = ([each for each in sources if each.real == real] for real in (True, False))
@@ -208,7 +217,7 @@ def fit(sources: list[Seen], settings: dict[str, Any]) -> RealHead:
 
 
 def fit_once(sources: list[Seen], settings: dict[str, Any]) -> RealHead:
-    """A head trained on these sources; its limit is not set yet."""
+    """A head trained on these sources, before it is shifted to fit the limit."""
     rows = torch.cat([each.rows for each in sources])
     wanted = torch.cat([torch.full((len(each.rows),), float(each.real)) for each in sources])
     weight = torch.cat([torch.full((len(each.rows),), each.count ** (_EVEN - 1.0)) for each in sources])
@@ -232,7 +241,7 @@ def fit_once(sources: list[Seen], settings: dict[str, Any]) -> RealHead:
 
 @torch.no_grad()
 def table(network: ExpressionNetwork, held: list[Source]) -> Section:
-    """Rejected faces of the sources that were held out, by kind."""
+    """Share of rejected faces of the held-out sources, by kind."""
     section = Section(
         "Not a photograph",
         ["faces", "number", "rejected"],
@@ -252,7 +261,7 @@ def table(network: ExpressionNetwork, held: list[Source]) -> Section:
 
 
 def synthetic_sources() -> list[Source]:
-    """Flat patches and noise in the place of drawings and photographs."""
+    """Sources for smoke runs: flat patches as drawings, and noise as photographs."""
     rng = np.random.default_rng(0)
     flat = np.repeat(rng.integers(0, 256, (12, 1, 1, 3), np.uint8), 176, axis=1).repeat(160, axis=2)
     noise = rng.integers(0, 256, flat.shape, np.uint8)

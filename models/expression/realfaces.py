@@ -1,4 +1,4 @@
-"""Photographed and drawn faces for training the head `real`, cut as the package cuts them."""
+"""Photographed and drawn faces for training the head `real`, found and aligned as in a run."""
 
 from __future__ import annotations
 
@@ -23,16 +23,20 @@ MARGIN = 16
 CANVAS = (EXPRESSION_SIZE[0] + 2 * MARGIN, EXPRESSION_SIZE[1] + 2 * MARGIN)
 _SMALLEST_EYES = 14.0
 _BORDER = 0.1
-"""Grey around a picture, as a share of its long side: drawings are often cut close around the face."""
+"""Width of the grey border around a picture, as a share of its long side; drawings are often cropped tightly."""
 _INTERVAL, _LONGEST = 1.0, 12
-"""Seconds between the frames of a clip, and how many of them."""
+"""Seconds between the frames of a clip, and maximum number of frames."""
 _FURTHEST = 0.25
-"""As in scoring/faces.py: how far the network's landmarks may be from the detector's."""
+"""Maximum distance of the network's landmarks from the detector's, in distances between the eyes, as in
+scoring/faces.py."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Faces of one place: canvases uint8 [n, 176, 160, 3]; kind: what they are, for the tables."""
+    """The faces of one folder.
+
+    canvases: uint8 [n, 176, 160, 3], the faces with a margin; real: they are photographs; kind: row of the table.
+    """
 
     name: str
     kind: str
@@ -41,7 +45,7 @@ class Source:
 
 
 def read_sources(folder: Path) -> list[Source]:
-    """What `cut_source` wrote; raises DataError if a class is missing."""
+    """Read what `cut_source` wrote. Raises DataError if photographs or drawings are missing."""
     found = []
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as kept:
@@ -56,9 +60,9 @@ def read_sources(folder: Path) -> list[Source]:
 def cut_source(
     folder: Path, kind: str, real: bool, target: Path, networks: Networks, left_out: Collection[str] = ()
 ) -> None:
-    """Every face of a folder of pictures and clips into `target`/NAME.npz; nothing to do where that exists.
+    """Write every face of a folder of pictures and clips to `target`/NAME.npz, unless this file exists.
 
-    left_out: SHA-256 (hexadecimal, its first 16 digits) of pictures that are skipped.
+    left_out: first 16 hexadecimal digits of the sha256 of pictures that are skipped.
     """
     path = target / f"{folder.name}.npz"
     if path.is_file():
@@ -82,7 +86,7 @@ def cut_source(
 
 
 def canvases_of(picture: np.ndarray, networks: Networks, border: float) -> list[np.ndarray]:
-    """uint8 [176, 160, 3] of every face of RGB uint8 [H, W, 3], by the landmarks that a run ends with."""
+    """The faces of a picture uint8 [H, W, 3] RGB, aligned by the same landmarks as in a run: uint8 [176, 160, 3]."""
     picture, faces = detected(picture, networks, border)
     found = []
     for _, landmarks in faces:
@@ -94,7 +98,7 @@ def canvases_of(picture: np.ndarray, networks: Networks, border: float) -> list[
 
 
 def refined(picture: np.ndarray, landmarks: np.ndarray, networks: Networks) -> np.ndarray:
-    """The expression network's landmarks, unless the face is turned or they belong to something else."""
+    """The expression network's landmarks, or the given ones if the face is turned or the two differ too much."""
     assert networks.expression is not None
     matrix = expression_matrix(landmarks)
     (output,) = networks.expression.run(align(picture, matrix, EXPRESSION_SIZE)[None])
@@ -104,7 +108,9 @@ def refined(picture: np.ndarray, landmarks: np.ndarray, networks: Networks) -> n
 
 
 def view(canvas: np.ndarray, how: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """A crop uint8 [144, 128, 3] off its place as detectors put it, re-toned, degraded, grey, each for its share."""
+    """A random view of a face, uint8 [144, 128, 3]: shifted and rotated like an imprecise detection, and with changed
+    tones, degraded or grey, each with its probability in `how`.
+    """
     if rng.random() < 0.5:
         canvas = canvas[:, ::-1]
     angle, gain = rng.normal(0, how.turn_degrees), np.exp(np.clip(rng.normal(0, how.scale), -0.2, 0.2))

@@ -1,4 +1,4 @@
-"""The evaluation's questions: does the network agree with its teacher, see pose and closed eyes, pick better faces?"""
+"""The sections of the evaluation: agreement with the teacher, pose, closed eyes, covered faces, and picked faces."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _GOOD_LOST = 0.02
 
 
 def agreement(own: OwnNetwork, faces: FaceSet, answers: Answers) -> Section:
-    """Correlation with the teacher: on held-out training faces (from the card) and on the labelled clips."""
+    """Correlation with the teacher, on held-out training faces (from the card) and on the labelled clips."""
     section = Section(
         "Agreement with the teacher",
         ["output", "held-out faces", "labelled clips"],
-        note="Pearson correlation between the outputs of this network and of the teacher: on held-out training "
-        f"faces, and on {len(faces)} undegraded faces of the labelled clips.",
+        note="Pearson correlation between the outputs of this network and the teacher's, on held-out training faces "
+        f"and on {len(faces)} undegraded faces of the labelled clips.",
     )
     found = correlations({"signals": answers.signals, "pose": answers.pose}, faces.signals, faces.pose)
     for name in _SHOWN:
@@ -42,7 +42,7 @@ def agreement(own: OwnNetwork, faces: FaceSet, answers: Answers) -> Section:
 
 
 def pose(labels: np.ndarray, answers: dict[str, np.ndarray]) -> Section:
-    """Mean absolute errors on AFW; labels and answers [n, 3] yaw, pitch, roll as the picture shows them."""
+    """Mean absolute errors on AFW; labels and answers: [n, 3], yaw, pitch and roll in the picture, in degrees."""
     near = np.abs(labels[:, 0]) <= LARGEST_YAW
     section = Section(
         "Pose",
@@ -60,15 +60,15 @@ def pose(labels: np.ndarray, answers: dict[str, np.ndarray]) -> Section:
 
 
 def picks(labelled: Labelled, table: dict[str, tuple[np.ndarray, np.ndarray]]) -> Section:
-    """The labels experiment for each network's (signals, pose)."""
+    """Labels of the faces that are picked with each network's values; table: (signals, pose) by name of the network."""
     section = Section(
         "Picking faces",
-        ["network", "fit and values", "good", "usable", "bad", "bad by own fault", "AUC of good"],
+        ["network", "fit and values", "good", "usable", "bad", "bad by the network's own fault", "AUC of good"],
         note="A model is fitted to each network's values (`picks.py`) and picks the face with the highest output in "
         "each track that has a good face. The table shows how the picked faces are labelled, on clips that were held "
         "out from the fit, as the mean over five splits. The values are absolute, relative to the track's 20th "
-        "percentile, or both. The model has no measures of picture quality, occlusion and the frame's edge; a face "
-        "that is bad only for one of these reasons does not count as the network's own fault.",
+        "percentile, or both. The model gets no values for picture quality, occlusion and the frame's edge, so a "
+        "face that is bad only for one of these reasons does not count as the network's own fault.",
     )
     for name, (signals, angles) in table.items():
         for kind, figures in experiment(signals, angles, labelled).items():
@@ -81,14 +81,20 @@ def picks(labelled: Labelled, table: dict[str, tuple[np.ndarray, np.ndarray]]) -
 
 
 def eyes(labelled: Labelled, networks: dict[str, Answers]) -> Section:
-    """Closed eyes: faces labelled bad for the eyes alone against good ones."""
+    """Closed eyes: faces that are labelled bad only for the eyes, compared with good faces."""
     closed = np.array([why == "e" for why in labelled.why]) & (labelled.label == "b")
     good = labelled.label == "g"
     section = Section(
         "Closed eyes",
-        ["network", "AUC", "threshold", "bad for the eyes alone, rejected", "good, rejected"],
-        note="The value is how far the less open eye is open, relative to the 90th percentile of its track. The "
-        "threshold is the value that rejects 2 % of the good faces.",
+        [
+            "network",
+            "AUC",
+            "threshold",
+            "rejected of the faces bad only for the eyes",
+            "rejected of the good faces",
+        ],
+        note="The value is the opening of the less open eye, divided by the 90th percentile of this value in the "
+        "track. The threshold is chosen so that about 2 % of the good faces are rejected.",
     )
     for name, answers in networks.items():
         lids = np.minimum(answers.signal("lidsLeft"), answers.signal("lidsRight"))
@@ -105,13 +111,13 @@ def eyes(labelled: Labelled, networks: dict[str, Answers]) -> Section:
 
 
 def covers(labelled: Labelled, answers: Answers) -> Section:
-    """What covers a face: faces labelled covered, clip by clip, against good and usable ones, by the default limit."""
+    """Share of faces rejected by the default limit: faces labelled as covered, by clip, and good and usable faces."""
     covered = np.array(["o" in why for why in labelled.why])
     mapping, limit = OCCLUSION.mapping, OCCLUSION.limits[0].value
     assert isinstance(mapping, Sigmoid)
     rejected = np.array([mapping.scalar(float(share)) < limit for share in answers.visible])
     section = Section(
-        "Covers",
+        "Covered faces",
         ["faces", "number", "rejected"],
         note="The table compares faces labelled as covered, which may also have other flaws, with uncovered faces "
         "labelled as good or usable. The median visible share of the good faces is "
@@ -123,15 +129,26 @@ def covers(labelled: Labelled, answers: Answers) -> Section:
     for name, chosen in groups.items():
         section.rows.append([name, str(int(chosen.sum())), f"{100 * rejected[chosen].mean():.1f} %"])
     section.goal("covered faces found", float(rejected[covered].mean()), 0.8, unit=" %")
-    section.goal("good faces lost to covers", float(rejected[groups["good"]].mean()), 0.01, unit=" %", at_most=True)
+    lost = float(rejected[groups["good"]].mean())
+    section.goal("good faces rejected as covered", lost, 0.01, unit=" %", at_most=True)
     return section
 
 
 def measures(labelled: Labelled, table: dict[str, tuple[np.ndarray, np.ndarray]]) -> Section:
-    """Single values for mouth, gaze and turn: faces bad for that reason (among others) against good ones."""
+    """Single values for mouth, gaze and turn: faces that are bad for this reason, among others, and good faces.
+
+    table: (signals, pose) by name of the network.
+    """
     section = Section(
         "One value at a time",
-        ["network", "value", "faces bad for it", "AUC", "found at 2 % of good lost", "at 10 %"],
+        [
+            "network",
+            "value",
+            "faces bad for this reason",
+            "AUC",
+            "found if 2 % of the good faces are lost",
+            "found if 10 % are lost",
+        ],
         note="The value `mouth` is `lipGap` + `jawOpen` / 2; `gaze` is the angle in degrees by which the eyes look "
         "past the camera (`batches.gaze_of`); `turn` is the largest of |yaw|, |pitch| and |roll|.",
     )
@@ -153,8 +170,8 @@ def measures(labelled: Labelled, table: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def speed(own: OwnNetwork, runs: int = 200) -> Section:
-    """Core-ms a face on one thread, alone and in a batch of eight."""
-    section = Section("Speed, one thread", ["faces a run", "core-ms a face"])
+    """Core-ms per face on one thread, for a single face and in a batch of eight."""
+    section = Section("Speed, one thread", ["faces per run", "core-ms per face"])
     rng = np.random.default_rng(0)
     for count in (1, 8):
         crops = rng.integers(0, 256, (count, *own.card["crop"]["size"], 3), dtype=np.uint8)
@@ -165,16 +182,16 @@ def speed(own: OwnNetwork, runs: int = 200) -> Section:
             times.append(1000 * (time.process_time() - start) / count)
         section.rows.append([str(count), f"{np.median(times):.2f}"])
         if count == 1:
-            section.goal("core-ms a face", float(np.median(times)), 3.0, at_most=True)
+            section.goal("core-ms per face", float(np.median(times)), 3.0, at_most=True)
     section.rows.append(["size of the file, MB", f"{own.path.stat().st_size / 1e6:.2f}"])
     return section
 
 
 def judged(own: OwnNetwork, faces: FaceSet) -> Answers:
-    """The network on the middles of the canvases."""
+    """The network's outputs for the middle of every canvas."""
     return own.run(crops_of(faces, np.arange(len(faces))))
 
 
 def labels_of(names: list[str]) -> np.ndarray:
-    """AFW's yaw, pitch, roll of faces named by yardstick.cut_afw."""
+    """AFW's labels for yaw, pitch and roll, [n, 3], from the names that yardstick.cut_afw gives to faces."""
     return np.array([[float(word) for word in name.split("|")[1:]] for name in names])

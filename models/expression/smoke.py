@@ -1,4 +1,4 @@
-"""Labelled crops for smoke runs: one public portrait, shifted and re-toned, with labels of the right form only."""
+"""Labelled crops for smoke runs: one public portrait, shifted and with changed tones, and meaningless labels."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from models.expression.covers import Bank
 from models.expression.faces import Crops, loose_crop
 
 _EYES = {33: (-12, 0), 133: (12, 0), 362: (-12, 0), 263: (12, 0)}
-"""Corners of the viewer's left and right eye, from the eye's middle in pixels of the portrait."""
+"""Corners of the viewer's left and right eye, relative to the middle of the eye, in pixels of the portrait."""
 
 
 def synthetic_crops(folder: Path, count: int = 24) -> None:
-    """Write `count` crops and labels as faces.py and teacher.py do; half of them as frames of two clips."""
+    """Write `count` crops and labels in the form of faces.py and teacher.py; half of them are frames of two clips."""
     from skimage import data
 
     picture, rng = data.astronaut(), np.random.default_rng(0)
@@ -42,7 +42,7 @@ def synthetic_crops(folder: Path, count: int = 24) -> None:
 
 
 def synthetic_bank() -> Bank:
-    """Covers of the right form: a box with an arm for a hand, coloured noise for things."""
+    """Occluders for smoke runs: a box with an arm as a hand, and coloured noise as objects."""
     rng = np.random.default_rng(0)
     hand = np.zeros((100, 100, 4), np.uint8)
     hand[20:, 35:65] = (200, 150, 120, 255)

@@ -25,7 +25,7 @@ def angles(transform: np.ndarray) -> tuple[float, float, float]:
     forward, right = transform[:3, 2], transform[:3, 0]
     yaw = np.degrees(np.arctan2(forward[0], forward[2]))
     pitch = np.degrees(np.arctan2(forward[1], np.hypot(forward[0], forward[2])))
-    # What is left when yaw and pitch are taken away: the eye line's turn in the picture, whose y points down.
+    # The roll is the rotation of the eye line in the picture (y points down) after yaw and pitch have been removed.
     cy, sy, cp, sp = (
         np.cos(np.radians(yaw)),
         np.sin(np.radians(yaw)),
@@ -39,7 +39,7 @@ def angles(transform: np.ndarray) -> tuple[float, float, float]:
 
 
 def label(landmarker: object, media: object, jpegs: bytes, starts: list[int]) -> dict[str, np.ndarray]:
-    """The arrays of this module's head line for crops in one file."""
+    """The arrays that the module's docstring describes, for the crops in one file."""
     count = len(starts) - 1
     points = np.full((count, 478, 3), np.nan, np.float32)
     shapes, pose = np.zeros((count, 52), np.float32), np.zeros((count, 3), np.float32)

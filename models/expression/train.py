@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Train the expression network on pictures and clips with faces; the labels are a teacher's.
+"""Train the expression network on pictures and clips with faces, which a teacher labels.
 
     python models/expression/train.py FOLDERS... --cut --work DIR        # find faces, write loose crops to DIR/crops
-    TEACHER/bin/python models/expression/teacher.py face_landmarker.task DIR/crops   # label them (its docstring)
+    TEACHER/bin/python models/expression/teacher.py face_landmarker.task DIR/crops   # label the crops
     python models/expression/train.py --work DIR                         # train, or continue a stopped run
     python models/expression/train.py --work DIR --export                # only write the deliverables
-    python models/expression/train.py --smoke                            # under a minute: does it all run?
+    python models/expression/train.py --smoke                            # takes less than a minute
 
 A run is seeded and resumes from its newest intact checkpoint in DIR (default: $STREAMGATE_WORK/expression); the first
 start loads the committed weights next to this file unless --fresh is given.
@@ -22,7 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-# Threads that wait by spinning starve each other where the machine is shared; must be set before torch loads.
+# Threads that spin while they wait starve each other on a shared machine. This must be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import cv2  # noqa: E402
@@ -66,29 +66,29 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("data", nargs="*", type=Path, help="with --cut: folders of pictures and clips")
     p.add_argument("--cut", action="store_true", help="only find faces and write loose crops for the teacher")
     p.add_argument("--interval", type=float, default=0.12, help="with --cut: seconds between frames of a clip")
-    p.add_argument("--longest", type=int, default=130, help="with --cut: frames of one clip")
+    p.add_argument("--longest", type=int, default=130, help="with --cut: maximum number of frames of a clip")
     p.add_argument("--work", type=Path, help="crops, aligned faces, checkpoints (default: $STREAMGATE_WORK/expression)")
     p.add_argument("--config", type=Path, default=HERE / "config.toml")
-    p.add_argument("--name", nargs="*", help="how the data sets are called on the card (default: the crops' names)")
-    p.add_argument("--clip-source", nargs="*", default=[], help="where the clips are from, for the card")
-    p.add_argument("--steps", type=int, help="total steps, instead of the config's")
+    p.add_argument("--name", nargs="*", help="names of the data sets on the card (default: names of the crops' files)")
+    p.add_argument("--clip-source", nargs="*", default=[], help="sources of the clips, for the card")
+    p.add_argument("--steps", type=int, help="total number of steps, instead of the config's")
     p.add_argument("--seed", type=int)
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     p.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     p.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
     p.add_argument("--fresh", action="store_true", help="ignore the committed weights")
-    p.add_argument("--export", action="store_true", help="no training: write the deliverables of the newest checkpoint")
-    p.add_argument("--target", type=Path, default=HERE, help="where the deliverables go")
-    p.add_argument("--warm-only", action="store_true", help="of the deliverables write only the next run's weights")
-    p.add_argument("--smoke", action="store_true", help="a minute on synthetic faces, deliverables into DIR/smoke")
+    p.add_argument("--export", action="store_true", help="do not train: export the newest checkpoint")
+    p.add_argument("--target", type=Path, default=HERE, help="folder for the exported files")
+    p.add_argument("--warm-only", action="store_true", help="export only the weights from which the next run starts")
+    p.add_argument("--smoke", action="store_true", help="one minute on synthetic faces; exports to DIR/smoke")
     args = p.parse_args(arguments)
     if args.cut != bool(args.data):
-        p.error("--cut takes folders of pictures and clips, and only --cut does")
+        p.error("give folders of pictures and clips with --cut, and none without it")
     return args
 
 
 def cut_all(args: argparse.Namespace, work: Path) -> int:
-    """Loose crops of every folder, into work/crops."""
+    """Write loose crops of the faces in every folder to work/crops."""
     with Networks.open("embedded", "cpu") as networks:
         for folder in args.data:
             if not folder.is_dir():
@@ -99,8 +99,11 @@ def cut_all(args: argparse.Namespace, work: Path) -> int:
 
 
 def split(faces: FaceSet, share: float, leave_out: frozenset[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Training and held-out indexes: whole clips (stills: pictures) by the digest of their name, the same whatever is
-    added; clips of `leave_out` are in neither."""
+    """Indices of the training and the held-out faces. Clips (with all their frames) and stills are split by the hash of
+    their name, so that the sets stay the same when data is added. Clips in `leave_out` are in neither set.
+
+    share: share of the clips and stills that is held out.
+    """
 
     def drawn(name: str) -> float:
         return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32

@@ -1,4 +1,4 @@
-"""One training run: regression of the teacher's pose, signals and points, and what a checkpoint holds."""
+"""One training run: regression of the teacher's pose, signals and points, and checkpoints."""
 
 from __future__ import annotations
 
@@ -34,20 +34,22 @@ _WEIGHTS = {
     5.0: "jawOpen mouthClose lipGap eyeLookInLeft eyeLookInRight eyeLookOutLeft eyeLookOutRight irisAcrossLeft "
     "irisAcrossRight",
 }
-"""Signals that decide which face is picked have more weight; those slow to learn have the most."""
+"""Weights above 1: signals that decide which face is picked; those that are learned slowly have the highest weight."""
 _POINT_BETA, _SIGNAL_BETA, _POSE_BETA = 0.05, 1.0, 0.5
-"""Errors (eye distances, deviations, POSE_UNIT) at which each loss turns from square to absolute: with an absolute
-loss alone, rare values would long be answered with the median."""
+"""Errors at which each loss changes from squared to absolute, in distances between the eyes, standard deviations and
+POSE_UNIT. With an absolute loss only, the network would predict the median instead of rare values for a long time."""
 _GAZE_UNIT = 8.0
-"""Degrees of gaze that count as 1."""
+"""Unit of the gaze loss, in degrees."""
 _LIDS, _LIPS_FROM, _LIPS_TO = 19, 24, 42
-"""Within each half of POINTS: lids and irises come first, then brows, then lips."""
+"""Positions in each half of POINTS: end of the lids and irises, start and end of the lips; the brows are in between."""
 _STIFF = 4.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """config.toml, [loss] and [optimiser]; steps are counted over the network's whole life."""
+    """config.toml, [loss] and [optimiser]; step numbers include the steps of earlier runs whose weights a run starts
+    from.
+    """
 
     points: float
     signals: float
@@ -60,14 +62,15 @@ class Settings:
     weight_decay: float
     ema: float
     frozen: int
-    """Units at the trunk's start that are trained no longer: their maps are the largest, and half of a step's time."""
+    """Number of units at the start of the trunk that are no longer trained; they take half of the time of a step,
+    because their maps are the largest."""
 
 
 class Trainer:
     """State of a run; `step(batch)` advances it by one step and returns its loss terms."""
 
     def __init__(self, settings: Settings, seed: int, device: torch.device, half: bool) -> None:
-        """half: bfloat16 in the network, float32 in the losses."""
+        """half: use bfloat16 in the network; losses are always float32."""
         torch.manual_seed(seed)
         self.settings, self.device, self.half = settings, device, half
         self.steps_done = self.started_at = 0
@@ -90,14 +93,16 @@ class Trainer:
         self._point_weight = torch.tensor(stiff, device=device)[:, None] / float(np.mean(stiff))
 
     def fit_units(self, points: np.ndarray, signals: np.ndarray) -> None:
-        """Means and deviations that the outputs are counted in; points [n, P, 2] in pixels of the crop."""
+        """Set the means and standard deviations by which the outputs are normalised; points [n, P, 2] in pixels of the
+        crop, signals [n, S].
+        """
         for network in (self.network, self.average):
             network.mean_points.copy_(self._in_eyes(torch.as_tensor(points)).mean(dim=0).flatten())
             network.signal_mean.copy_(torch.as_tensor(signals).mean(dim=0))
             network.signal_scale.copy_(torch.as_tensor(signals).std(dim=0).clamp_min(1e-3))
 
     def _in_eyes(self, points: Tensor) -> Tensor:
-        """Pixels of the crop to eye distances from the middle of the eyes."""
+        """Pixels of the crop, converted to distances between the eyes, from the midpoint of the eyes."""
         origin = points.new_tensor([(EXPRESSION_SIZE[1] - 1) / 2, EXPRESSION_EYE_ROW])
         return (points - origin) / EXPRESSION_EYE_DISTANCE
 
@@ -120,8 +125,8 @@ class Trainer:
         error = F.smooth_l1_loss(got[1], wanted, reduction="none", beta=_SIGNAL_BETA)
         signal = (error * self._signal_weight).mean()
         turn = F.smooth_l1_loss(got[0], pose / POSE_UNIT, beta=_POSE_BETA)
-        # Most people look into the camera, so the rotation of the eyes can be inferred from the head's alone; gaze
-        # is the sum of both.
+        # Most people look into the camera, so a network can infer the rotation of the eyes from that of the head. The
+        # loss on the gaze, which is the sum of both rotations, prevents this.
         eyes = (got[1] - wanted) * network.signal_scale @ self._turns
         missed = (eyes + (got[0] - pose / POSE_UNIT)[:, :2] * POSE_UNIT) / _GAZE_UNIT
         gaze = F.smooth_l1_loss(missed, torch.zeros_like(missed))
@@ -145,7 +150,7 @@ class Trainer:
 
     @torch.no_grad()
     def look(self, faces: np.ndarray, chunk: int = 64) -> dict[str, np.ndarray]:
-        """The averaged network on uint8 [N, 144, 128, 3]: pose, signals, points in their units, as float32."""
+        """Outputs of the averaged network in their units, as float32; faces: crops uint8 [N, 144, 128, 3]."""
         parts = []
         for start in range(0, len(faces), chunk):
             planes = normalise(torch.as_tensor(faces[start : start + chunk]).to(self.device))
@@ -155,7 +160,7 @@ class Trainer:
         }
 
     def state(self) -> dict[str, Any]:
-        """Everything a resumed run needs."""
+        """The state that a resumed run needs."""
         return {
             "step": self.steps_done,
             "started_at": self.started_at,
@@ -171,7 +176,7 @@ class Trainer:
         self.steps_done, self.started_at = int(state["step"]), int(state["started_at"])
 
     def load_warm(self, state: Mapping[str, Any]) -> None:
-        """Start from what deploy.write_warm wrote, with a fresh optimiser."""
+        """Start from the weights that deploy.write_warm wrote, with a new optimiser."""
         weights = floats(state["network"])
         self.network.load_state_dict(weights)
         self.average.load_state_dict(weights)

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Train the expression network's head `visible` on covered faces; everything else of the network keeps its weights.
+"""Train the expression network's head `visible` on covered faces; the rest of the network keeps its weights.
 
-    python models/expression/cutouts.py --hands FOLDER --things FOLDER --out DIR/covers.npz   # its docstring
-    TEACHER/bin/python models/expression/hands.py DIR/crops    # frames with a real hand in front of the face
+    python models/expression/cutouts.py --hands FOLDER --things FOLDER --out DIR/covers.npz   # collect occluders
+    TEACHER/bin/python models/expression/hands.py DIR/crops    # find frames with a real hand in front of the face
     python models/expression/visible.py --work DIR             # train, or continue a stopped run
     python models/expression/visible.py --work DIR --export    # only write the deliverables
-    python models/expression/visible.py --smoke                # under a minute: does it all run?
+    python models/expression/visible.py --smoke                # takes less than a minute
 
-DIR is the folder of train.py: the head is trained on its crops and its newest checkpoint (if there is none, on the
-committed weights), so run it again whenever the trunk has changed. The run's own checkpoints go into DIR/visible; the
-first start loads the committed head unless --fresh is given.
+DIR is the folder of train.py. The head is trained with the crops in DIR, on the trunk of the newest checkpoint in DIR
+or, if there is none, of the committed weights. Train it again whenever the trunk has changed. The head's own
+checkpoints are written to DIR/visible. The first start loads the committed head unless --fresh is given.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-# Threads that wait by spinning starve each other where the machine is shared; must be set before torch loads.
+# Threads that spin while they wait starve each other on a shared machine. This must be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import cv2  # noqa: E402
@@ -52,7 +52,7 @@ SMOKE = {
 }
 SEEN_NAME = "looked_at.toml"
 _BARE, _EACH_KIND = 256, 48
-"""Views of held-out faces for the log: uncovered ones, and of every kind of occluder."""
+"""Numbers of views of held-out faces for the log: of uncovered faces, and of faces with each kind of occluder."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,16 +70,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--work", type=Path, help="train.py's folder (default: $STREAMGATE_WORK/expression)")
     p.add_argument("--config", type=Path, default=HERE / "config.toml")
-    p.add_argument("--cover-source", nargs="*", default=[], help="where covers.npz is from, for the card")
-    p.add_argument("--steps", type=int, help="total steps, instead of the config's")
+    p.add_argument("--cover-source", nargs="*", default=[], help="sources of the pictures in covers.npz, for the card")
+    p.add_argument("--steps", type=int, help="total number of steps, instead of the config's")
     p.add_argument("--seed", type=int)
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     p.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     p.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
     p.add_argument("--fresh", action="store_true", help="ignore the committed head")
-    p.add_argument("--export", action="store_true", help="no training: write the deliverables of the newest checkpoint")
-    p.add_argument("--target", type=Path, default=HERE, help="where the deliverables go")
-    p.add_argument("--smoke", action="store_true", help="a minute on synthetic faces, deliverables into DIR/smoke")
+    p.add_argument("--export", action="store_true", help="do not train: export the newest checkpoint")
+    p.add_argument("--target", type=Path, default=HERE, help="folder for the exported files")
+    p.add_argument("--smoke", action="store_true", help="one minute on synthetic faces; exports to DIR/smoke")
     return p.parse_args(arguments)
 
 
@@ -103,7 +103,7 @@ def train(args: argparse.Namespace) -> int:
         raise DataError(f"only {len(faces)} labelled faces: at least {config['data']['minimum_faces']} are needed")
     chosen, held = split(faces, config["data"]["held_out_clips"], frozenset(config["data"]["leave_out"]))
     masks, seen = hand_masks(bases, faces), Seen.read(HERE / SEEN_NAME)
-    say(f"{len(chosen)} faces to train on, {len(held)} held out; {len(masks)} with a hand in front or next to them")
+    say(f"{len(chosen)} faces to train on, {len(held)} held out; {len(masks)} with a hand in front of or next to them")
     trainer = HeadTrainer(HeadSettings(**config["visible"]), config["seed"], device, args.precision == "bf16")
     base, _ = load_latest(work / "checkpoints")
     warm = torch.load(HERE / WARM_NAME, map_location="cpu", weights_only=True)
@@ -146,7 +146,7 @@ def held_out(
     masks: dict[int, np.ndarray],
     seen: Seen,
 ) -> dict[str, np.ndarray]:
-    """Crops of held-out faces by kind of cover, "" being none; always the same ones."""
+    """Crops of held-out faces by kind of occluder, "" for none; the same crops on every call."""
     drawn = CoveredBatches(faces, held, 1, how, 0, share, bank, masks, seen)
     rng = np.random.default_rng(0)
     bare = drawn.bare
@@ -155,7 +155,7 @@ def held_out(
         crops: list[np.ndarray] = []
         while len(crops) < min(count, 4 * len(bare)):
             view = drawn.covered_view(int(rng.choice(bare)), rng, kind)
-            # A face of which almost nothing is hidden is neither uncovered nor covered.
+            # If almost nothing of a face is hidden, it counts neither as uncovered nor as covered.
             if not kind or view.covered > 0.05:
                 crops.append(view.crop)
         views[kind] = np.stack(crops)

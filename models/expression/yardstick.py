@@ -1,4 +1,4 @@
-"""Faces for the evaluation that are never trained on: those labelled by hand, and AFW with its angles."""
+"""Faces for the evaluation, which are never used for training: faces labelled by hand, and AFW with its angles."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from models.expression.faces import Crops, faces_of, frames
 from streamgate.networks import Networks
 
 _SLACK = 0.002
-"""Seconds by which a label's time may miss a frame's."""
+"""Maximum difference in seconds between the time of a label and of its frame."""
 _SAME_FACE = 0.3
-"""Overlap (IoU) from which a found face is the labelled one."""
+"""Minimum overlap (IoU) at which a detected face is taken for the labelled one."""
 
 
 def cut_labelled(labels: Path, videos: Path, base: Path, networks: Networks) -> None:
-    """Crops of every labelled face that the detector finds again; name `clip|track|number`, clip `clip|track`."""
+    """Write crops of the labelled faces that the detector finds; the face is named `clip|track|number`, its clip
+    `clip|track`.
+
+    Existing crops are left unchanged. Raises DataError if no labelled face is found.
+    """
     if base.with_suffix(".json").is_file():
         return
     crops = Crops()
@@ -44,7 +48,7 @@ def cut_labelled(labels: Path, videos: Path, base: Path, networks: Networks) -> 
 
 
 def cut_afw(folder: Path, base: Path, networks: Networks) -> None:
-    """Crops of AFW faces; name `file#number|yaw|pitch|roll`, angles in degrees in the signs of docs/design.md 5."""
+    """Write crops of AFW's faces, named `file#number|yaw|pitch|roll`, in degrees with the signs of docs/design.md 5."""
     if base.with_suffix(".json").is_file():
         return
     crops = Crops()
@@ -60,7 +64,7 @@ def cut_afw(folder: Path, base: Path, networks: Networks) -> None:
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two boxes."""
+    """Intersection over union of two boxes [4]: x1, y1, x2, y2."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     shared = max(0.0, width) * max(0.0, height)
     area = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])

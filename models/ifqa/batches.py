@@ -1,4 +1,4 @@
-"""Training batches: a pure function of (seed, step), so that a run resumes where it stopped."""
+"""Training batches. They depend only on seed and step, so that a stopped run can be resumed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SWAP_KINDS = {"noise": 0.45, "jpeg": 0.27, "blur": 0.12, "sharpen": 0.16}
 
 @dataclass(frozen=True)
 class BatchSizes:
-    """How many pictures of each sort one step sees (config.toml, [batch])."""
+    """Number of pictures of each kind in one step (config.toml, [batch])."""
 
     pairs: int
     swaps: int
@@ -38,20 +38,20 @@ class BatchSizes:
 
     def __post_init__(self) -> None:
         if self.graded_groups * self.graded_faces > self.pairs or max(self.kept, self.unreal) > self.pairs:
-            raise ValueError("neither graded_groups * graded_faces nor kept nor unreal may exceed pairs")
+            raise ValueError("graded_groups * graded_faces, kept and unreal may each be at most as large as pairs")
 
 
 class Batches:
     """Map-style data set: `batches[step]` is a dict of arrays.
 
     hq, lq: uint8 [pairs, 256, 256, 3] RGB, the same faces clean and degraded;
-    swap, swap_label, swap_face, swap_clean: FPRS pictures, their label maps float32 [S, 64, 64] (1 = clean
-    pixels), the index of their face in hq, and whether the face is clean with degraded regions;
-    restored_mask: uint8 [restored_swaps, 256, 256], regions to be taken from a generator;
-    graded, veiled and what belongs to them: see graded.py;
-    steady, again: uint8 [steady, 256, 256, 3], the same faces of the same frames cut out twice;
-    kept: uint8 [kept, 256, 256, 3], the first faces of hq with a mild grain, to be forgiven;
-    unreal: uint8 [unreal, 256, 256, 3], what no camera took: drawings and renders, and clean faces painted over.
+    swap, swap_label, swap_face, swap_clean: region-swapped pictures (FPRS), their label maps float32 [S, 64, 64]
+    (1 = clean pixels), the index of their face in hq, and whether the face is clean with degraded regions;
+    restored_mask: float32 [restored_swaps, 256, 256], regions to be taken from a generator's output;
+    graded, veiled and the arrays that describe them: see graded.draw_series;
+    steady, again: uint8 [steady, 256, 256, 3], two crops of the same faces from the same frames;
+    kept: uint8 [kept, 256, 256, 3], the first faces of hq with mild grain, which should hardly lower their score;
+    unreal: uint8 [unreal, 256, 256, 3], pictures that are not photographs: drawings, renders, and painted-over faces.
     """
 
     def __init__(
@@ -63,16 +63,16 @@ class Batches:
         unreal: np.ndarray | None = None,
         films: np.ndarray | None = None,
     ) -> None:
-        """faces: uint8 [n, side, side, 3] with side >= 256; indexes: those that may be used.
+        """faces: uint8 [n, side, side, 3] with side >= 256; indexes: faces that may be used.
 
-        unreal: faces that no camera took, in the same form; films: uint8 [n, 1 + levels, 256, 256, 3], faces as they
-        are and as real encoders leave them, ever coarser (films.py).
+        unreal: faces that are not photographs, in the same form; films: uint8 [n, 1 + levels, 256, 256, 3], clean faces
+        and their copies that video encoders compressed, with increasing severity (films.py).
         """
         self.faces, self.indexes, self.sizes, self.seed = faces, indexes, sizes, seed
         self.unreal, self.films = unreal, films
 
     def __getstate__(self) -> dict[str, Any]:
-        # A loader process opens the memory maps itself: pickling them would copy gigabytes.
+        # A loader process opens the memory maps itself, because pickling them would copy gigabytes.
         return {k: (str(v.filename), v.shape) if isinstance(v, np.memmap) else v for k, v in self.__dict__.items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -95,7 +95,7 @@ class Batches:
         batch |= self._swaps(base, degraded, rng)
         sizes_of_series = GradedSizes(sizes.graded_groups, sizes.graded_faces, sizes.graded_severities)
         batch |= draw_series(base, sizes_of_series, rng, self.films)
-        # Light coding of clean files comes last: a clean face is a stored picture too.
+        # Some clean faces are slightly compressed at the end, because real clean faces come from files, too.
         batch["hq"] = np.stack([store(face, rng) for face in base])
         masks = [draw_swap(rng, SIDE) for _ in range(sizes.restored_swaps)]
         batch["restored_mask"] = np.stack(masks) if masks else np.zeros((0, SIDE, SIDE), np.float32)
@@ -114,11 +114,11 @@ class Batches:
             mask = draw_swap(rng, SIDE)
             low = degraded[k]
             if i % 2:
-                # One kind alone, noise most often: across a whole picture it is so easy to see that the network
-                # would not learn to look for it in one place.
+                # A single kind, most often noise: noise in the whole picture is so easy to detect that the network
+                # would not learn to find it in one place.
                 kind = str(rng.choice(list(SWAP_KINDS), p=list(SWAP_KINDS.values())))
                 low = draw_single(rng, kind).apply(base[k], float(rng.uniform(0.35, 0.9)))
-            # Two in three keep the clean face and degrade regions of it: rarer in the other branches.
+            # Two of three pictures are clean faces with degraded regions, which the other parts of a batch rarely have.
             onto_clean = i % 3 != 2
             pair = (base[k], low) if onto_clean else (low, base[k])
             pictures.append(blend(*pair, mask))
@@ -134,7 +134,9 @@ class Batches:
         }
 
     def _unreal(self, base: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-        """One in four painted over clean faces, the others from the pictures given; all painted where none were."""
+        """One of four pictures is a painted-over clean face, the others are from `unreal`. Without `unreal`, all are
+        painted over.
+        """
         pictures = []
         for i in range(self.sizes.unreal):
             if self.unreal is not None and i % 4:
@@ -146,7 +148,7 @@ class Batches:
 
 
 def draw_low(rng: np.random.Generator) -> Degradation:
-    """What makes a low-quality twin: mostly mixtures, some smoothing, over-sharpening, coding and noise."""
+    """A degradation for a degraded copy: mostly a mixture, else smoothing, over-sharpening, compression or noise."""
     pick = rng.random()
     if pick < 0.12:
         return draw_single(rng, "denoise" if pick < 0.05 else "smooth")
@@ -160,7 +162,7 @@ def draw_low(rng: np.random.Generator) -> Degradation:
 
 
 def draw_clean(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """uint8 [256, 256, 3]: the face mirrored, shifted, zoomed, turned a little and toned."""
+    """The face, uint8 [256, 256, 3], randomly mirrored, shifted, zoomed, slightly rotated and with changed tones."""
     side = face.shape[0]
     picture = np.asarray(face)
     if rng.random() < 0.5:
@@ -183,7 +185,7 @@ def draw_clean(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def store(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The face as a good file would carry it: untouched, or JPEG of quality 93..98."""
+    """The face as a file of good quality stores it: unchanged, or as a JPEG of quality 93..98."""
     if rng.random() < 0.6:
         return face
     coded = decode_rgb(encode_jpeg(face, int(rng.integers(93, 99)), chroma_444=bool(rng.random() < 0.4)))

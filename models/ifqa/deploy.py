@@ -27,10 +27,12 @@ WORST = 0.92
 
 
 def calibrate(trainer: Trainer, faces: np.ndarray, indexes: np.ndarray) -> dict[str, Any]:
-    """x0 and w of scalar = 100 * sigmoid((raw - x0) / w): clean median -> 90, the worst degradation's -> 10.
+    """Fit x0 and w of scalar = 100 * sigmoid((raw - x0) / w), so that the median score of clean faces is mapped to 90,
+    and the median score under the worst degradation to 10.
 
-    faces, indexes: training-side faces that no training step saw. The worst degradation is the one whose
-    median is the lowest, each at severity 0.92.
+    faces: the cache; indexes: faces of the cache that were not used for training. Every degradation is applied at
+    severity 0.92, and the worst one is the one with the lowest median. Raises DataError if clean and degraded faces
+    get about the same score.
     """
     clean_faces = np.stack([shrink_square(np.asarray(faces[i]), SIDE) for i in indexes])
     clean = float(np.median(trainer.scores(clean_faces)))
@@ -41,7 +43,8 @@ def calibrate(trainer: Trainer, faces: np.ndarray, indexes: np.ndarray) -> dict[
     worst = min(medians, key=medians.__getitem__)
     if clean - medians[worst] < 0.05 and trainer.steps_done > 100:
         raise DataError(
-            f"clean faces score {clean:.3f}, {worst} ones {medians[worst]:.3f}: nothing was learned or written"
+            f"the median score of clean faces is {clean:.3f}, and {medians[worst]:.3f} with the degradation '{worst}': "
+            "the network has not learned to tell them apart, so nothing was written"
         )
     reach = math.log(9.0)  # sigmoid(log 9) = 0.9
     return {
@@ -55,9 +58,17 @@ def calibrate(trainer: Trainer, faces: np.ndarray, indexes: np.ndarray) -> dict[
 
 
 def deploy(
-    trainer: Trainer, cache: FaceCache, calibration_indexes: np.ndarray, data_names: list[str], target: Path
+    trainer: Trainer,
+    cache: FaceCache,
+    calibration_indexes: np.ndarray,
+    data_names: list[str],
+    terms: dict[str, Any],
+    target: Path,
 ) -> dict[str, Any]:
-    """Write ifqa.onnx, card.json and ifqa_warm.pth into `target`, each by one rename; returns the card."""
+    """Write ifqa.onnx, card.json and ifqa_warm.pth into `target`, each by one rename; returns the card.
+
+    calibration_indexes: faces of the cache that were not used for training; terms: config.toml, [card].
+    """
     target.mkdir(parents=True, exist_ok=True)
     figures = calibrate(trainer, cache.faces, calibration_indexes)
     network = trainer.average.to("cpu").eval()
@@ -67,15 +78,15 @@ def deploy(
     card = {
         "role": "ifqa",
         "roles": ["ifqa"],
-        "name": "ifqa-small",
+        "name": terms["name"],
         "version": VERSION,
         "file": ONNX_NAME,
         "sha256": digest,
-        "licence": "research and non-commercial use only (terms of the training faces)",
+        "licence": terms["licence"],
         "training_data": data_names,
         "training_steps": trainer.steps_done,
         "training_faces": len(cache.names),
-        "research_only": True,
+        "research_only": terms["research_only"],
         "input": {
             "name": "face",
             "size": [SIDE, SIDE],
@@ -111,14 +122,17 @@ def deploy(
 
 
 def export_onnx(network: Ifqa, path: Path) -> None:
-    """Write one ONNX file: `face` -> `score`, `map`; batch open, checked against torch, weights stored as float16."""
+    """Write one ONNX file, from `face` to `score` and `map`, for any batch size; weights are stored as float16.
+
+    The graph's output is compared with torch's.
+    """
     faces = noise(3, INPUT_SIDE, INPUT_SIDE, 3).transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
     model = export(IfqaScorer(network, "ellipse").float(), "face", OUTPUTS, faces[:2], faces)
     write_onnx(model, path)
 
 
 def count_gmac(network: nn.Module) -> float:
-    """Multiply-accumulates of one 256x256 face through the convolutions, in 10^9."""
+    """Multiply-accumulate operations of the convolutions for one face of 256 x 256 px, in 10^9."""
     total = 0
     handles = []
 

@@ -4,8 +4,9 @@
     python models/ifqa/evaluate.py FACES... --work DIR --train-faces FACES... [--peers DIR]
         [--labelled UTKFACE --detector YUNET.onnx] [--glasses NAMES.txt] [--before FOLDER] [--unreal DRAWINGS...]
 
-FACES: clean FFHQ-aligned faces of 256 px, for evaluation only. --train-faces: training faces, on which a restorer
-unknown to IFQA is trained once. Peers whose weights are missing are named and skipped.
+FACES: clean FFHQ-aligned faces of at least 256 px that were not used for training. --train-faces: training faces, on
+which a restorer is trained that IFQA was not trained against. Peers (other quality measures) whose weights are missing
+are reported and skipped.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from streamgate.measures.ifqa import MEASURE  # noqa: E402
 
 SIDE = 256
 LOW = MEASURE.limits[0].value
-"""Points below which a face is rejected (`ifqa_low`)."""
+"""Limit of the gate, in points: faces with fewer points are rejected (`ifqa_low`)."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,26 +50,24 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Command line."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("faces", nargs="+", type=Path)
-    p.add_argument("--work", type=Path, required=True, help="peers' scores and the unseen restorer are kept here")
+    p.add_argument("--work", type=Path, required=True, help="folder for the peers' scores and the unseen restorer")
     p.add_argument("--train-faces", type=Path, nargs="+", required=True)
     p.add_argument("--peers", type=Path, help="folder with the peers' weights")
     p.add_argument("--labelled", type=Path, nargs="*", default=[], help="faces named AGE_SEX_RACE_* (UTKFace)")
     p.add_argument("--detector", type=Path, help="YuNet ONNX, for the landmarks of --labelled")
-    p.add_argument("--glasses", type=Path, help="names of those FACES that wear glasses, one a line")
-    p.add_argument("--before", type=Path, help="folder of a former ifqa.onnx and card.json to compare with")
+    p.add_argument("--glasses", type=Path, help="text file with the names of the FACES with glasses, one per line")
+    p.add_argument("--before", type=Path, help="folder of an earlier ifqa.onnx and card.json, for comparison")
     p.add_argument("--unreal", type=Path, nargs="*", default=[], help="aligned drawings, renders, puppets, statues")
-    p.add_argument("--mixed-faces", type=int, default=40, help="faces of the tables of mixtures, the slowest ones")
-    p.add_argument(
-        "--only-mixtures", action="store_true", help="only the tables that --before can share; writes nothing"
-    )
-    p.add_argument("--limit", type=int, help="only the first N faces: a quick look, nothing is written")
+    p.add_argument("--mixed-faces", type=int, default=40, help="number of faces for the slow tables (light, veils)")
+    p.add_argument("--only-mixtures", action="store_true", help="only the tables that use --before; writes no file")
+    p.add_argument("--limit", type=int, metavar="N", help="use only the first N faces, and write no file")
     p.add_argument("--unseen-steps", type=int, default=900)
     p.add_argument("--model", type=Path, default=HERE, help="folder of ifqa.onnx, card.json and card.md")
     return p.parse_args(arguments)
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Run every section, write card.md and evaluation.json."""
+    """Compute every section, and write card.md and evaluation.json."""
     names, faces = read_faces(args.faces, args.limit)
     shipped = Shipped(args.model)
     networks = {"IFQA": shipped} | ({"before": Shipped(args.before)} if args.before else {})
@@ -88,7 +87,7 @@ def evaluate(args: argparse.Namespace) -> None:
         say(f"skipped {line}")
     scorers = Scorers(shipped, peers, args.work / "peer-scores")
     cache = build_cache(args.train_faces, args.work / "cache", 512)
-    say("training the unseen restorer, or loading it")
+    say("training the unseen restorer, or loading that of an earlier run")
     unseen = train_unseen(cache.faces, args.work / "unseen.pth", args.unseen_steps)
 
     order, graded = sections.severities(faces, scorers)
@@ -111,13 +110,17 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def labelled(args: argparse.Namespace, scorers: Scorers, spread: float) -> Section:
-    """The section by UTKFace labels."""
+    """The section with the scores by UTKFace label."""
     faces, labels = groups.read_labelled(args.labelled, args.detector, per_race=250)
     return groups.by_label(faces, labels, scorers, spread)
 
 
 def read_faces(paths: list[Path], limit: int | None) -> tuple[list[str], list[np.ndarray]]:
-    """Names and uint8 [256, 256, 3] RGB pictures; larger ones are scaled down, smaller ones refused."""
+    """Names and pictures, uint8 [256, 256, 3] RGB; larger pictures are scaled down.
+
+    limit: maximum number of pictures. Raises DataError if a picture is unreadable or too small, or if there are fewer
+    than 8 pictures.
+    """
     names, faces = [], []
     for source in list_sources(paths):
         picture = decode_rgb(source.data)
@@ -141,7 +144,7 @@ def read_glasses(path: Path | None, names: list[str]) -> np.ndarray | None:
 
 
 def collect(measured: Section | list[Section]) -> list[Section]:
-    """Print sections as soon as they are there; always as a list."""
+    """Print one section or several as soon as they have been computed; returns them as a list."""
     found = measured if isinstance(measured, list) else [measured]
     for section in found:
         say(section.title)
@@ -154,7 +157,10 @@ def collect(measured: Section | list[Section]) -> list[Section]:
 def tell(
     model: Path, done: list[Section], absent: list[str], names: list[str], clean: np.ndarray, milliseconds: float
 ) -> None:
-    """Put the tables into card.md and the goals into evaluation.json."""
+    """Write the tables into card.md and the goals into evaluation.json.
+
+    clean: scores of the clean faces; milliseconds: time that the network takes per face.
+    """
     card = json.loads((model / "card.json").read_text())
     intro = (
         f"Weights sha256 `{card['sha256'][:16]}`, {card['training_steps']} training steps, {len(names)} "

@@ -1,4 +1,4 @@
-"""Faces as real encoders leave them: coded once before training, since an encoder is too slow for every step."""
+"""Faces compressed by video encoders, once before training, because encoders are too slow to run in every step."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ CRFS = (20, 25, 30, 35, 40)
 HEIGHTS = (1080, 720, 540)
 FRAMES = 5
 COLUMNS, ROWS = 7, 4
-"""Faces on one picture of 1920 x 1080."""
+"""Faces that fit on one sheet of 1920 x 1080 px."""
 
 
 def build_films(faces: np.ndarray, indexes: np.ndarray, count: int, folder: Path, seed: int) -> np.ndarray:
-    """uint8 [count, 1 + levels, 256, 256, 3]: clean faces, then the same coded with ever more loss; kept in `folder`.
+    """uint8 [count, 1 + levels, 256, 256, 3]: each clean face, followed by its copies with increasing compression. The
+    array is stored in `folder` and reused by later runs.
 
-    faces: uint8 [n, side, side, 3]; indexes: those that may be used. Each sheet of 28 faces is filmed by a camera that
-    drifts by a pixel a frame, scaled to one of HEIGHTS, coded as H.264 or HEVC at the rates of CRFS, and scaled back.
+    faces: uint8 [n, side, side, 3]; indexes: faces that may be used. Each sheet of 28 faces becomes a film in which it
+    moves by one pixel per frame. The film is scaled to one of HEIGHTS, encoded as H.264 or HEVC with each of CRFS, and
+    scaled back.
     """
     shape = (count, 1 + len(CRFS), SIDE, SIDE, 3)
     key = hashlib.sha256(repr((shape, CRFS, HEIGHTS, FRAMES, seed, indexes.tolist())).encode()).hexdigest()[:12]
@@ -42,7 +44,10 @@ def build_films(faces: np.ndarray, indexes: np.ndarray, count: int, folder: Path
 
 
 def film_sheet(faces: list[Picture], rng: np.random.Generator) -> np.ndarray:
-    """uint8 [len(faces), 1 + levels, 256, 256, 3]; at most COLUMNS * ROWS faces of 256 px."""
+    """The same array for one sheet, uint8 [len(faces), 1 + levels, 256, 256, 3].
+
+    faces: at most COLUMNS * ROWS faces of 256 px.
+    """
     sheet = np.full((1080 + FRAMES, 1920 + FRAMES, 3), int(rng.integers(40, 200)), np.uint8)
     corners = [(i // COLUMNS * SIDE, i % COLUMNS * SIDE) for i in range(len(faces))]
     for face, (y, x) in zip(faces, corners, strict=True):

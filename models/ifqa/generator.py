@@ -1,4 +1,4 @@
-"""The small restorers whose output the discriminator learns to detect."""
+"""The small restorers (the generators of the paper), whose output the discriminator learns to detect."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 
 class Restorer(nn.Module):
-    """U-Net on 4x4 pixel blocks: [N, 3, H, W] in -1..1 -> the same, as a correction of the input."""
+    """U-Net on blocks of 4 x 4 pixels. Input and output are [N, 3, H, W] in -1..1; the output is the input plus a
+    correction.
+    """
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
@@ -25,7 +27,7 @@ class Restorer(nn.Module):
         self.up1 = nn.Conv2d(b, a, 1)
         self.join1 = nn.Sequential(nn.LeakyReLU(0.2), nn.Conv2d(a, a, 3, padding=1), nn.LeakyReLU(0.2))
         self.leave = nn.Conv2d(a, 48, 3, padding=1)
-        # Starting as the identity, the first outputs are faces and not colour noise.
+        # The network starts as the identity, so that its first outputs are faces and not colour noise.
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
@@ -39,5 +41,5 @@ class Restorer(nn.Module):
 
 
 def as_stored(picture: Tensor) -> Tensor:
-    """Round -1..1 to the 256 levels of a file, so that unrounded values never betray a generator."""
+    """Values in -1..1 rounded to the 256 levels of a file, so that unrounded values do not reveal a generator."""
     return ((picture.float().clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1

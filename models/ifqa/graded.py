@@ -1,7 +1,7 @@
-"""Series of one face under one degradation of growing severity, bare and under a veil that hides it.
+"""Series of pictures of one face under one degradation with increasing severity, with and without a veil that hides the
+degradation.
 
-A score must fall along the bare series and along the veiled one, and must never be higher under the veil than
-without it.
+The score must fall along both series, and must never be higher under the veil than without it.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ KINDS = {
     "smooth": 0.05,
 }
 REGIONAL_SHARE = 0.15
-"""Of the series of these kinds, how many touch one region of the face only."""
+"""Share of the series of REGIONAL_KINDS in which only one region of the face is degraded."""
 REGIONAL_KINDS = ("blur", "motion", "noise", "smooth", "jpeg", "lowres", "sharpen")
 MILD_NOISE = 0.15
-"""Severity of the noise that is forgiven: series of noise begin there."""
+"""Severity of noise that is tolerated; series of noise start with it."""
 
 
 @dataclass(frozen=True)
 class GradedSizes:
-    """How many degradations, faces of each, and severities of each face."""
+    """Number of degradations, of faces with each degradation, and of severities of each face."""
 
     groups: int
     faces: int
@@ -49,10 +49,10 @@ class GradedSizes:
 
 @dataclass(frozen=True)
 class Reach:
-    """How a kind's severities compare: with those of other faces, with other kinds, and how far the score may fall.
+    """How a kind's severities can be compared, and how far the score may fall.
 
-    across: one severity means the same on two faces; line: severities follow the line that all kinds share; span: share
-    of the whole scale that the series crosses, also along the line.
+    across: the same severity is equally bad on two faces; line: severities follow the line that all kinds share; span:
+    share of the whole scale over which the score falls along the series, also on the line.
     """
 
     across: bool = True
@@ -61,9 +61,9 @@ class Reach:
 
 
 REACHES = {
-    "footage": Reach(span=0.6),  # a face in low-resolution footage is small but usable: it must pass the gate
-    "light": Reach(across=False, line=False, span=0.45),  # a dark picture of one face may look like the skin of another
-    "sensor": Reach(line=False, span=0.7),  # its noise is present from the first level
+    "footage": Reach(span=0.6),  # a face in low-resolution footage is small, but usable: it must pass the gate
+    "light": Reach(across=False, line=False, span=0.45),  # light skin in a dark picture may look like dark skin
+    "sensor": Reach(line=False, span=0.7),  # the noise is present from the first level on
     "smooth": Reach(across=False, line=False, span=0.5),
     "films": Reach(across=False, line=False, span=0.6),
     "regional": Reach(across=False, line=False, span=0.35),
@@ -73,12 +73,13 @@ REACHES = {
 def draw_series(
     base: Sequence[Picture], sizes: GradedSizes, rng: np.random.Generator, films: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Arrays of a batch; faces are base[0 : groups * faces], G x F series of S severities.
+    """The arrays of a batch: G x F series of S severities, of the faces base[0 : G * F].
 
-    graded: uint8 [G F S, 256, 256, 3]; graded_face, graded_group (equal where severities compare), graded_t,
-    graded_strength (how severe that is among all kinds), graded_line, graded_span: one value a picture.
-    veiled: uint8 [G F (S + 1), 256, 256, 3], each series with its clean face in front (severity 0), under one veil.
-    A series of films shows faces of its own: its clean face is in `veiled` only.
+    graded: uint8 [G F S, 256, 256, 3]. One value per picture: graded_face; graded_group, the same for pictures whose
+    severities can be compared; graded_t, the severity; graded_strength, the severity on the scale that all kinds share;
+    graded_line and graded_span, see Reach. veiled: uint8 [G F (S + 1), 256, 256, 3], each series under one draw of
+    veils, preceded by its clean face (severity 0). A series of films shows a face from `films` instead of `base`; its
+    clean face is only in `veiled`.
     """
     out: dict[str, list] = {name: [] for name in ("graded", "face", "group", "t", "strength", "line", "span", "veiled")}
     for g in range(sizes.groups):
@@ -124,7 +125,9 @@ def _only_a_region(degradation: Degradation, rng: np.random.Generator) -> Callab
 
 
 def film_series(films: np.ndarray, count: int, rng: np.random.Generator) -> tuple[Picture, list[Picture], list[float]]:
-    """A face of films [n, 1 + levels, 256, 256, 3]: as it was, `count` of its levels in order, and their severities."""
+    """A random face of films [n, 1 + levels, 256, 256, 3]: clean, at `count` of its levels in order, and the severities
+    of these levels.
+    """
     film = films[int(rng.integers(len(films)))]
     levels = sorted(int(i) for i in rng.choice(np.arange(1, len(film)), count, replace=False))
     if rng.random() < 0.5:
@@ -134,14 +137,14 @@ def film_series(films: np.ndarray, count: int, rng: np.random.Generator) -> tupl
 
 
 def draw_kind(kind: str, rng: np.random.Generator) -> Degradation:
-    """A degradation of that kind; of mixtures two in five are the paper's chain, the others any two or more kinds."""
+    """A degradation of this kind. Two of five mixtures are the paper's chain; the others combine two or more kinds."""
     if kind != "mixture":
         return draw_single(rng, kind)
     return draw_chain(rng) if rng.random() < 0.4 else draw_mixture(rng, 0.5, minimum=2)
 
 
 def draw_severities(rng: np.random.Generator, count: int, marked: Sequence[float] = ()) -> list[float]:
-    """Ascending severities in 0..1: mostly of `marked` if there are enough of them, else spread widely or close."""
+    """Ascending severities in 0..1, mostly from `marked` if it has enough values, else spaced widely or closely."""
     if len(marked) >= count and rng.random() < 0.8:
         return sorted(float(t) for t in rng.choice(marked, count, replace=False))
     if rng.random() < 0.6:

@@ -1,4 +1,4 @@
-"""Does the score depend on the person? Groups by UTKFace's labels, by measured skin tone and by glasses."""
+"""Does the score depend on the person? Scores by UTKFace's labels, by the measured skin tone and by glasses."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ NAME = re.compile(r"(?P<age>\d{1,3})_(?P<sex>[01])_(?P<race>[0-4])_")
 
 
 def sharpness(face: np.ndarray) -> float:
-    """Variance of the Laplacian of luma inside the face, over its variance: the detail the file holds."""
+    """Variance of the Laplacian of the face's luma, divided by the variance of the luma: how much detail there is."""
     luma = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY).astype(np.float32)[75:225, 65:190]
     return float(cv2.Laplacian(luma, cv2.CV_32F).var() / max(luma.var(), 1.0))
 
 
 def skin_tone(face: np.ndarray) -> float:
-    """Individual typology angle in degrees of the cheeks (median): above 41 light, below 10 brown to dark."""
+    """Individual typology angle of the cheeks in degrees (median): above 41 is light, below 10 is brown to dark."""
     lab = cv2.cvtColor(face.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     cheeks = np.concatenate([lab[150:180, 80:108].reshape(-1, 3), lab[150:180, 148:176].reshape(-1, 3)])
     lightness, _, yellow = np.median(cheeks, axis=0)
@@ -36,13 +36,13 @@ def skin_tone(face: np.ndarray) -> float:
 
 
 class Landmarks:
-    """YuNet on a square picture: the five landmarks of the surest face."""
+    """The five landmarks of the face with the highest score in a square picture, by YuNet."""
 
     def __init__(self, model: Path) -> None:
         self.session = load_onnxruntime().InferenceSession(str(model), providers=["CPUExecutionProvider"])
 
     def __call__(self, picture: np.ndarray, side: int = 320) -> np.ndarray | None:
-        """uint8 [H, H, 3] RGB -> [5, 2] pixels, or None without a face of score 0.6 or more."""
+        """Landmarks [5, 2] in pixels of a picture uint8 [H, H, 3] RGB; None if no face has a score above 0.6."""
         scale = picture.shape[0] / side
         bgr = cv2.resize(picture, (side, side))[..., ::-1].astype(np.float32)
         outputs = [o.name for o in self.session.get_outputs()]
@@ -63,7 +63,11 @@ class Landmarks:
 def read_labelled(
     paths: Sequence[Path], detector: Path, per_race: int
 ) -> tuple[list[np.ndarray], list[tuple[int, int, int]]]:
-    """Aligned faces of UTKFace-named files and their (age, sex, race); the same faces on every run."""
+    """Aligned faces of files that are named like UTKFace's, and their (age, sex, race); the same faces on every run.
+
+    detector: YuNet's ONNX file; per_race: maximum number of faces of each race. Raises DataError if there are no files
+    with such names.
+    """
     find = Landmarks(detector)
     faces, labels, counts = [], [], [0] * len(RACES)
     sources = [s for s in list_sources(paths) if NAME.match(Path(s.name).name)]
@@ -88,20 +92,24 @@ def read_labelled(
 
 
 def by_label(faces: list[np.ndarray], labels: list[tuple[int, int, int]], scorers: Scorers, spread: float) -> Section:
-    """Median score of each group, its distance to the median of all, and how sharp the group's files are."""
+    """Median score of each group, its difference from the median of all faces, and the sharpness of the group's files.
+
+    labels: (age, sex, race) of each face; spread: the p10-p90 range of all scores.
+    """
     section = Section(
         "Groups by UTKFace labels",
         [
             "group",
             "faces",
             "median score",
-            "minus all, share of the p10-p90 range",
-            "the same, against faces of like sharpness",
-            "median sharpness, percentile of all",
-            "NIQE, percentile of all",
+            "difference from the median of all faces, share of the p10-p90 range",
+            "the same, compared with equally sharp faces",
+            "median sharpness, as a percentile of all faces",
+            "median NIQE, as a percentile of all faces",
         ],
-        note="UTKFace crops are 200 px web pictures, upscaled here by about a quarter, and the groups differ in "
-        "picture quality. The fifth column compares each face with those of the same sharpness decile.",
+        note="UTKFace's crops are web pictures of 200 px, upscaled here by about a quarter, and the groups differ in "
+        "picture quality. The p10-p90 range is that of all scores. The fifth column compares each face with the faces "
+        "in the same decile of sharpness.",
     )
     scored = scorers.score(faces)
     score, sharp = scored["IFQA"], np.array([sharpness(f) for f in faces])
@@ -136,12 +144,15 @@ def by_label(faces: list[np.ndarray], labels: list[tuple[int, int, int]], scorer
 
 
 def by_picture(faces: Sequence[np.ndarray], scorers: Scorers, glasses: np.ndarray | None, spread: float) -> Section:
-    """On clean faces: correlation of the score with skin tone, brightness and sharpness; glasses."""
+    """Correlation of the score of clean faces with skin tone, brightness and sharpness, and the effect of glasses.
+
+    glasses: bool [N], which faces wear glasses; None if not known. spread: the p10-p90 range of all scores.
+    """
     section = Section(
         "What the score of clean faces depends on",
-        ["property", "Spearman with the score", "the same, sharpness held fixed"],
+        ["property", "Spearman with the score", "the same at equal sharpness"],
         note="Skin tone is the individual typology angle of the cheeks, which is larger for lighter skin. The last "
-        "column is the partial rank correlation at equal sharpness.",
+        "column is the partial rank correlation, with the sharpness held fixed.",
     )
     score = scorers.shipped.scores(faces)
     sharp = np.array([sharpness(f) for f in faces])
@@ -172,6 +183,6 @@ def by_picture(faces: Sequence[np.ndarray], scorers: Scorers, glasses: np.ndarra
 
 
 def partial(a: np.ndarray, b: np.ndarray, given: np.ndarray) -> float:
-    """Partial Spearman correlation of a and b, given a third."""
+    """Partial Spearman correlation of a and b with `given` held fixed."""
     ab, ag, bg = spearman(a, b), spearman(a, given), spearman(b, given)
     return (ab - ag * bg) / max(np.sqrt((1 - ag**2) * (1 - bg**2)), 1e-9)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw the shipped IFQA's maps of a picture that may be published: the astronaut portrait of scikit-image.
+"""Draw the maps of the shipped IFQA for a picture that may be published: scikit-image's portrait of an astronaut.
 
 python models/ifqa/heatmaps.py       # writes heatmaps.png next to the model
 """
@@ -26,7 +26,7 @@ SIDE = 192
 
 
 def cases(face: np.ndarray) -> dict[str, np.ndarray]:
-    """What is shown, by caption; uint8 [256, 256, 3] RGB."""
+    """The pictures to be shown, uint8 [256, 256, 3] RGB, by caption."""
     return {
         "original": face,
         "blur 2.2 px": protocol.blur(face, 2.2),
@@ -40,7 +40,7 @@ def cases(face: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def overlay(face: np.ndarray, realness: np.ndarray) -> np.ndarray:
-    """The face in grey under its map: blue real, red not; outside the pooled ellipse the colour fades."""
+    """The face in grey under its map: blue is real, red is not; outside the ellipse of the score, the colours fade."""
     grey = cv2.cvtColor(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB).astype(np.float32)
     levels = np.round((1 - realness) * 255).astype(np.uint8)
     colour = cv2.applyColorMap(levels, cv2.COLORMAP_JET)[..., ::-1].astype(np.float32)
@@ -49,7 +49,7 @@ def overlay(face: np.ndarray, realness: np.ndarray) -> np.ndarray:
 
 
 def draw(shipped: Shipped) -> np.ndarray:
-    """uint8 RGB sheet: pictures above, their maps with caption and score below."""
+    """A sheet, uint8 RGB: for each picture the caption with the score, the picture, and below it the map."""
     shown = cases(astronaut_face())
     scores, maps = shipped.scores(list(shown.values())), shipped.maps(list(shown.values()))
     columns = []

@@ -1,6 +1,7 @@
-"""The evaluation's degradations A and the veils B over them, in physical units, separate from those of training.
+"""The degradations A of the evaluation, and the veils B that are applied after them, in physical units. They are
+independent of those in training.
 
-Everything takes and gives uint8 [256, 256, 3] RGB, FFHQ-aligned; `seed` identifies the face.
+All functions take and return pictures uint8 [256, 256, 3] RGB, FFHQ-aligned; `seed` identifies the face.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from models.ifqa.protocol import Picture
 
 LEVELS = 6
 PATHS = (5, 9, 15, 23, 35, 50)
-"""Lengths of a shake along a curve, pixels."""
+"""Lengths of camera shake along a curve, in pixels."""
 CRFS = (24, 28, 32, 36, 40, 44)
 SHARES = (0.3, 0.45, 0.6, 0.75, 0.9, 1.0)
-"""Of the middle frequencies taken out."""
+"""Shares of the middle frequencies that are removed."""
 SPREADS = (6, 9, 13, 19, 28, 40)
-"""Of the guided filter, levels."""
+"""Ranges of the guided filter, in levels of 255."""
 GAMMAS = (1.4, 1.7, 2.1, 2.6, 3.2, 4.0)
 FLATNESS = (0.75, 0.6, 0.47, 0.36, 0.26, 0.18)
-"""Contrast that is left."""
+"""Remaining share of the contrast."""
 VEILING = (0.2, 0.3, 0.42, 0.55, 0.68, 0.8)
 """Share of haze."""
 CHANGES: dict[str, Callable[[Picture, int, int], Picture]] = {
@@ -55,7 +56,7 @@ LIGHTS: dict[str, Callable[[Picture, int], Picture]] = {
 
 
 def moved(face: Picture, length: float, seed: int) -> Picture:
-    """Shaken along a curve of that many pixels, another one for each face."""
+    """Blurred by camera shake along a curve of this length in pixels; each face has another curve."""
     return camera.motion(face, math.log(length / 3) / math.log(64 / 3), 0.35 + 0.6 * (seed % 8) / 7, 9000 + seed)
 
 
@@ -66,45 +67,45 @@ def sensed(face: Picture, sigma: float, seed: int) -> Picture:
 
 
 def curved(face: Picture, gamma: float) -> Picture:
-    """Through a gamma: above 1 darker, below 1 brighter."""
+    """After a gamma curve: above 1 darker, below 1 brighter."""
     return cv2.LUT(face, np.round((np.arange(256) / 255) ** gamma * 255).astype(np.uint8))
 
 
 def grained(face: Picture, deviation: float, seed: int) -> Picture:
-    """Grain in luma alone."""
+    """With grain that is the same in all channels (luma only)."""
     field = np.random.default_rng(5000 + seed).normal(0, deviation, (*face.shape[:2], 1))
     return np.clip(face + field + 0.5, 0, 255).astype(np.uint8)
 
 
 def gif(face: Picture, colours: int) -> Picture:
-    """Its own palette, Floyd-Steinberg dither."""
+    """As a GIF stores it: with a palette of its own colours and Floyd-Steinberg dither."""
     image = Image.fromarray(face)
     palette = image.quantize(colours, method=Image.Quantize.MEDIANCUT)
     return np.asarray(image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).convert("RGB"))
 
 
 def ordered(face: Picture, levels: int) -> Picture:
-    """That many levels a channel, Bayer matrix of 4."""
+    """Reduced to this number of levels per channel, with ordered dither by a 4 x 4 Bayer matrix."""
     step = 255 / (levels - 1)
     threshold = np.tile(bayer_matrix(4), (face.shape[0] // 4, face.shape[1] // 4))[..., None]
     return np.clip(np.floor(face / step + threshold) * step, 0, 255).astype(np.uint8)
 
 
 def upscaled(face: Picture, factor: float) -> Picture:
-    """Half the pixels, up again by Lanczos, sharpened."""
+    """Scaled down by the factor, scaled up again by Lanczos interpolation, and sharpened."""
     side = round(face.shape[0] / factor)
     small = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)
     return protocol.sharpened(0.8, 1.0)(cv2.resize(small, face.shape[1::-1], interpolation=cv2.INTER_LANCZOS4))
 
 
 def vignetted(face: Picture, share: float) -> Picture:
-    """Corners darker by that share."""
+    """With the corners darkened by this share."""
     y, x = np.mgrid[0 : face.shape[0], 0 : face.shape[1]] / face.shape[0] - 0.5
     return np.clip(face * (1 - share * 2 * (x * x + y * y))[..., None] + 0.5, 0, 255).astype(np.uint8)
 
 
 def blotched(face: Picture, deviation: float, seed: int) -> Picture:
-    """Noise in both colour differences, 1.2 px wide."""
+    """With noise in both colour differences, blurred by 1.2 px."""
     field = np.random.default_rng(6000 + seed).normal(0, 1, (*face.shape[:2], 2))
     field = cv2.GaussianBlur(field, (0, 0), 1.2)
     apart = cv2.cvtColor(face, cv2.COLOR_RGB2YCrCb)
@@ -127,4 +128,4 @@ VEILS: dict[str, Callable[[Picture, int], Picture]] = {
     "vignette 60 %": lambda face, seed: vignetted(face, 0.6),
 }
 MILD_GRAIN = 3.0
-"""Standard deviation that a clean face may have and stay clean."""
+"""Standard deviation of grain that hardly lowers the score of a clean face."""

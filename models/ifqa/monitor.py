@@ -1,4 +1,4 @@
-"""Rank correlations on held-out training faces, logged for every kind of degradation."""
+"""What the training log shows: rank correlations and other results on held-out faces, by kind of degradation."""
 
 from __future__ import annotations
 
@@ -32,26 +32,28 @@ CHAINS: dict[str, tuple[str, ...]] = {
 VEILED_KINDS = ("blur", "motion", "lowres", "jpeg", "smooth")
 VEILED_FACES, VEILED_SEVERITIES, VEIL_STRENGTH = 10, (0.3, 0.6, 0.9), 0.5
 VEIL_SLACK = 0.02
-"""Rise of the score under a veil that is tolerated."""
+"""Tolerated increase of the score under a veil."""
 MILD_GRAIN = 0.12
-"""Severity of noise that has a standard deviation of 3 levels."""
+"""Severity at which noise has a standard deviation of 3 levels."""
 FEW = 24
-"""Held-out faces whose degraded pictures are looked at."""
+"""Number of held-out faces that are degraded."""
 CUTS = 4
-"""Times that a face of a frame is cut out to see how much its score moves."""
+"""Number of crops of a face from the same frame, with which the stability of the score is measured."""
 
 
 def series(kind: str, seed: int) -> Degradation:
-    """The plain variant of a kind (Gaussian, area + cubic, white, 4:2:0); a mixture has all four at 60 %."""
+    """The simplest variant of a kind, for example Gaussian blur, scaling down by area and up by cubic interpolation,
+    white noise, or JPEG with 4:2:0. A mixture applies these four, each at 60 % of the severity.
+    """
     share = 0.6 if kind == "mixture" else 1.0
     return Degradation(kind, tuple(Step(k, 0.25, seed, share) for k in CHAINS[kind]))
 
 
 class Monitor:
-    """Holds the degraded pictures, so that each look costs only the network's time."""
+    """Keeps the degraded pictures, so that a later evaluation only has to run the network."""
 
     def __init__(self, faces: np.ndarray, indexes: np.ndarray) -> None:
-        """faces: the cache, uint8 [n, side, side, 3]; indexes: held out of training."""
+        """faces: the cache, uint8 [n, side, side, 3]; indexes: faces that are not used for training."""
         self.clean = np.stack([shrink_square(np.asarray(faces[i]), SIDE) for i in indexes])
         few = self.clean[:FEW]
         self.graded = {
@@ -82,10 +84,12 @@ class Monitor:
         self.cuts = np.stack([cut(frame, SIDE, rng) for frame in frames for _ in range(CUTS)])
 
     def look(self, trainer: Trainer) -> dict[str, float]:
-        """within.KIND and across.KIND (Spearman), shares of pairs in order, pixel AUC of degraded regions.
+        """The results for the log, by name.
 
-        veil.NAME: share of degraded pictures that score no more than VEIL_SLACK higher under that veil; under.NAME: the
-        Spearman of their severities there.
+        within.KIND, across.KIND: Spearman correlation of severity and score, within and across faces; local.NAME,
+        order.NAME: share of the clean faces that score higher than their degraded or restored copies; map.NAME: pixel
+        AUC of degraded regions; veil.NAME: share of degraded pictures whose score rises by at most VEIL_SLACK under the
+        veil; under.NAME: Spearman correlation of severity and score under the veil.
         """
         clean = trainer.scores(self.clean)
         few = clean[:FEW]
@@ -124,7 +128,7 @@ class Monitor:
 
 
 def table(figures: dict[str, float]) -> str:
-    """The values in two lines for the log."""
+    """The results as two lines for the log."""
     kinds = [k.split(".")[1] for k in figures if k.startswith("within.")]
     first = " ".join(
         f"{k} {figures[f'within.{k}']:.3f}/{figures[f'across.{k}']:.3f}"

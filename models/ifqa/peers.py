@@ -1,4 +1,6 @@
-"""The measures that IFQA is compared with: uint8 [256, 256, 3] RGB, FFHQ-aligned -> a value, higher is better."""
+"""The measures that IFQA is compared with. Each takes a picture uint8 [256, 256, 3] RGB, FFHQ-aligned, and returns a
+value that is higher for better pictures.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,12 @@ from streamgate.networks.device import load_onnxruntime
 
 Measure = Callable[[np.ndarray], float]
 _SHAPES = np.arange(0.2, 10.001, 0.001)
-# Ratio of a generalised Gaussian's squared mean magnitude to its variance, by shape.
+# The squared mean magnitude of a generalised Gaussian, divided by its variance, for each shape.
 _RATIOS = gamma_function(2 / _SHAPES) ** 2 / (gamma_function(1 / _SHAPES) * gamma_function(3 / _SHAPES))
 
 
 def load_peers(folder: Path | None) -> tuple[dict[str, Measure], list[str]]:
-    """The peers whose weights are in `folder`, and for each absent one a line that names what is missing."""
+    """The peers whose weights are in `folder`, and for each other peer a line with the names of the missing files."""
     wanted = {
         "NIQE": (("niqe_pris_params.npz",), Niqe),
         "BRISQUE": (("brisque_model_live.yml", "brisque_range_live.yml"), Brisque),
@@ -37,7 +39,7 @@ def load_peers(folder: Path | None) -> tuple[dict[str, Measure], list[str]]:
 
 
 def fit_asymmetric(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Asymmetric generalised Gaussian by moments, per row: [n, m] -> shape, left and right deviation."""
+    """Fit an asymmetric generalised Gaussian to each row of [n, m] by moments: shape, left and right deviation, [n]."""
     left = np.sqrt(np.nansum(np.where(values < 0, values**2, 0), 1) / np.maximum((values < 0).sum(1), 1))
     right = np.sqrt(np.nansum(np.where(values > 0, values**2, 0), 1) / np.maximum((values > 0).sum(1), 1))
     ratio = left / np.maximum(right, 1e-12)
@@ -52,7 +54,7 @@ def _neighbour_means(shape: np.ndarray, left: np.ndarray, right: np.ndarray) -> 
 
 
 class Niqe:
-    """Mittal et al. 2013, on BT.601 luma, 0..255: negated distance to pristine natural statistics."""
+    """NIQE (Mittal et al. 2013) on BT.601 luma, 0..255: negated distance from the statistics of natural pictures."""
 
     def __init__(self, parameters: Path) -> None:
         with np.load(parameters) as stored:
@@ -80,7 +82,7 @@ class Niqe:
 
     @staticmethod
     def _features(blocks: np.ndarray) -> np.ndarray:
-        """[n, b, b] -> [n, 18]."""
+        """Features [n, 18] of blocks [n, b, b]."""
         n = len(blocks)
         shape, left, right = (v for v in fit_asymmetric(blocks.reshape(n, -1)))
         features = [shape, (_scale(shape, left) + _scale(shape, right)) / 2]
@@ -97,7 +99,7 @@ def _scale(shape: np.ndarray, deviation: np.ndarray) -> np.ndarray:
 
 
 def halve(luma: np.ndarray) -> np.ndarray:
-    """Half the size by MATLAB's anti-aliased bicubic, whose statistics NIQE's parameters were fitted on."""
+    """Half the size, by MATLAB's anti-aliased bicubic interpolation, with which NIQE's parameters were fitted."""
     x = np.abs(np.arange(-3.5, 4) / 2)
     taps = np.where(x <= 1, 1.5 * x**3 - 2.5 * x**2 + 1, np.where(x < 2, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2, 0))
     taps /= taps.sum()
@@ -107,7 +109,7 @@ def halve(luma: np.ndarray) -> np.ndarray:
 
 
 class Brisque:
-    """Mittal et al. 2012 with OpenCV's model trained on LIVE: negated support-vector score."""
+    """BRISQUE (Mittal et al. 2012) with OpenCV's model, which was trained on LIVE: the negated support-vector score."""
 
     def __init__(self, model: Path, value_range: Path) -> None:
         storage = cv2.FileStorage(str(model), cv2.FILE_STORAGE_READ)
@@ -158,9 +160,12 @@ class Brisque:
 
 
 class LightQNet:
-    """Chen et al. 2021: recognition quality; input 96x96 RGB, (x - 128) / 128, eyes and mouth in place."""
+    """LightQNet (Chen et al. 2021), a quality measure for recognition.
 
-    # Eyes and mouth centre as shares of its input's side.
+    The network's input is 96 x 96 px RGB, (x - 128) / 128, aligned by the eyes and the mouth.
+    """
+
+    # Places of the eyes and of the middle of the mouth, as shares of the input's side.
     TARGET = np.array([[0.3419, 0.4616], [0.6565, 0.4598], [0.5012, 0.8240]])
 
     def __init__(self, model: Path) -> None:
@@ -173,7 +178,7 @@ class LightQNet:
         self.matrix, _ = cv2.estimateAffinePartial2D(source, self.TARGET * 96)
 
     def __call__(self, picture: np.ndarray) -> float:
-        # The face square shrinks by about 0.55, so smooth first, else the warp would alias.
+        # The face square is scaled by about 0.55, so it is smoothed first to avoid aliasing.
         face = cv2.warpAffine(cv2.GaussianBlur(picture, (0, 0), 0.7), self.matrix, (96, 96), flags=cv2.INTER_LINEAR)
         blob = ((face.astype(np.float32) - 128) / 128).transpose(2, 0, 1)[None]
         return float(self.session.run(None, {"input": blob})[0].ravel()[0])

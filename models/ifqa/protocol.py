@@ -1,6 +1,6 @@
-"""The evaluation's pictures, defined by physical strengths and separate from the random draws of training.
+"""The pictures for the evaluation: fixed strengths in physical units, independent of the random draws of training.
 
-Everything takes and gives uint8 [256, 256, 3] RGB, FFHQ-aligned.
+All functions take and return pictures uint8 [256, 256, 3] RGB, FFHQ-aligned.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ def blur(face: Picture, sigma: float) -> Picture:
 
 
 def lowres(face: Picture, factor: float) -> Picture:
-    """Scaled down by area, up by cubic."""
+    """Scaled down by area, and up again by cubic interpolation."""
     side = round(face.shape[0] / factor)
     small = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)
     return cv2.resize(small, face.shape[1::-1], interpolation=cv2.INTER_CUBIC)
 
 
 def noise(face: Picture, deviation: float, seed: int) -> Picture:
-    """White Gaussian noise per channel."""
+    """With white Gaussian noise, drawn separately for each channel."""
     grain = np.random.default_rng(seed).normal(0, deviation, face.shape)
     return np.clip(face + grain + 0.5, 0, 255).astype(np.uint8)
 
 
 def jpeg(face: Picture, quality: int) -> Picture:
-    """Baseline JPEG, 4:2:0."""
+    """After compression as baseline JPEG, 4:2:0."""
     coded = decode_rgb(encode_jpeg(face, quality))
     assert coded is not None
     return coded
 
 
 def mixture(face: Picture, level: int, seed: int) -> Picture:
-    """Blur, scale down, noise, JPEG at the small size, scale up: the paper's chain."""
+    """The paper's chain of degradations: blur, scaling down, noise, JPEG at the small size, and scaling up."""
     sigma, factor, deviation, quality = MIXTURES[level]
     side = round(face.shape[0] / factor)
     small = cv2.resize(blur(face, sigma), (side, side), interpolation=cv2.INTER_AREA)
@@ -84,7 +84,7 @@ KINDS = ("blur", "noise", "low resolution", "JPEG", "mixture")
 
 
 def local(kind: str, region: str, face: Picture, seed: int) -> Picture:
-    """Only a region degraded, at the fourth level of a kind, behind a soft edge of 2 px."""
+    """With a single degraded region, at the fourth level of a kind; the region's edge is 2 px soft."""
     return blend(face, grade(kind, face, 3, seed), region_mask(region, face.shape[0], feather=2.0))
 
 
@@ -118,10 +118,10 @@ RETOUCHES: dict[str, Callable[[Picture], Picture]] = {
 
 
 def footage(faces: Sequence[Picture], crf: int = 23, frames: int = 6) -> dict[int, list[Picture]]:
-    """Each face as 1080p, 720p, 480p and 360p H.264 footage shows it, by height.
+    """Each face as it looks in H.264 footage with 1080, 720, 480 and 360 lines, by number of lines.
 
-    28 faces at a time lie side by side on a 1920x1080 picture that drifts by a pixel a frame; the film is
-    scaled, coded, decoded, scaled back to 1080 lines, and the faces are cut from its last frame.
+    Up to 28 faces are put side by side on a picture of 1920 x 1080 px, which moves by one pixel per frame. The film is
+    scaled down, encoded, decoded and scaled back to 1080 lines, and the faces are cropped from its last frame.
     """
     out: dict[int, list[Picture]] = {height: [] for height in FOOTAGE_HEIGHTS}
     side, columns, rows = faces[0].shape[0], 1920 // faces[0].shape[1], 1080 // faces[0].shape[0]

@@ -1,6 +1,6 @@
-"""The parts of the evaluation, one function each: pictures in, rows of a Markdown table out.
+"""The sections of the evaluation: each function scores pictures and returns the rows of a Markdown table.
 
-`faces` are clean uint8 [256, 256, 3] RGB; values have 95 % bootstrap intervals over faces.
+`faces` are clean faces, uint8 [256, 256, 3] RGB. The intervals are 95 % bootstrap intervals over faces.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ GOAL_ACROSS = 0.90
 
 
 def severities(faces: Faces, scorers: Scorers) -> tuple[Section, np.ndarray]:
-    """Six severities of each kind: Spearman within and across faces; also IFQA's scores [faces, 5, 6]."""
+    """Spearman correlations for six severities of each kind, within and across faces.
+
+    Returns the section and IFQA's scores [faces, 5, 6].
+    """
     section = Section(
         "Order of six severities",
         ["degradation", *(f"{n} within / across" for n in scorers.names)],
@@ -72,12 +75,12 @@ def _order_rows(
 
 
 def local_order(faces: Faces, scorers: Scorers) -> Section:
-    """(a) Only eyes, nose or mouth degraded: does the clean face score higher?"""
+    """Does a clean face score higher than its copy in which only the eyes, the nose or the mouth are degraded?"""
     section = Section(
         "Only the eyes, nose or mouth degraded: pairs in the right order",
         ["degraded part", *scorers.names],
-        note="Share of faces that score higher than a copy of them in which one part is degraded (fourth level of "
-        "each kind).",
+        note="Share of the faces that score higher than their copy in which one part is degraded (at the fourth of "
+        "six levels).",
     )
     cases = {
         f"{region}, {kind}": (lambda f, i, r=region, k=kind: protocol.local(k, r, f, i))
@@ -89,12 +92,12 @@ def local_order(faces: Faces, scorers: Scorers) -> Section:
 
 
 def local_maps(faces: Faces, scorers: Scorers) -> Section:
-    """(a) Does the map find the part? Pixel AUC inside the face ellipse, mean over faces."""
+    """Does the map find the degraded part? AUC over the pixels inside the face ellipse, mean over faces."""
     section = Section(
         "Does the map find the degraded part?",
-        ["degraded part", "pixel AUC of 1 - map", "AUC of the fall from the clean face's map"],
-        note="The AUC compares the pixels of the degraded part with those of the rest of the face ellipse. The last "
-        "column needs the clean original.",
+        ["degraded part", "pixel AUC of 1 - map", "AUC of the clean face's map minus the map"],
+        note="The AUC is the probability that the value in the header is higher at a pixel of the degraded part than "
+        "at a pixel of the rest of the face ellipse. The last column can only be computed with the clean original.",
     )
     side = faces[0].shape[0]
     inside = face_ellipse(side) > 0.5
@@ -112,12 +115,12 @@ def local_maps(faces: Faces, scorers: Scorers) -> Section:
 
 
 def retouched(faces: Faces, scorers: Scorers, restore: Callable[[list[np.ndarray]], list[np.ndarray]]) -> Section:
-    """(b) Restored by an unseen generator, denoised, over-sharpened: below the original?"""
+    """Do faces score lower after an unseen generator restored them, and after they were denoised or over-sharpened?"""
     section = Section(
-        "Restored, denoised, over-sharpened faces below their originals",
+        "Restored, denoised and over-sharpened faces that score lower than their originals",
         ["what was done", *scorers.names],
-        note="Share of faces that score lower than the original. *Restored* faces were degraded by a mixture of the "
-        "given level and then restored by a network that was trained with another seed and loss.",
+        note="Share of the faces that score lower than the original. *Restored* faces were degraded by a mixture of "
+        "the given level and then restored by a network that was trained with another seed and loss.",
     )
     restored = {
         f"restored from mixture level {level + 1}": restore(
@@ -134,18 +137,18 @@ def retouched(faces: Faces, scorers: Scorers, restore: Callable[[list[np.ndarray
 
 
 def footage(faces: Faces, scorers: Scorers) -> Section:
-    """(c) 1080p, 720p, 480p, 360p H.264 footage of the same face."""
+    """Order of the scores of the same face in H.264 footage with 1080, 720, 480 and 360 lines."""
     section = Section(
         "The same face as 1080p, 720p, 480p and 360p footage",
         ["pairs of heights", *scorers.names],
-        note="Share of faces that score higher at the higher of two resolutions. The last row is the share of faces "
-        "for which all four heights are in the right order.",
+        note="Share of the faces that score higher at the higher of two resolutions. The last row is the share of the "
+        "faces for which all four heights are in the right order.",
     )
     films = protocol.footage(faces)
     scores = {h: scorers.score(pictures) for h, pictures in films.items()}
     heights = list(films)
     pairs = list(combinations(heights, 2))
-    for name_pairs, title in (*(([p], f"{p[0]}p over {p[1]}p") for p in pairs), (pairs, "all six pairs")):
+    for name_pairs, title in (*(([p], f"{p[0]}p > {p[1]}p") for p in pairs), (pairs, "all six pairs")):
         shares = []
         for name in scorers.names:
             right = np.mean([in_order(scores[a][name], scores[b][name]) for a, b in name_pairs], axis=0)
@@ -161,7 +164,10 @@ def footage(faces: Faces, scorers: Scorers) -> Section:
 
 
 def mirror(faces: Faces, scorers: Scorers, graded: np.ndarray) -> Section:
-    """A face and its mirror image: difference as a share of the p10-p90 range of scores."""
+    """Difference between the scores of a face and its mirror image, as a share of the p10-p90 range of scores.
+
+    graded: IFQA's scores of degraded pictures, which together with the clean faces give the range of all scores.
+    """
     clean = scorers.shipped.scores(faces)
     mirrored = scorers.shipped.scores([np.ascontiguousarray(f[:, ::-1]) for f in faces])
     low, high = np.quantile(np.concatenate([clean, graded.ravel()]), (0.1, 0.9))
@@ -170,9 +176,9 @@ def mirror(faces: Faces, scorers: Scorers, graded: np.ndarray) -> Section:
     section = Section(
         "Mirror images",
         [
-            "|score - mirrored score|",
+            "difference of the two scores",
             "share of the p10-p90 range of all scores",
-            "share of that of clean faces alone",
+            "share of the p10-p90 range of the clean faces",
         ],
     )
     for title, value in (
@@ -183,6 +189,6 @@ def mirror(faces: Faces, scorers: Scorers, graded: np.ndarray) -> Section:
         parts = (value / (high - low), value / max(high_clean - low_clean, 1e-9))
         section.rows.append([title, *(f"{p * 100:.1f} %" for p in parts)])
     share = mean_estimate((difference <= 0.05 * (high - low)).astype(float))
-    section.rows.append(["faces within 5 %", share.text(1, percent=True), "-"])
+    section.rows.append(["faces with at most 5 %", share.text(1, percent=True), "-"])
     section.goal("faces whose mirror image scores within 5 % of the range of all scores", share.value, 0.95, unit=" %")
     return section

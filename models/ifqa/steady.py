@@ -1,4 +1,4 @@
-"""One face of one frame cut out twice, as by two detections: the difference is random and must not change the score."""
+"""Two crops of one face from one frame, as after two slightly different detections; their scores must be the same."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from models.common.severity import geometric
 from streamgate.sources.resample import sample
 
 SHIFT_SHARE = 0.01
-"""Standard deviation of the shift, as a share of the distance between the eyes (a quarter of the side)."""
+"""Standard deviation of the shift, as a share of the distance between the eyes (which is a quarter of the side)."""
 ZOOM, TURN_DEGREES = 0.01, 0.5
 SMALLEST, LARGEST = 72, 400
-"""Sides of the face's square in the frame, pixels."""
+"""Smallest and largest side of the face square in the frame, in pixels."""
 KINDS = {"jpeg": 0.3, "footage": 0.35, "noise": 0.15, "blur": 0.2}
 
 
 def draw_frame(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The face as a frame holds it: uint8 [side, side, 3], small or large, one in three times coded, noisy or soft."""
+    """The face as it may look in a frame, uint8 [side, side, 3]: of random size, and in two of three cases compressed,
+    noisy or blurred.
+    """
     picture = np.asarray(face)
     if rng.random() < 0.5:
         picture = picture[:, ::-1]
@@ -34,7 +36,7 @@ def draw_frame(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def cut(frame: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
-    """uint8 [side, side, 3]: the whole frame resampled as the gate does, its corners off by a little."""
+    """The whole frame, resampled as in the gate with a small random shift, rotation and zoom: uint8 [side, side, 3]."""
     scale = frame.shape[0] / side * math.exp(rng.normal(0.0, ZOOM))
     turn = math.radians(rng.normal(0.0, TURN_DEGREES))
     shift = rng.normal(0.0, SHIFT_SHARE * frame.shape[0] / 4, 2)
@@ -45,6 +47,6 @@ def cut(frame: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_twins(face: np.ndarray, side: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Two pictures, uint8 [side, side, 3], of one face of one frame."""
+    """Two crops uint8 [side, side, 3] of one face from one frame."""
     frame = draw_frame(face, rng)
     return cut(frame, side, rng), cut(frame, side, rng)

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Train the small IFQA on folders or tar files of clean, FFHQ-aligned faces (at least 512 px by default).
 
-    python models/ifqa/train.py FACES... --work DIR            # train, or continue a run that stopped
-    python models/ifqa/train.py FACES... --work DIR --export   # only write ifqa.onnx, card.json, ...
-    python models/ifqa/train.py --smoke                        # a minute on synthetic faces: does it all run?
+    python models/ifqa/train.py FACES... --work DIR            # train, or continue a stopped run
+    python models/ifqa/train.py FACES... --work DIR --export   # only write the deliverables
+    python models/ifqa/train.py --smoke                        # takes about a minute
 
-A run is seeded and resumes from its newest intact checkpoint in DIR (default: $STREAMGATE_WORK/ifqa). The first
-start loads the committed weights next to this file unless --fresh is given; the large network from which the small
-one learns in its first steps is there too.
+A run is seeded and resumes from its newest intact checkpoint in DIR (default: $STREAMGATE_WORK/ifqa). Unless --fresh is
+given, the first start loads two files from the folder of --config, if they exist: `ifqa_warm.pth`, the committed
+weights, and `ifqa_teacher.pth`, the larger network from which the small network learns in its first steps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-# Threads that wait by spinning starve each other where the machine is shared; must be set before torch loads.
+# Threads that spin while they wait starve each other on a shared machine. This must be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np  # noqa: E402
@@ -75,19 +75,19 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--unreal", type=Path, nargs="*", default=[], help="aligned drawings, renders, puppets, statues")
     p.add_argument("--work", type=Path, help="checkpoints and decoded faces (default: $STREAMGATE_WORK/ifqa)")
     p.add_argument("--config", type=Path, default=HERE / "config.toml")
-    p.add_argument("--leave-out", type=Path, nargs="*", default=[], help="evaluation pictures that must not be seen")
-    p.add_argument("--name", nargs="*", help="how the data sets are called on the card (default: the paths' names)")
-    p.add_argument("--steps", type=int, help="total steps, instead of the config's")
+    p.add_argument("--leave-out", type=Path, nargs="*", default=[], help="evaluation pictures, not used for training")
+    p.add_argument("--name", nargs="*", help="names of the data sets on the card (default: names of the paths)")
+    p.add_argument("--steps", type=int, help="total number of steps, instead of the config's")
     p.add_argument("--seed", type=int)
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     p.add_argument(
-        "--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: whichever measures faster"
+        "--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: measure which one is faster"
     )
     p.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
-    p.add_argument("--fresh", action="store_true", help="ignore the committed weights")
-    p.add_argument("--export", action="store_true", help="no training: write the deliverables of the newest checkpoint")
-    p.add_argument("--target", type=Path, default=HERE, help="where the deliverables go")
-    p.add_argument("--smoke", action="store_true", help="a minute on synthetic faces, deliverables into DIR/smoke")
+    p.add_argument("--fresh", action="store_true", help="ignore the committed weights and the teacher")
+    p.add_argument("--export", action="store_true", help="do not train: export the newest checkpoint")
+    p.add_argument("--target", type=Path, help="folder for the exported files (default: the folder of --config)")
+    p.add_argument("--smoke", action="store_true", help="one minute on synthetic faces; exports to DIR/smoke")
     args = p.parse_args(arguments)
     if not args.data and not args.smoke:
         p.error("give folders or tar files of aligned faces (or --smoke)")
@@ -96,7 +96,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Indexes into the cache: three disjoint sets of faces."""
+    """Indices of the cached faces in three disjoint sets."""
 
     train: np.ndarray
     held_out: np.ndarray
@@ -104,16 +104,22 @@ class Split:
 
 
 def split_faces(cache: FaceCache, data: dict[str, Any], dropped: set[int]) -> Split:
-    """Held-out and calibration faces are chosen by content, so they stay the same when data is added."""
+    """Split the faces by content, so that the sets change little when a few faces are added.
+
+    data: config.toml, [data]; dropped: indices of faces that are left out. Raises DataError if too few faces remain.
+    """
     order = np.array(sorted((i for i in range(len(cache.names)) if i not in dropped), key=lambda i: cache.sha256[i]))
     if len(order) < data["minimum_faces"]:
-        raise DataError(f"only {len(order)} faces remain after leaving out evaluation pictures")
+        raise DataError(
+            f"only {len(order)} faces remain after leaving out evaluation pictures: at least {data['minimum_faces']} "
+            "are needed"
+        )
     held, calibration = data["held_out"], data["calibration"]
     return Split(order[held + calibration :], order[:held], order[held : held + calibration])
 
 
 def unreal_faces(paths: list[Path], work: Path) -> np.ndarray:
-    """uint8 [n, 256, 256, 3]: pictures that are not photographs, decoded once."""
+    """Pictures that are not photographs, uint8 [n, 256, 256, 3]; decoded once and cached in `work`."""
     cache = build_cache(paths, work / "cache", SIDE)
     say(f"{len(cache.names)} drawings, renders, puppets and statues, {cache.skipped_small} too small")
     return cache.faces
@@ -144,20 +150,23 @@ def train(args: argparse.Namespace) -> int:
     sizes = BatchSizes(**config["batch"])
     settings = Settings(**config["loss"], **config["optimiser"])
     trainer = Trainer(settings, sizes.restored, config["seed"], device, half)
-    if not args.fresh:
-        trainer.load_teacher(torch.load(HERE / TEACHER_NAME, map_location="cpu", weights_only=True))
-    resume(trainer, work / "checkpoints", None if args.fresh or args.smoke else HERE / WARM_NAME)
+    # The committed weights and the teacher are next to the config; another config has different ones, or none.
+    folder = args.config.parent
+    teacher = folder / TEACHER_NAME
+    if teacher.is_file() and not args.fresh:
+        trainer.load_teacher(torch.load(teacher, map_location="cpu", weights_only=True))
+    resume(trainer, work / "checkpoints", None if args.fresh or args.smoke else folder / WARM_NAME)
     precision = "bfloat16 autocast" if half else "float32"
     say(f"device {device}, {precision}, at step {trainer.steps_done} of {settings.steps}")
     if not args.export:
         unreal = unreal_faces(args.unreal, work) if args.unreal else None
-        say("coding films, or loading them")
+        say("encoding the training films, or loading those of an earlier run")
         films = build_films(cache.faces, split.train, config["data"]["films"], work / "cache", config["seed"])
         batches = Batches(cache.faces, split.train, sizes, config["seed"], unreal, films)
         monitor = Monitor(cache.faces, split.held_out)
         run(trainer, batches, lambda: table(monitor.look(trainer)), config["log"], work / "checkpoints")
-    target = work / "smoke" if args.smoke else args.target
-    card = deploy(trainer, cache, split.calibration, names, target)
+    target = work / "smoke" if args.smoke else args.target or folder
+    card = deploy(trainer, cache, split.calibration, names, config["card"], target)
     figures = card["calibration"]
     say(f"wrote {target}: sha256 {card['sha256'][:12]}, x0 {figures['x0']}, w {figures['w']}")
     return 0

@@ -1,4 +1,4 @@
-"""One IFQA training run: discriminator, its teacher, two restorers, their optimisers, and what a checkpoint holds."""
+"""One IFQA training run: the discriminator, its teacher, two restorers, their optimisers, and checkpoints."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from models.ifqa.losses import (
 )
 from streamgate.convert.ifqa import SLIM, SMALL, Ifqa, face_ellipse
 
-# Losses look at a little more than the pooled face: hairline, ears, jaw; never at the background.
+# The losses include slightly more than the ellipse of the score (hairline, ears, jaw), but not the background.
 LOSS_ELLIPSE = (0.5, 0.56, 0.35, 0.42)
 
 
@@ -62,13 +62,16 @@ class Settings:
 
 
 def bf16_is_faster(device: torch.device) -> bool:
-    """Time one typical convolution forward and backward in float32 and under bfloat16 autocast."""
+    """Measure whether a typical convolution, forward and backward, is faster under bfloat16 autocast than in float32.
+
+    On CUDA, return whether bfloat16 is supported, without measuring.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     conv = torch.nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)
     x = torch.randn(8, 64, 64, 64).to(memory_format=torch.channels_last).requires_grad_()
     best = {False: float("inf"), True: float("inf")}
-    # Interleaved and by the best of several: other processes share the machine.
+    # The two are measured in turns, and the best time of each counts, because other processes may share the machine.
     for _ in range(20):
         for enabled in best:
             start = time.perf_counter()
@@ -80,20 +83,20 @@ def bf16_is_faster(device: torch.device) -> bool:
 
 
 def to_input(pictures: Any, device: torch.device) -> Tensor:
-    """uint8 [N, 256, 256, 3] RGB -> float32 [N, 3, 256, 256] in -1..1, channels last."""
+    """The network's input, float32 [N, 3, 256, 256] in -1..1, channels last; pictures: uint8 [N, 256, 256, 3] RGB."""
     tensor = torch.as_tensor(np.asarray(pictures)).to(device).permute(0, 3, 1, 2)
     return (tensor.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
 UNREAL_DEPTH = 5.0
-"""Highest score logit for a picture that is not a photograph: below 1 % of realness."""
+"""A picture that is not a photograph should get a score logit below the negative of this value (realness below 1 %)."""
 
 
 class Trainer:
-    """State of a run; `step(batch)` advances it by one step and returns figures for the log."""
+    """State of a run; `step(batch)` advances it by one step and returns its loss terms."""
 
     def __init__(self, settings: Settings, restored: int, seed: int, device: torch.device, half: bool) -> None:
-        """restored: degraded twins a step that the restorers see whole; half: bfloat16 autocast."""
+        """restored: number of degraded copies per step that are restored as a whole; half: use bfloat16 autocast."""
         torch.manual_seed(seed)
         self.settings, self.restored, self.device, self.half = settings, restored, device, half
         self.steps_done = 0
@@ -102,7 +105,7 @@ class Trainer:
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.teacher: Ifqa | None = None
         self.restorer = Restorer(64).to(device, memory_format=last)
-        # A second, smaller one trained on squared error alone: restored faces come in more than one hand.
+        # A second, smaller restorer is trained on the squared error only, so that there are two styles of restoration.
         self.plain = Restorer(32).to(device, memory_format=last)
         self.optimiser = torch.optim.Adam(self.network.parameters(), settings.rate, betas=(0.9, 0.99))
         both = [*self.restorer.parameters(), *self.plain.parameters()]
@@ -114,7 +117,7 @@ class Trainer:
     # --- one step -------------------------------------------------------------------------------------------
 
     def step(self, batch: Mapping[str, Any]) -> dict[str, float]:
-        """Discriminator update, and every few steps one of the restorers; returns the step's loss terms."""
+        """Update the discriminator and, every `generator_every` steps, both restorers; returns the loss terms."""
         hq, lq = to_input(batch["hq"], self.device), to_input(batch["lq"], self.device)
         self._set_rates()
         figures = self._discriminator_step(batch, hq, lq)
@@ -157,7 +160,7 @@ class Trainer:
         zero = torch.zeros((), device=self.device)
         series = {k: torch.as_tensor(v).to(self.device) for k, v in batch.items() if k.startswith("graded_")}
         severity, on_the_line = series["graded_t"], series["graded_line"]
-        # A region, a shadow, a light smoothing: ordered, but not fake all over.
+        # Faces with a degraded region, a shadow or light smoothing are ranked, but not labelled fake as a whole.
         counted = (severity >= self.settings.graded_fake_from) & (series["graded_span"] == 1)
         ruined = _with_the_clean_face(counted, len(veiled))[:, None, None].float()
         counted = counted[:, None, None].float()
@@ -167,7 +170,7 @@ class Trainer:
         terms = {
             "real": lsgan(on_hq, zero + 1, self.face),
             "low": 0.7 * lsgan(on_lq, zero, self.face),
-            # A region is a small part of its picture: it counts as if it were a large one.
+            # A degraded region is a small part of its picture, so its pixels have a higher weight.
             "swap": 1.5 * lsgan(on_swap, swap_label, self.face * (5 - 4 * swap_label)),
             "restored": lsgan(on_restored, zero, self.face),
             "restored_swap": 0.5 * lsgan(on_restored_swap, 1 - small, self.face),
@@ -181,12 +184,12 @@ class Trainer:
         line = anchor_loss(scores, strength, settings.anchor_start, settings.anchor_fall, on_the_line)
         terms["anchor"] = settings.anchor * line
         terms |= self._veils(scores, veiled_scores, strength, series)
-        # Forgiven, not rewarded: else grain on one part of a face would lift it.
+        # Grain is tolerated, but not rewarded; otherwise grain on one part of a face would raise the score.
         gained = F.relu(kept_scores - self._score(on_hq)[: len(kept_scores)].detach())
         terms["keep"] = settings.keep * (F.relu(settings.keep_above - kept_scores) + gained).mean()
         terms["mirror"] = settings.mirror * self._apart(torch.cat([on_hq[:3], on_graded[::4]]), on_mirrored)
         terms["steady"] = settings.steady * self._apart(on_steady, on_again)
-        # LSGAN's zero is a score of one half: what no camera took must fall as deep as what is ruined.
+        # Pictures that are not photographs must score as low as ruined ones. LSGAN would not lower their scores so far.
         terms["unreal"] = settings.unreal * F.softplus(self._score(on_unreal) + UNREAL_DEPTH).mean()
         if self.teacher is not None and self.steps_done < settings.teacher_until:
             share = 1 - self.steps_done / settings.teacher_until
@@ -201,7 +204,7 @@ class Trainer:
         return {k: float(v.detach()) for k, v in terms.items()}
 
     def _score(self, logits: Tensor) -> Tensor:
-        """Logits of the exported score, [N]."""
+        """Logits of the exported scores, [N]."""
         return score_logit(logits, self.pool, self.network.spec.temperature)
 
     @torch.no_grad()
@@ -214,19 +217,20 @@ class Trainer:
     def _veils(
         self, scores: Tensor, veiled: Tensor, strength: Tensor, series: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Series under a veil: never above the bare series nor above its line, and in the same order.
+        """Losses for series under a veil, which must score no higher than without the veil and than the line of their
+        severity, and must have the same order.
 
-        veiled: [G F (S + 1)], the clean face in front of each series of S.
+        scores: [G F S], without the veil; veiled: [G F (S + 1)], each series preceded by its clean face.
         """
         settings, span = self.settings, series["graded_span"]
-        # The clean face in front, at severity 0, makes one more pair with each picture of its series.
+        # The clean face, at severity 0, forms an additional pair with each picture of its series.
         times = _with_the_clean_face(series["graded_t"], len(veiled))
         behind = _with_the_clean_face(torch.ones_like(span), len(veiled)) == 1
         count = len(veiled) - len(scores)
         own = torch.arange(count, device=times.device).repeat_interleave(len(veiled) // count)
         milder, stronger = graded_pairs(own, times, own)
         reach = span.reshape(count, -1)[own, 0]
-        # Under a veil all is bad already: half the distance is enough.
+        # Under a veil, all scores are low already, so half the margin is enough.
         margin = 0.5 * settings.rank_margin * reach[milder] * (times[stronger] - times[milder])
         line = settings.anchor_start - settings.anchor_fall * strength
         above = F.relu(veiled[behind] - line) * series["graded_line"]
@@ -237,19 +241,19 @@ class Trainer:
         }
 
     def _apart(self, logits: Tensor, others: Tensor) -> Tensor:
-        """Mean difference between the scores of pictures and of their counterparts: mirror images, second cuts."""
+        """Mean difference between the scores of pictures and of their counterparts (mirror images or second crops)."""
         heat = self.network.spec.temperature
         scores = [(torch.sigmoid(x / heat) * self.pool).sum(dim=(1, 2)) for x in (logits, others)]
         return (scores[0] - scores[1]).abs().mean()
 
     def _restored(self, batch: Mapping[str, Any], hq: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Restored twins, clean faces with restored regions, and the masks of those regions."""
+        """Restored copies, clean faces with restored regions, and the masks of these regions."""
         masks = torch.as_tensor(batch["restored_mask"]).to(self.device).float()
         swaps, whole = len(masks), self.restored
         with torch.no_grad(), self._autocast():
             source = torch.cat([lq[:whole], lq[len(lq) - swaps :]])
             half = len(source) // 2
-            # Alternating which restorer gets which half, each sees every kind of twin.
+            # The restorers take turns with the two halves, so that both get every kind of degraded copy.
             first, second = (self.restorer, self.plain) if self.steps_done % 2 else (self.plain, self.restorer)
             out = as_stored(torch.cat([first(source[:half]), second(source[half:])]))
         region = masks[:, None]
@@ -267,7 +271,7 @@ class Trainer:
         on_graded: Tensor,
         series: Mapping[str, Tensor],
     ) -> Tensor:
-        """Order that must hold between scores: clean over swapped over degraded, and along graded series."""
+        """Loss for the order of the scores: clean > region-swapped > degraded, and falling along each graded series."""
         hq, lq, swap, graded = (self._score(x) for x in (on_hq, on_lq, on_swap, on_graded))
         restored, restored_swap = self._score(on_restored), self._score(on_restored_swap)
         face = torch.as_tensor(batch["swap_face"]).to(self.device)
@@ -294,7 +298,7 @@ class Trainer:
             levels = self.average.encode(restored)
             logits = self.average.decode(levels)[:, 0].float()
         pixel = torch.sqrt((restored.float() - hq) ** 2 + 1e-6).mean()
-        # Instead of VGG: activations of the averaged discriminator's encoder, each scaled by its size.
+        # Instead of VGG's features: activations of the averaged discriminator's encoder, each divided by its magnitude.
         feature = sum(
             (a.float() - b.float()).abs().mean() / b.float().abs().mean().clamp_min(1e-3)
             for a, b in zip(levels, wanted, strict=True)
@@ -323,7 +327,7 @@ class Trainer:
 
     @torch.no_grad()
     def maps(self, pictures: np.ndarray, chunk: int = 64) -> np.ndarray:
-        """Realness maps of the averaged network: uint8 [N, 256, 256, 3] -> float32 [N, 64, 64]."""
+        """Realness maps of the averaged network, float32 [N, 64, 64], for pictures uint8 [N, 256, 256, 3]."""
         out = []
         for start in range(0, len(pictures), chunk):
             with self._autocast():
@@ -337,7 +341,7 @@ class Trainer:
 
     @torch.no_grad()
     def restore(self, pictures: np.ndarray, plain: bool = False, chunk: int = 32) -> np.ndarray:
-        """uint8 [N, 256, 256, 3] put through a restorer, as uint8."""
+        """Pictures uint8 [N, 256, 256, 3] after a restorer, as uint8; plain: the restorer with squared error only."""
         network = self.plain if plain else self.restorer
         out = []
         for start in range(0, len(pictures), chunk):
@@ -347,7 +351,7 @@ class Trainer:
         return np.concatenate(out)
 
     def state(self) -> dict[str, Any]:
-        """Everything a resumed run needs."""
+        """The state that a resumed run needs."""
         return {
             "step": self.steps_done,
             "network": self.network.state_dict(),
@@ -365,7 +369,7 @@ class Trainer:
         self.steps_done = int(state["step"])
 
     def warm_state(self) -> dict[str, dict[str, Tensor]]:
-        """Half-precision weights of all three networks: what is committed for the next run to start from."""
+        """Half-precision weights of the discriminator and the restorers, which are committed for the next run."""
         nets = {"D": self.average, "restorer": self.restorer, "plain": self.plain}
         return {
             name: {k: v.detach().cpu().half() if v.is_floating_point() else v.cpu() for k, v in n.state_dict().items()}
@@ -384,7 +388,7 @@ class Trainer:
                 net.load_state_dict(state)
 
     def load_teacher(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Learn from the large network of `ifqa_teacher.pth`, starting with the restorers trained against it."""
+        """Use the larger network of `ifqa_teacher.pth` as teacher, and start with the restorers trained with it."""
         full = {n: {k: v.float() if v.is_floating_point() else v for k, v in w.items()} for n, w in weights.items()}
         teacher = Ifqa(SLIM)
         teacher.load_state_dict(full["D"])
@@ -394,6 +398,6 @@ class Trainer:
 
 
 def _with_the_clean_face(values: Tensor, total: int) -> Tensor:
-    """A value for each picture of all series -> one for each of their `total` veiled twins: 0 for the clean faces."""
+    """From one value per picture of all series, one value per veiled picture (`total`), with 0 for the clean faces."""
     rows = values.reshape(total - len(values), -1)
     return torch.cat([rows.new_zeros(len(rows), 1), rows], 1).flatten()

@@ -1,7 +1,8 @@
-"""A restorer that the evaluated discriminator was not trained against: other seed, other loss, other adversary.
+"""A restorer that the evaluated discriminator was not trained against: it has another seed, loss and adversary.
 
-It is trained here, on training faces, with L1 on picture and gradients plus a hinge-loss patch critic,
-while the recipe's restorers learn from Charbonnier, feature matching and IFQA itself, or squared error alone.
+It is trained here, on training faces, with the L1 loss on the picture and on its gradients, and with a patch critic
+(hinge loss). The recipe's restorers, in contrast, learn from a Charbonnier loss, feature matching and IFQA itself, or
+from the squared error only.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def critic() -> nn.Module:
 
 
 def train_unseen(faces: np.ndarray, path: Path, steps: int = 900, pairs: int = 8) -> Restorer:
-    """Train on uint8 [n, side, side, 3] faces and keep the weights at `path`, or load them from there."""
+    """Train on faces uint8 [n, side, side, 3] and write the weights to `path`; if the file exists, load it instead."""
     network = Restorer(WIDTH).to(memory_format=torch.channels_last)
     if path.is_file():
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
@@ -51,7 +52,7 @@ def train_unseen(faces: np.ndarray, path: Path, steps: int = 900, pairs: int = 8
             restored = network(lq)
             verdict = judge(restored).float()
         restored = restored.float()
-        # The critic's weight rises late: first faces, then texture.
+        # The critic's weight increases slowly, so that the network learns the shape of faces first, and then texture.
         weight = 0.03 * min(1.0, step / 300)
         loss = F.l1_loss(restored, hq) + 0.5 * _gradient_loss(restored, hq) - weight * verdict.mean()
         learn.zero_grad()
@@ -75,7 +76,7 @@ def _gradient_loss(a: Tensor, b: Tensor) -> Tensor:
 
 @torch.no_grad()
 def restore(network: Restorer, faces: list[np.ndarray]) -> list[np.ndarray]:
-    """uint8 [256, 256, 3] pictures restored, as uint8."""
+    """The restored pictures; pictures and results are uint8 [256, 256, 3]."""
     out = []
     for start in range(0, len(faces), 16):
         y = as_stored(network(to_input(np.stack(faces[start : start + 16]), torch.device("cpu"))))

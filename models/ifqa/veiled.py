@@ -1,7 +1,7 @@
 """Evaluation in points: does a bad face score higher under a veil, is bad light detected, do small faces pass?
 
-Everything is in points of the scalar, 0..100, as users see it, for each network given: the one at hand first, others (a
-former one) beside it.
+Points are the scalar, 0..100, as users see it. Each table has columns for every given network: first for the network
+that is evaluated, then for the others, for example an earlier one.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from models.ifqa.scoring import Shipped
 
 Faces = Sequence[np.ndarray]
 SLACK = 2.0
-"""Points that a veil may add."""
+"""Number of points by which a veil may raise the score."""
 Networks = Mapping[str, Shipped]
 
 
 def points(network: Shipped, pictures: Faces) -> np.ndarray:
-    """[N] in 0..100, by the card's calibration."""
+    """Scalars of the pictures, [N] in 0..100, by the calibration on the network's card."""
     figures = network.card["calibration"]
     scores = network.scores(pictures).astype(np.float64)
     return np.array([100 / (1 + math.exp(-(s - figures["x0"]) / figures["w"])) for s in scores])
 
 
 def veils(faces: Faces, networks: Networks) -> list[Section]:
-    """Every degradation A under every veil B: never above A alone by more than 2 points, and in A's order.
+    """Every degradation A under every veil B. The veil should raise the score by at most 2 points, and the order of A's
+    severities should stay the same.
 
-    Two tables of the same scores, by veil and by degradation.
+    Returns two tables of the same scores, by veil and by degradation.
     """
     levels = np.arange(mixtures.LEVELS)
     risen: dict[tuple[str, str, str], np.ndarray] = {}
@@ -57,8 +58,8 @@ def veils(faces: Faces, networks: Networks) -> list[Section]:
             + [f"{n}: {what}" for n in networks for what in (f"A + B <= A + {SLACK:g} points", "order of A under B")],
             note=f"{len(faces)} faces with {mixtures.LEVELS} severities of each degradation A, under each veil B. *A "
             f"+ B <= A + {SLACK:g} points* is the share of pictures that score at most {SLACK:g} points higher with "
-            "the veil than without it. *Order of A under B* is the mean Spearman correlation of severity and "
-            "decrease of the score within a face.",
+            "the veil than without it. *Order of A under B* is the mean Spearman correlation of the severity with "
+            "the decrease of the score within a face.",
         )
         for row in (*rows, "all"):
             cells = []
@@ -79,12 +80,14 @@ def veils(faces: Faces, networks: Networks) -> list[Section]:
 
 
 def light(faces: Faces, networks: Networks) -> Section:
-    """Dark, bright, flat, hazy, lit from behind: order of six severities, and the mildest below the original."""
+    """Dark, bright, low-contrast, hazy and backlit faces: order of six severities, and share of the faces whose mildest
+    version scores lower than the original.
+    """
     section = Section(
         "Unfavourable light",
         ["light"] + [f"{n}: {what}" for n in networks for what in ("within a face", "mildest below the original")],
         note="*Within a face* is the Spearman correlation of six severities with the decrease of the score. *Mildest "
-        "below the original* is the share of faces whose mildest version scores lower than the original.",
+        "below the original* is the share of the faces whose mildest version scores lower than the original.",
     )
     levels = np.arange(mixtures.LEVELS)
     clean = {name: points(network, faces) for name, network in networks.items()}
@@ -105,11 +108,11 @@ def light(faces: Faces, networks: Networks) -> Section:
 
 
 def forgiven(faces: Faces, networks: Networks) -> Section:
-    """Pictures that must not score low: clean faces, and clean faces with mild grain."""
+    """Scores of pictures that must not score low: clean faces, and clean faces with mild grain."""
     section = Section(
         "Clean faces keep a high score",
         ["points", *networks],
-        note=f"Mild grain has {mixtures.MILD_GRAIN:g} grey levels, in luma only.",
+        note=f"Mild grain is noise with a standard deviation of {mixtures.MILD_GRAIN:g} grey levels, in luma only.",
     )
     grainy = [mixtures.grained(face, mixtures.MILD_GRAIN, i) for i, face in enumerate(faces)]
     clean = {name: points(network, faces) for name, network in networks.items()}
@@ -117,20 +120,23 @@ def forgiven(faces: Faces, networks: Networks) -> Section:
     rows = {
         "clean, median": [f"{np.median(c):.1f}" for c in clean.values()],
         "clean, 10th percentile": [f"{np.quantile(c, 0.1):.1f}" for c in clean.values()],
-        "lost by a mild grain, median": [f"{np.median(d):.1f}" for d in lost.values()],
-        "lost by a mild grain, 90th percentile": [f"{np.quantile(d, 0.9):.1f}" for d in lost.values()],
+        "lost by mild grain, median": [f"{np.median(d):.1f}" for d in lost.values()],
+        "lost by mild grain, 90th percentile": [f"{np.quantile(d, 0.9):.1f}" for d in lost.values()],
     }
     section.rows += [[title, *cells] for title, cells in rows.items()]
     first = next(iter(networks))
     section.goal("clean faces, median points", float(np.median(clean[first])), 85)
-    section.goal("points lost by a mild grain, median", float(np.median(lost[first])), 15, at_most=True)
+    section.goal("points lost by mild grain, median", float(np.median(lost[first])), 15, at_most=True)
     return section
 
 
 def footage(faces: Faces, networks: Networks, bound: float) -> Section:
-    """The same face as 1080p and as 360p footage: both pass, and the larger one is the better one."""
+    """The same face as 1080p and as 360p footage: both should pass, and 1080p should score higher.
+
+    bound: minimum number of points with which a face passes.
+    """
     section = Section(
-        "Low-resolution footage passes but scores below high-resolution footage",
+        "Low-resolution footage passes, but scores lower than high-resolution footage",
         ["share of faces", *networks],
         note=f"A face passes if it scores at least {bound:g} points; otherwise it is rejected as `ifqa_low`.",
     )
@@ -148,12 +154,12 @@ def footage(faces: Faces, networks: Networks, bound: float) -> Section:
 
 
 def unreal(drawings: Faces, faces: Faces, networks: Networks, bound: float) -> Section:
-    """Drawings, renders, puppets and statues against real faces: shares below `bound` points."""
+    """Shares of drawings, renders, puppets and statues, and of photographed faces, that score below `bound` points."""
     section = Section(
         "Drawings, renders and figures",
         ["share below the limit", *networks],
-        note=f"{len(drawings)} drawings, renders, puppets and statues. Faces below the limit of {bound:g} points are "
-        "rejected as `ifqa_low`.",
+        note=f"There are {len(drawings)} drawings, renders, puppets and statues. Faces below the limit of {bound:g} "
+        "points are rejected as `ifqa_low`.",
     )
     for title, pictures in (("drawings, renders and figures", drawings), ("clean photographs", faces)):
         below = {n: mean_estimate((points(network, pictures) < bound).astype(float)) for n, network in networks.items()}

@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
-"""Write what the detector of `--models open` learns from: portraits with their labels, and pictures without faces.
+"""Write the training data for the detector of `--models open`: labelled portraits, and pictures without faces.
 
     python models/open/compose.py PICTURES... --labels labels.npz --empty EVERYDAY... --out DIR
 
-PICTURES are folders or tar files that `label.py` has labelled, EVERYDAY folders of pictures without faces. Written are
-DIR/images and DIR/label.txt in the format of `models/detector/labels.py`, for
+PICTURES are folders or tar files that `label.py` has labelled; EVERYDAY are folders of pictures without faces. The
+script writes DIR/images, and DIR/label.txt in the format of `models/detector/labels.py`, for
 
     python models/detector/train.py --config models/open/detector/config.toml --labels DIR/label.txt --work WORK
 
-Hardly a portrait shows a profile: of heads that are a little turned a copy is written with the far half of the face
-squeezed, which looks as if the head were turned further. Pictures without faces are also cut from the portraits, below
-the chin and beside the head (clothes, hands, flags, shelves), and drawn: a dead-leaves collage (Lee, Mumford and Huang
-2001) of cuttings from all of them has edges and textures at every scale, as scenery.
+Hardly any portrait shows a profile. Therefore, portraits with a slightly turned head are also written in a second
+version, in which the far half of the face is narrowed, so that the head seems to be turned further. There are two more
+kinds of pictures without faces: cut-outs from the portraits, from below the chin and next to the head (clothes, hands,
+flags, shelves), and dead-leaves collages (Lee, Mumford and Huang 2001) of parts of all pictures without faces, which
+have edges and textures at every scale, like natural scenes.
 """
 
 from __future__ import annotations
@@ -32,16 +33,19 @@ from models.open.label import box_of  # noqa: E402
 
 LONGEST = 800
 SMALLEST = 20.0
-"""Pixels of a face's box, as packed, below which its picture is not used."""
+"""Minimum side of a face's box in pixels, after the picture was scaled to LONGEST; pictures with a smaller face are not
+used."""
 BELOW, BESIDE = 0.25, 0.45
-"""Cuttings without a face begin this share of the face's height below the chin, and of its width beside it: hair."""
+"""Distances of the cut-outs from the chin, as a share of the face's height, and from the sides of the face, as a share
+of its width (because of the hair)."""
 LEAST = 80
-"""Pixels that a cutting has at least on each side."""
+"""Minimum side of a cut-out in pixels."""
 DRAWN = (480, 640)
 TURNED = 0.1
-"""The nose is off the face's middle by this share of its width: enough of a turn to be taken further."""
+"""Minimum distance of the nose from the middle of the face at which a head counts as turned, as a share of the face's
+width."""
 SQUEEZED = (0.3, 0.65)
-"""Widths of the far half of the face in the copies, relative to what it was."""
+"""Minimum and maximum width of the narrowed far half of the face, as a share of its original width."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("pictures", nargs="+", type=Path)
     p.add_argument("--labels", type=Path, required=True)
     p.add_argument("--empty", type=Path, nargs="*", default=[])
-    p.add_argument("--drawn", type=int, default=600, help="collages")
+    p.add_argument("--drawn", type=int, default=600, help="number of collages")
     p.add_argument("--out", type=Path, required=True)
     args = p.parse_args(arguments)
     try:
@@ -62,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def compose(args: argparse.Namespace) -> str:
-    """Write everything; returns what was written, for the log."""
+    """Write all pictures and labels; returns what was written, for the log. Raises DataError."""
     rows = read_rows(args.labels)
     images = args.out / "images"
     images.mkdir(parents=True, exist_ok=True)
@@ -92,7 +96,7 @@ def compose(args: argparse.Namespace) -> str:
             lines += [f"# turned-{name}", line]
             turned += 1
     if not faces:
-        raise DataError(f"{args.labels}: labels no face of {', '.join(map(str, args.pictures))}")
+        raise DataError(f"{args.labels}: has no labelled face of {', '.join(map(str, args.pictures))}")
     for source in list_sources(args.empty):
         picture = decode_rgb(source.data)
         if picture is not None and min(picture.shape[:2]) >= LEAST:
@@ -103,12 +107,12 @@ def compose(args: argparse.Namespace) -> str:
         write(images / name, picture)
         lines.append(f"# {name}")
     (args.out / "label.txt").write_text("\n".join(lines) + "\n")
-    made = f"{faces} portraits, {turned} turned further, {len(empty)} pictures without faces, {len(drawn)} collages"
+    made = f"{faces} portraits, {turned} narrowed copies, {len(empty)} pictures without faces, {len(drawn)} collages"
     return f"{args.out}: {made}"
 
 
 def read_rows(file: Path) -> dict[str, list[np.ndarray]]:
-    """Meshes float [478, 2] by the picture's sha256. Raises DataError."""
+    """The meshes float [478, 2] of each picture's faces, by sha256 of the picture. Raises DataError."""
     found: dict[str, list[np.ndarray]] = {}
     try:
         with np.load(file, allow_pickle=False) as arrays:
@@ -121,7 +125,7 @@ def read_rows(file: Path) -> dict[str, list[np.ndarray]]:
 
 
 def line_of(mesh: np.ndarray, shape: tuple[int, ...]) -> str:
-    """The label of one face, clipped to its picture; empty: too small, or a landmark lies outside."""
+    """The label of one face, its box clipped to the picture; "" if the face is too small or a landmark is outside."""
     height, width = shape[:2]
     x1, y1, x2, y2 = box_of(mesh)
     x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
@@ -134,7 +138,7 @@ def line_of(mesh: np.ndarray, shape: tuple[int, ...]) -> str:
 
 
 def cuttings(picture: np.ndarray, meshes: list[np.ndarray]) -> list[np.ndarray]:
-    """What lies below and beside all faces of a picture, where that is enough."""
+    """The parts of a picture below and next to all its faces that are large enough."""
     boxes = np.array([box_of(mesh) for mesh in meshes])
     width, height = (boxes[:, 2] - boxes[:, 0]).max(), (boxes[:, 3] - boxes[:, 1]).max()
     parts = (
@@ -148,13 +152,13 @@ def cuttings(picture: np.ndarray, meshes: list[np.ndarray]) -> list[np.ndarray]:
 def turned_further(
     rng: np.random.Generator, picture: np.ndarray, mesh: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """The picture and its mesh with the far half of the face squeezed; None: the head looks ahead."""
+    """The picture and its mesh with the far half of the face narrowed; None if the head is not turned enough."""
     low, high, nose = float(mesh[:, 0].min()), float(mesh[:, 0].max()), float(mesh[4, 0])
     off = (nose - (low + high) / 2) / (high - low)
     width = picture.shape[1]
     if abs(off) < TURNED or not 1 < low < nose - 1 < nose + 1 < high < width - 1:
         return None
-    # Lines of x, and where they come to lie: the far half becomes narrower, and what is behind it follows.
+    # Columns before and after: the far half of the face becomes narrower, and the background behind it is moved.
     gain = float(rng.uniform(*SQUEEZED))
     far = gain * (nose - low) if off < 0 else gain * (high - nose)
     before = np.array([0, low, nose, high, width - 1], np.float64)
@@ -173,7 +177,7 @@ def turned_further(
 
 
 def collage(rng: np.random.Generator, pictures: list[np.ndarray]) -> np.ndarray:
-    """uint8 [480, 640, 3] RGB: shapes of all sizes over one another, plain, shaded, or filled from the pictures."""
+    """A collage, uint8 [480, 640, 3] RGB: overlapping shapes of all sizes, plain, shaded or with parts of pictures."""
     height, width = DRAWN
     canvas = np.full((height, width, 3), rng.integers(0, 256, 3), np.uint8)
     for _ in range(int(rng.integers(40, 160))):
@@ -206,7 +210,7 @@ def outline(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def fill(rng: np.random.Generator, size: tuple[int, int], pictures: list[np.ndarray]) -> np.ndarray:
-    """uint8 [h, w, 3] for one shape."""
+    """The content of one shape, uint8 [h, w, 3]; pictures: pictures from which it may be taken."""
     width, height = size
     if pictures and rng.random() < 0.6:
         picture = pictures[int(rng.integers(len(pictures)))]
@@ -222,7 +226,7 @@ def fill(rng: np.random.Generator, size: tuple[int, int], pictures: list[np.ndar
 
 
 def bounded(picture: np.ndarray) -> tuple[np.ndarray, float]:
-    """The picture at a long side of at most LONGEST, and by how much it was scaled."""
+    """The picture, scaled down to a long side of at most LONGEST, and the factor by which it was scaled."""
     scale = min(1.0, LONGEST / max(picture.shape[:2]))
     if scale == 1.0:
         return picture, 1.0
@@ -230,7 +234,7 @@ def bounded(picture: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def write(path: Path, picture: np.ndarray) -> None:
-    """A JPEG of good quality."""
+    """Write a JPEG of good quality."""
     path.write_bytes(encode_jpeg(picture, 94))
 
 

@@ -3,9 +3,10 @@
 
     python models/open/heads.py MAKEHUMAN/makehuman/data --count 1500 --out DIR
 
-Portraits show hardly a profile, no children and few women: the mesh is mixed from MakeHuman's shapes of people of three
-origins, both sexes and four ages, turned by up to 90 degrees, lit and coloured at random. Written are DIR/images and
-DIR/label.txt in the format of `models/detector/labels.py`. These are drawings: skin has no texture, hair no strands.
+The portraits show hardly any profiles, no children and few women. Therefore, heads are mixed from MakeHuman's shapes of
+people of three origins, both sexes and four ages, turned by up to 90 degrees, and given random light and colours. The
+script writes DIR/images, and DIR/label.txt in the format of `models/detector/labels.py`. The heads are only drawings:
+their skin has no texture, and their hair no strands.
 """
 
 from __future__ import annotations
@@ -27,16 +28,20 @@ from models.open.compose import fill, write  # noqa: E402
 ORIGINS, SEXES, AGES = ("african", "asian", "caucasian"), ("female", "male"), ("baby", "child", "young", "old")
 LIPS = ("mouth/mouth-lowerlip-volume-incr.target", "mouth/mouth-upperlip-volume-incr.target")
 SIZE = (360, 300)
-"""Height and width of a picture; it is drawn at twice the size."""
+"""Height and width of a picture, which is drawn at twice this size and scaled down."""
 LARGEST_YAW, LARGEST_PITCH, LARGEST_ROLL = 90.0, 25.0, 15.0
 _EYE = np.array([0.31, 7.28, 1.2])
-"""The viewer's right eye of the base mesh, in decimetres, y up, looking along z. Regions below are relative to it."""
+"""The viewer's right eye in the base mesh, in decimetres; y points up, and the face looks along z."""
 _HAIRLINE, _CHIN, _CUT = 8.05, 6.25, 3.6
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """points: float64 [n, 3]; polygons by part: lists of indices; targets: indices and offsets by file name."""
+    """MakeHuman's mesh.
+
+    points: float64 [n, 3]; parts: the polygons of each part, as lists of indices; targets: for each target (a change of
+    the shape), by file name, the indices of the moved points and their offsets.
+    """
 
     points: np.ndarray
     parts: dict[str, list[list[int]]]
@@ -46,8 +51,8 @@ class Mesh:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad data or arguments (one line on stderr)."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("data", type=Path)
-    p.add_argument("--count", type=int, default=1500)
+    p.add_argument("data", type=Path, help="MakeHuman's folder `makehuman/data`")
+    p.add_argument("--count", type=int, default=1500, help="number of heads")
     p.add_argument("--out", type=Path, required=True)
     args = p.parse_args(arguments)
     try:
@@ -67,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def read_mesh(folder: Path) -> Mesh:
-    """MakeHuman's base mesh and the targets that are mixed. Raises DataError."""
+    """Read MakeHuman's base mesh and the targets that are mixed. Raises DataError."""
     names = [f"macrodetails/{o}-{s}-{a}.target" for o in ORIGINS for s in SEXES for a in AGES]
     names += [f"macrodetails/universal-{s}-{a}-averagemuscle-averageweight.target" for s in SEXES for a in AGES]
     try:
@@ -102,23 +107,23 @@ def _target(file: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(rng: np.random.Generator, mesh: Mesh) -> tuple[np.ndarray, str]:
-    """uint8 [360, 300, 3] RGB and the label line of its face."""
+    """A picture of a random head, uint8 [360, 300, 3] RGB, and the line with the label of its face."""
     base, points = mesh.points, _mixed(rng, mesh)
     eyes = [points[np.unique(np.concatenate(mesh.parts[f"helper-{side}-eye"]))] for side in ("r", "l")]
     centres = np.array([eye.mean(axis=0) for eye in eyes])
     radius = float(np.ptp(eyes[0][:, 2])) / 2
-    # The size of a head is measured by its eyes: babies become as large as adults.
+    # Heads are scaled by the distance between the eyes, so that babies become as large as adults.
     unit = float(np.linalg.norm(centres[1] - centres[0])) / 0.62
     middle = centres.mean(axis=0) - np.array([0, 0.25, 0.75]) * unit
     turn = _turn(rng)
     distance = float(rng.uniform(10, 30))
     height, width = SIZE
-    # Pixels of a decimetre at the head's middle: the head fills a third to two thirds of the picture.
+    # Pixels per decimetre at the middle of the head; the head fills a third to two thirds of the picture.
     focal = float(rng.uniform(0.33, 0.62)) * height / 2.3
     place = np.array([width, height]) / 2 + rng.uniform(-0.08, 0.08, 2) * (width, height)
 
     def seen(where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels [n, 2] and depth [n] of points."""
+        """The points projected into the picture: pixels [n, 2] and depth [n]."""
         turned = (where - middle) @ turn.T / unit
         gain = focal * distance / (distance - turned[:, 2])
         return np.stack([place[0] + gain * turned[:, 0], place[1] - gain * turned[:, 1]], axis=1), turned[:, 2]
@@ -143,7 +148,7 @@ def draw(rng: np.random.Generator, mesh: Mesh) -> tuple[np.ndarray, str]:
 
 
 def _mixed(rng: np.random.Generator, mesh: Mesh) -> np.ndarray:
-    """Points of one person."""
+    """The points of the mesh of a random person."""
     origins = rng.dirichlet((0.5, 0.5, 0.5))
     sex = float(np.clip(rng.normal(rng.integers(2), 0.15), 0, 1))
     age = float(rng.uniform(0.4, 3))
@@ -168,7 +173,7 @@ def _move(points: np.ndarray, mesh: Mesh, name: str, share: float) -> None:
 
 
 def _turn(rng: np.random.Generator) -> np.ndarray:
-    """A rotation [3, 3]; large yaws more often than small ones."""
+    """A random rotation [3, 3], in which large yaws are more frequent than small ones."""
     yaw = float(rng.uniform(25, LARGEST_YAW) if rng.random() < 0.65 else rng.uniform(0, 25))
     yaw *= float(rng.choice((-1, 1)))
     pitch = float(np.clip(rng.normal(0, 9), -LARGEST_PITCH, LARGEST_PITCH))
@@ -183,7 +188,7 @@ def _turn(rng: np.random.Generator) -> np.ndarray:
 def _colours(
     rng: np.random.Generator, mesh: Mesh, points: np.ndarray, centres: np.ndarray, radius: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """RGB float [n, 3] of every point in full light, and bool [n]: part of the body."""
+    """The colour of every point in full light, RGB float [n, 3], and which points belong to the body, bool [n]."""
     base = mesh.points
     body = np.zeros(len(base), bool)
     body[np.unique(np.concatenate(mesh.parts["body"]))] = True
@@ -224,7 +229,7 @@ def _paint(
     rng: np.random.Generator, canvas: np.ndarray, mesh: Mesh, turned: np.ndarray, pixels: np.ndarray,
     colours: np.ndarray,
 ) -> None:  # fmt: skip
-    """Fill the polygons of head and shoulders from back to front, each in one colour."""
+    """Draw the polygons of head and shoulders from back to front, each in one colour."""
     long_hair = rng.random() < 0.45
     chosen = [(polygon, 0) for polygon in mesh.parts["body"] if mesh.points[polygon[0], 1] > _CUT]
     chosen += [(polygon, 0) for side in ("r", "l") for polygon in mesh.parts[f"helper-{side}-eye"]]
@@ -241,7 +246,7 @@ def _paint(
     normals = np.cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
     normals[double & (normals[:, 2] < 0)] *= -1
-    # Smooth: the mean of the normals around each corner.
+    # Smooth shading uses the mean of the normals around each corner.
     around = np.zeros_like(turned)
     for column in range(4):
         np.add.at(around, quads[:, column], normals)

@@ -4,16 +4,17 @@
     python3 -m venv TEACHER && TEACHER/bin/pip install mediapipe==0.10.21      # numpy below 2; needs libgl1, libegl1
     TEACHER/bin/python models/open/label.py face_landmarker.task PICTURES... --out labels.npz
 
-PICTURES are folders or tar files. Written, a row for each face, the largest of a picture first:
+PICTURES are folders or tar files. The arrays that are written have one row for each face; the largest face of a picture
+comes first:
 
     sha256   of the picture's file
-    points   float32 [n, 5, 2]  viewer's left and right eye, nose, left and right mouth corner, in its pixels
-    box      float32 [n, 4]     x1, y1, x2, y2, as face detectors place it: from the hairline to the chin
-    pose     float32 [n, 3]     yaw, pitch, roll in degrees, signs of docs/design.md 5
+    points   float32 [n, 5, 2]  viewer's left and right eye, nose, left and right mouth corner, in pixels
+    box      float32 [n, 4]     x1, y1, x2, y2 in pixels, from the hairline to the chin, as by a face detector
+    pose     float32 [n, 3]     yaw, pitch, roll in degrees, signs as in docs/design.md 5
     shapes   float32 [n, 52]    blendshapes; `shape_names` has their names
-    mesh     float32 [n, 478, 2]
+    mesh     float32 [n, 478, 2]  points of the mesh in pixels
 
-Pictures in which no face is found have a row of NaN: their faces are unknown, not absent.
+A picture in which no face was found has one row with NaN, because it may still show a face.
 """
 
 from __future__ import annotations
@@ -34,17 +35,19 @@ from models.expression.teacher import angles  # noqa: E402
 
 LONGEST = 1024
 BORDER = 0.25
-"""Grey around the picture, as a share of its long side: a face that fills its picture is not found without."""
+"""Width of the grey border around the picture, as a share of its long side; without a border, a face that fills its
+picture is not found."""
 FACES = 4
 PUPILS, NOSE, MOUTH = (468, 473), 4, (61, 291)
-"""Points of the mesh that are the five landmarks."""
+"""The points of the mesh that are used as the five landmarks."""
 _POINTS = (*PUPILS, NOSE, *MOUTH)
 ABOVE = 0.15
-"""Share of the mesh's height by which boxes of detectors begin above it: the mesh ends below the hairline."""
+"""Distance from the top of the mesh to the top of the box, as a share of the mesh's height; the mesh ends below the
+hairline, where the boxes of detectors begin."""
 
 
 def box_of(mesh: np.ndarray) -> np.ndarray:
-    """float32 [4] around the mesh [478, 2]: x1, y1, x2, y2."""
+    """The box of a face, float32 [4]: x1, y1, x2, y2; mesh: [478, 2]."""
     low, high = mesh.min(axis=0), mesh.max(axis=0)
     return np.array([low[0], low[1] - ABOVE * (high[1] - low[1]), high[0], high[1]], np.float32)
 
@@ -105,7 +108,7 @@ def main() -> int:
 
 
 def look(landmarker: object, media: object, picture: np.ndarray) -> list[tuple]:
-    """Mesh in pixels of the picture, pose and blendshapes of every face of RGB uint8 [H, W, 3]."""
+    """Mesh in pixels of the picture, pose and blendshapes of every face of a picture uint8 [H, W, 3] RGB."""
     scale = min(1.0, LONGEST / max(picture.shape[:2]))
     small = picture if scale == 1 else cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     width = round(BORDER * max(small.shape[:2]))

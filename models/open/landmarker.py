@@ -4,13 +4,13 @@
     pip install tflite
     python models/open/landmarker.py face_landmarker.task PICTURES... --labels labels.npz
 
-Two networks of the published file (Apache-2.0) are joined: the one that finds 478 points on a face, and the one that
-turns 146 of them into 52 blendshapes. Around them, without anything learned: the crop is enlarged to what the first
-one takes, lengths are measured between points (`models.expression.dataset.measured`), and the head's rotation is that
-which turns the file's own mean face into the points (Kabsch), with the file's weights of points. Then come constants
-that are fitted to portraits (PICTURES, with the labels of label.py): see `corrected`.
+Two networks of the published file (Apache-2.0) are joined: the network that finds 478 points on a face, and the network
+that computes 52 blendshapes from 146 of these points. The rest of the graph has no learned weights. It enlarges the
+crop to the input size of the first network, computes lengths from the points (`models.expression.dataset.measured`),
+and computes the rotation of the head that best maps the file's mean face to the points (Kabsch), with the file's
+weights of the points. A few constants are fitted to portraits (PICTURES, with the labels of label.py), see `corrected`.
 
-Written: models/open/expression/expression.onnx and its card.json, atomically.
+The script writes models/open/expression/expression.onnx and its card.json, each by one rename.
 """
 
 from __future__ import annotations
@@ -63,10 +63,11 @@ TASK_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 TASK_BYTES = 3_758_596
 OUTPUTS = ("pose", "signals", "points")
 SIDE = 256
-"""Pixels of the square that the network of points takes."""
+"""Side in pixels of the square that is the input of the network of points."""
 SQUARE, BELOW = 3.7, 0.6
-"""Side of that square, and how far its centre is below the eyes, in eye distances: among 14 pairs, the one with the
-smallest deviations from the Face Landmarker itself on 165 portraits. Beyond the crop its border pixels are repeated."""
+"""Side of this square, and distance of its centre below the eyes, in distances between the eyes. Of 14 pairs of values,
+this one had the smallest deviations from the Face Landmarker itself on 165 portraits. Outside the crop, its border
+pixels are repeated."""
 SHAPE_POINTS = (
     0, 1, 4, 5, 6, 7, 8, 10, 13, 14, 17, 21, 33, 37, 39, 40, 46, 52, 53, 54, 55, 58, 61, 63, 65, 66, 67, 70, 78, 80, 81,
     82, 84, 87, 88, 91, 93, 95, 103, 105, 107, 109, 127, 132, 133, 136, 144, 145, 146, 148, 149, 150, 152, 153, 154,
@@ -77,17 +78,18 @@ SHAPE_POINTS = (
 )  # fmt: skip
 """The points from which the blendshapes are computed (MediaPipe's `face_blendshapes_graph.cc`)."""
 EVERY, SMALLEST_EYES, FEWEST = 3, 35.0, 200
-"""Portraits that constants are fitted to: one in so many, with so many pixels between the eyes; at least so many."""
+"""The constants are fitted to one in EVERY portraits whose eyes are more than SMALLEST_EYES pixels apart; there must be
+at least FEWEST."""
 _ROUNDS = 10
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 written, 2 not the published file."""
+    """Exit status: 0 written, 2 bad data or not the published file (one line on stderr)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", type=Path, help="face_landmarker.task as published by Google")
     parser.add_argument("pictures", nargs="+", type=Path, help="folders or tar files of portraits")
-    parser.add_argument("--labels", type=Path, required=True, help="what label.py wrote for them")
-    parser.add_argument("--target", type=Path, default=HERE / "expression", help="folder of the results")
+    parser.add_argument("--labels", type=Path, required=True, help="the file that label.py wrote for the portraits")
+    parser.add_argument("--target", type=Path, default=HERE / "expression", help="folder for the exported files")
     args = parser.parse_args(arguments)
     try:
         torch.set_num_threads(1)
@@ -102,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def portraits(pictures: list[Path], labels: Path) -> np.ndarray:
-    """Crops uint8 (n, 144, 128, 3) of one in `EVERY` labelled pictures. Raises DataError if there are too few."""
+    """Crops uint8 (n, 144, 128, 3) of one in EVERY labelled pictures. Raises DataError if there are too few."""
     with np.load(labels, allow_pickle=False) as arrays:
         points, digests = arrays["points"].astype(np.float64), arrays["sha256"]
     first = {digest: row for row, digest in reversed(list(enumerate(digests)))}
@@ -120,22 +122,23 @@ def portraits(pictures: list[Path], labels: Path) -> np.ndarray:
         if picture is not None:
             crops.append(align(picture, expression_matrix(points[row]), EXPRESSION_SIZE))
     if len(crops) < FEWEST:
-        raise DataError(f"{len(crops)} portraits; at least {FEWEST} are needed")
+        raise DataError(f"only {len(crops)} usable portraits: at least {FEWEST} are needed")
     return np.array(crops)
 
 
 def corrected(graph: LandmarkGraph, faces: np.ndarray) -> dict[str, float]:
-    """Fit the constants `shift` and `gain` of a graph to portraits, in place; returns what is noted on the card.
+    """Fit the constants `shift` and `gain` of a graph to portraits, in place; returns their description for the card.
 
-    shift: the published network is not symmetric: a face and its mirror image get blendshapes of the left and of the
-    right side that differ, by up to 0.07. Half of the mean difference is taken away from each. gain: whoever is
-    portrayed looks into the camera, so the eyes turn back by as much as the head turns away. The `eyeLook` signals are
-    scaled so that the measure `gaze`, which takes 1 for EYES_TURN degrees, sees this as well as it can.
+    shift: the published network is not symmetric: if a face is mirrored, blendshapes that should swap sides differ by
+    up to 0.07. Half of the mean difference is subtracted from each side. gain: people in portraits are assumed to look
+    into the camera, so that the eyes are turned back by the angle by which the head is turned away. The `eyeLook`
+    signals are scaled so that this is the case, on average, when 1 corresponds to EYES_TURN degrees, as in the measure
+    `gaze`.
     """
     pose, signals = _run(graph, faces)
     _, mirrored = _run(graph, np.ascontiguousarray(faces[:, :, ::-1]))
     swapped = [SIGNALS.index(_other_side(name)) for name in SIGNALS]
-    # Points are left alone, and with them the lengths between them.
+    # The points, and the lengths between them, are not changed.
     shift = (signals - mirrored[:, swapped]).mean(axis=0) / 2 * np.array([name in BLENDSHAPES for name in SIGNALS])
     gain = np.ones(len(SIGNALS), np.float32)
     turns = {}
@@ -150,7 +153,7 @@ def corrected(graph: LandmarkGraph, faces: np.ndarray) -> dict[str, float]:
 
 
 def _run(graph: LandmarkGraph, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pose and signals."""
+    """Pose and signals of the faces."""
     with torch.no_grad():
         parts = [graph(torch.from_numpy(faces[start : start + 16])) for start in range(0, len(faces), 16)]
     return torch.cat([part[0] for part in parts]).numpy(), torch.cat([part[1] for part in parts]).numpy()
@@ -161,7 +164,7 @@ def _other_side(name: str) -> str:
 
 
 def _slope(x: np.ndarray, y: np.ndarray) -> float:
-    """Slope of a line through points of which some are far off (Cauchy weights, unit of 4 degrees)."""
+    """Slope of a line fitted to points with outliers (Cauchy weights with a scale of 4 degrees)."""
     columns, weights = np.stack([x, np.ones(len(x))], axis=1), np.ones(len(x))
     for _ in range(20):
         root = np.sqrt(weights)
@@ -174,7 +177,7 @@ def deploy(graph: LandmarkGraph, fitted: dict[str, float], target: Path) -> str:
     """Write the network and its card into `target`; returns what was written. Raises WeightsError."""
     size = (*EXPRESSION_SIZE, 3)
     model = export(graph, "face", OUTPUTS, noise(2, *size), noise(3, *size))
-    # Slopes of activations are used twice, as they are and taken from 1.
+    # The slopes of the activations are used twice, unchanged and subtracted from 1, so they are not rounded.
     exact = {tensor.name for tensor in model.graph.initializer if list(tensor.dims)[1:] == [1, 1, 1]}
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target) as made:
@@ -207,14 +210,16 @@ def deploy(graph: LandmarkGraph, fitted: dict[str, float], target: Path) -> str:
             "parameters": sum(value.numel() for part in (graph.mesh, graph.shapes) for value in part.buffers()),
         }
         (stage / CARD_NAME).write_text(json.dumps(card, indent=2) + "\n")
-        # A card beside weights marks them as shipped, so it is moved last.
+        # A card next to weights marks them as complete, so it is moved last.
         for name in (ONNX_NAME, CARD_NAME):
             os.replace(stage / name, target / name)
     return f"{target / ONNX_NAME} {digest[:12]}"
 
 
 class LandmarkGraph(nn.Module):
-    """Crops uint8 (N, 144, 128, 3) in; pose (N, 3), signals (N, S), points (N, P, 2) as of the embedded network out."""
+    """The graph that is exported. It receives crops uint8 (N, 144, 128, 3), and returns pose (N, 3), signals (N, S) and
+    points (N, P, 2), which are defined as in the embedded network.
+    """
 
     def __init__(self, task: Path, square: float = SQUARE, below: float = BELOW) -> None:
         """Raises DataError if `task` is not the published file."""
@@ -235,7 +240,7 @@ class LandmarkGraph(nn.Module):
         self.register_buffer("columns", torch.from_numpy(columns.T.copy()))
         mean = mean[numbers] - (weights[:, None] * mean[numbers]).sum(axis=0) / weights.sum()
         covariance = np.zeros((3, 3, 478, 3), np.float32)
-        for axis, sign in enumerate((1.0, -1.0, -1.0)):  # The picture's y points down, the mesh's z away.
+        for axis, sign in enumerate((1.0, -1.0, -1.0)):  # The picture's y points down, and the mesh's z away from it.
             covariance[axis, :, numbers, axis] = sign * weights[:, None] * mean
         self.register_buffer("shift", torch.zeros(len(SIGNALS)))
         self.register_buffer("gain", torch.ones(len(SIGNALS)))
@@ -253,11 +258,11 @@ class LandmarkGraph(nn.Module):
 
     def pose(self, found: Tensor) -> Tensor:
         """Yaw, pitch, roll in degrees (N, 3) from the coordinates of all points (N, 1434, 1, 1)."""
-        # As a convolution ONNX Runtime works face by face, so that the batch cannot change a face's bits.
+        # With a convolution, ONNX Runtime computes each face separately, so that the batch does not change its result.
         turn = _nearest_rotation(nn.functional.conv2d(found, self.covariance).reshape(-1, 3, 3))
         forward, right = turn[:, :, 2].unbind(1), turn[:, :, 0].unbind(1)
         flat = torch.sqrt(forward[0] ** 2 + forward[2] ** 2)
-        # The roll is what is left of the eye line's direction when yaw and pitch are taken away (teacher.angles).
+        # The roll is the direction of the eye line after yaw and pitch have been removed (teacher.angles).
         across = (forward[2] * right[0] - forward[0] * right[2]) / flat
         above = flat * right[1] - forward[1] * (forward[0] * right[0] + forward[2] * right[2]) / flat
         angles = (_angle(forward[0], forward[2]), _angle(forward[1], flat), _angle(-above, across))
@@ -265,9 +270,10 @@ class LandmarkGraph(nn.Module):
 
 
 def _angle(opposite: Tensor, adjacent: Tensor) -> Tensor:
-    """Radians, at most a right angle either way, exact to 2e-5 (Abramowitz and Stegun 4.4.49, of half the angle).
+    """The angle in radians, limited to a right angle in each direction, with an error of at most 2e-5 (Abramowitz and
+    Stegun 4.4.49, for half of the angle).
 
-    ONNX Runtime's own arc tangent gives other last digits for the last faces of a batch.
+    ONNX Runtime's own arc tangent gives slightly different results for the last faces of a batch.
     """
     half = (opposite / (torch.sqrt(opposite**2 + adjacent**2) + adjacent).clamp_min(1e-6)).clamp(-1.0, 1.0)
     square = half * half
@@ -287,12 +293,12 @@ def _nearest_rotation(matrix: Tensor) -> Tensor:
 
 
 def _total(values: Tensor) -> Tensor:
-    """Sum over axis 1, of size 3, in an order that does not depend on the batch."""
+    """Sum over axis 1, which has size 3, in an order that does not depend on the batch."""
     return values[:, 0] + values[:, 1] + values[:, 2]
 
 
 def measured(mesh: Tensor) -> Tensor:
-    """`models.expression.dataset.measured` of meshes (N, 478, 2), as (N, 8)."""
+    """The lengths that `models.expression.dataset.measured` defines, (N, 8), for meshes (N, 478, 2)."""
 
     def gap(pairs: tuple[tuple[int, int], ...]) -> Tensor:
         return _total(mesh[:, [low for _, low in pairs], 1] - mesh[:, [high for high, _ in pairs], 1]) / 3
@@ -309,7 +315,9 @@ def measured(mesh: Tensor) -> Tensor:
 
 
 def _sampling(size: int, corner: float, scale: float) -> np.ndarray:
-    """float32 [SIDE, size]: bilinear sampling of a row of pixels at corner + scale x; its ends are repeated."""
+    """Matrix float32 [SIDE, size] for bilinear sampling of a row of pixels at corner + scale * x; beyond the ends of
+    the row, the last pixel is repeated.
+    """
     at = np.clip(corner + scale * (np.arange(SIDE) + 0.5) - 0.5, 0, size - 1)
     low = np.minimum(at.astype(int), size - 2)
     matrix = np.zeros((SIDE, size), np.float32)
@@ -319,7 +327,9 @@ def _sampling(size: int, corner: float, scale: float) -> np.ndarray:
 
 
 def _mean_face(content: bytes) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """The points that pose is fitted to, their weights [K], and the mean face [468, 3], of MediaPipe's metadata."""
+    """From MediaPipe's metadata: numbers of the points to which the pose is fitted, their weights [K], and the mean
+    face [468, 3].
+    """
     fields = list(_fields(content))
     mesh = [value for number, value in _fields(next(value for number, value in fields if number == 1)) if number == 3]
     pairs = [dict(_fields(value)) for number, value in fields if number == 2]
@@ -328,7 +338,7 @@ def _mean_face(content: bytes) -> tuple[list[int], np.ndarray, np.ndarray]:
 
 
 def _fields(content: bytes) -> Iterator[tuple[int, Any]]:
-    """Number and value of each field of a Protocol Buffers message; integers decoded, all else as bytes."""
+    """Number and value of each field of a Protocol Buffers message; integers are decoded, other values are bytes."""
     position = 0
 
     def integer() -> int:

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Cut portraits to what the IFQA recipe trains on: FFHQ-aligned faces, never enlarged.
+"""Cut FFHQ-aligned faces, on which the IFQA recipe trains, out of portraits; faces are never enlarged.
 
     python models/open/portraits.py PICTURES... --labels labels.npz --out FACES
-    python models/ifqa/train.py FACES --config models/open/ifqa/config.toml --fresh --work DIR --target models/open/ifqa
+    python models/ifqa/train.py FACES --config models/open/ifqa/config.toml --fresh --work DIR
 
-PICTURES are folders or tar files, labels.npz is what label.py wrote for them. A picture gives its largest face, as a
-PNG file of `SIDE` px; faces that are smaller, or reach outside the picture, are left out.
+PICTURES are folders or tar files; labels.npz is the file that label.py wrote for them. The largest face of each picture
+is written as a PNG file of `SIDE` px. Faces that are smaller, or that reach beyond the edge of the picture, are left
+out.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from streamgate.networks.alignment import ffhq_corners, ffhq_matrix, ffhq_side  
 
 SIDE = 512
 OUTSIDE = 0.02
-"""Share of the square's side that may lie outside the picture, where its border is repeated."""
+"""Share of the face square's side that may lie outside the picture; there, the border pixels are repeated."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,9 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def cut(pictures: list[Path], labels: Path, out: Path) -> int:
-    """Write the faces into `out`, named by the sha256 of their pictures; returns how many there are.
+    """Write the faces into `out`, named by the sha256 of their pictures; returns the number of faces.
 
-    Raises DataError if there are none.
+    Raises DataError if no face was written.
     """
     with np.load(labels, allow_pickle=False) as arrays:
         points, digests = arrays["points"].astype(np.float64), arrays["sha256"]
@@ -66,7 +67,7 @@ def cut(pictures: list[Path], labels: Path, out: Path) -> int:
         write_rgb(out / f"{digest[:16]}.png", _aligned(picture, landmarks))
         count += 1
     if not count:
-        raise DataError(f"no face of {SIDE} px and more in {', '.join(map(str, pictures))}")
+        raise DataError(f"no face of {SIDE} px or more in {', '.join(map(str, pictures))}")
     return count
 
 
@@ -77,7 +78,7 @@ def _inside(landmarks: np.ndarray, picture: np.ndarray) -> bool:
 
 
 def _aligned(picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """uint8 (SIDE, SIDE, 3); a larger face is averaged, so that nothing aliases."""
+    """The aligned face, uint8 (SIDE, SIDE, 3); a larger face is scaled down by area, to avoid aliasing."""
     times = max(1, int(np.ceil(ffhq_side(landmarks) / SIDE)))
     matrix, side = ffhq_matrix(landmarks, times * SIDE), times * SIDE
     large = cv2.warpAffine(picture, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -1,6 +1,6 @@
-"""Networks of TensorFlow Lite files as torch modules: the operators that MediaPipe's face networks consist of.
+"""Networks in TensorFlow Lite files as torch modules. Only the operators of MediaPipe's face networks are supported.
 
-Needs the package `tflite` (`pip install tflite`), which reads the file format.
+This module needs the package `tflite` (`pip install tflite`), which reads the file format.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ _PLAIN: dict[str, Callable[..., Tensor]] = {
 """Operators whose inputs are all tensors."""
 
 Step = tuple[Callable[..., Tensor], list[int], int]
-"""A function, the numbers of the tensors that it takes, and that of its result."""
+"""A function, the numbers of the tensors that are its inputs, and the number of the tensor that is its result."""
 
 
 class LiteNetwork(nn.Module):
-    """The graph of a file with one input. Its first axis, 1 in the file, may have any size.
+    """The graph of a file with one input. The input's first axis, which has size 1 in the file, may have any size.
 
-    planes: pictures have their channels on the second axis as usual in torch, and not on the last one as in the file.
+    planes: if true, the channels of pictures are on the second axis, as is common in torch; otherwise on the last axis,
+    as in the file.
     """
 
     def __init__(self, content: bytes, planes: bool) -> None:
@@ -73,7 +74,7 @@ class LiteNetwork(nn.Module):
             self._steps.append((step, inputs[:used], output))
 
     def forward(self, given: Tensor) -> list[Tensor]:
-        """The outputs in the order of the file."""
+        """The outputs, in the order of the file."""
         values = {self._input: given}
         for step, inputs, output in self._steps:
             taken = [values[number] if number in values else getattr(self, f"tensor_{number}") for number in inputs]
@@ -82,9 +83,10 @@ class LiteNetwork(nn.Module):
 
 
 def _step(name: str, operator: Any, others: list[Any], planes: bool) -> tuple[Callable[..., Tensor], int]:
-    """The function of an operator, and how many of its inputs the function takes.
+    """The function of an operator, and how many of the operator's inputs the function receives.
 
-    others: the constants among the inputs after the first; kernels are replaced by those of torch, in place.
+    others: the constant inputs after the first input, None for those that are not constant; kernels are replaced in
+    place by kernels in torch's layout. Raises DataError if the operator is not supported.
     """
     options = _options(operator, name)
     if name in ("CONV_2D", "DEPTHWISE_CONV_2D"):
@@ -108,7 +110,7 @@ def _step(name: str, operator: Any, others: list[Any], planes: bool) -> tuple[Ca
         order = [int(axis) for axis in others[0]]
         return lambda x: x.permute(order), 1
     if name == "STRIDED_SLICE":
-        # The first axis is left alone: where the file takes one face, all of them go on.
+        # The first axis is not sliced, so that all faces of a batch are kept.
         ends = [None if options.EndMask() >> axis & 1 else int(end) for axis, end in enumerate(others[1])]
         return lambda x: x[(slice(None), *(slice(0, end) for end in ends[1:]))], 1
     if name == "CONCATENATION":
@@ -130,7 +132,7 @@ def _convolution(options: Any, side: int, groups: int, planes: bool) -> Callable
     def run(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
         x = x if planes else x.permute(0, 3, 1, 2)
         if same:
-            # Where the sum is odd, TensorFlow pads more on the far side.
+            # If the sum is odd, TensorFlow adds the extra row or column at the bottom or on the right.
             sums = [max(0, side - (int(size) % stride or stride)) for size in x.shape[2:]]
             x = functional.pad(x, [sums[1] // 2, sums[1] - sums[1] // 2, sums[0] // 2, sums[0] - sums[0] // 2])
         x = functional.conv2d(x, kernel, bias, stride, groups=groups)
@@ -141,7 +143,7 @@ def _convolution(options: Any, side: int, groups: int, planes: bool) -> Callable
 
 
 def _reduction(axis: int, mean: bool) -> Callable[..., Tensor]:
-    """Sum or mean over one axis; as a convolution, because ONNX Runtime's own reductions depend on the batch's size."""
+    """Sum or mean over one axis, as a convolution, because results of ONNX Runtime's reductions depend on the batch."""
 
     def run(x: Tensor) -> Tensor:
         moved = x.transpose(1, axis)
@@ -154,13 +156,13 @@ def _reduction(axis: int, mean: bool) -> Callable[..., Tensor]:
 
 
 def _prelu(x: Tensor, slopes: Tensor) -> Tensor:
-    """Written as two depthwise convolutions, with which ONNX Runtime takes half as long as with its own PRelu."""
+    """Parametric ReLU as two depthwise convolutions, which ONNX Runtime computes in half the time of its own PRelu."""
     count = slopes.shape[0]
     return functional.conv2d(x, slopes, groups=count) + functional.conv2d(torch.relu(x), 1.0 - slopes, groups=count)
 
 
 def _constants(model: Any, graph: Any) -> dict[int, np.ndarray]:
-    """The tensors that the file has values of, by number."""
+    """The tensors whose values are stored in the file, by number."""
     found = {}
     for number in range(graph.TensorsLength()):
         tensor = graph.Tensors(number)
@@ -178,7 +180,7 @@ def _name(code: int) -> str:
 
 
 def _options(operator: Any, name: str) -> Any:
-    """The operator's options, in the file's own type."""
+    """The operator's options, as an object of the type for this operator; None if they are not needed."""
     import tflite
 
     kind = {

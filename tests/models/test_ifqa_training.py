@@ -43,12 +43,22 @@ def train(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
 
+def test_a_smoke_run_with_the_recipe_of_the_open_set_writes_its_terms(tmp_path: Path) -> None:
+    config = ROOT / "models/open/ifqa/config.toml"
+    done = train("--smoke", "--config", config, "--fresh", "--work", tmp_path, "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    card = json.loads((tmp_path / "smoke/card.json").read_text())
+    assert card["name"] == "ifqa-open" and card["research_only"] is False
+    assert card["licence"].startswith("Apache-2.0")
+
+
 def test_smoke_run_leaves_every_deliverable_and_resumes(tmp_path: Path) -> None:
     first = train("--smoke", "--work", tmp_path, "--threads", "1")
     assert first.returncode == 0, first.stderr
     assert {p.name for p in (tmp_path / "smoke").iterdir()} == {"ifqa.onnx", "card.json", "ifqa_warm.pth"}
     card = json.loads((tmp_path / "smoke/card.json").read_text())
     assert card["role"] == "ifqa" and card["gmac"] <= 1.7
+    assert card["research_only"] is True and "non-commercial" in card["licence"]
     newest = sorted((tmp_path / "checkpoints").iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
     again = train("--smoke", "--work", tmp_path, "--threads", "1")

@@ -158,7 +158,7 @@ def test_bad_input_is_one_line(tmp_path: Path, portraits: tuple[Path, Path], cap
     for arguments, line in (
         ([folder, "--labels", tmp_path / "broken.npz"], "broken.npz: not a file of labels"),
         ([folder, "--labels", tmp_path / "absent.npz"], "absent.npz: not a file of labels"),
-        ([tmp_path / "none", "--labels", labels], "labels no face of"),
+        ([tmp_path / "none", "--labels", labels], "has no labelled face of"),
         ([tmp_path / "absent", "--labels", labels], "no such folder or tar file"),
     ):
         assert run(*arguments, "--out", tmp_path / "made") == 2
@@ -219,7 +219,7 @@ def test_portraits_are_cut_without_enlarging_them(tmp_path: Path) -> None:
     points = np.array([[[420.0, 420], [580, 420], [500, 520], [440, 600], [560, 600]]])
     labels = tmp_path / "labels.npz"
     np.savez(labels, sha256=[hashlib.sha256(file.read_bytes()).hexdigest()], points=points / 2)
-    with pytest.raises(DataError, match="no face of 512 px and more"):
+    with pytest.raises(DataError, match="no face of 512 px or more"):
         cut([file.parent], labels, tmp_path / "faces")
     np.savez(labels, sha256=[hashlib.sha256(file.read_bytes()).hexdigest()], points=points)
     assert cut([file.parent], labels, tmp_path / "faces") == 1
