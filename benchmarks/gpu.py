@@ -198,7 +198,7 @@ def _large(
         return
     before, models = os.environ.get("STREAMGATE_MODELS"), folder / "models"
     if models_folder().is_dir():
-        # Fetched weights remain available next to them.
+        # Fetched weights remain available next to the large networks.
         shutil.copytree(models_folder(), models, ignore=shutil.ignore_patterns("downloads", IMPORTED))
     models.mkdir(exist_ok=True)
     os.environ["STREAMGATE_MODELS"] = str(models)

@@ -39,7 +39,7 @@ PATIENCE = 4
 BUSY = 0.85
 """Utilisation above which something counts as the bottleneck."""
 _COPIES = 200
-"""Copies of the clip for each of the files that are read at once; more than can be read within `RUN_S`."""
+"""Number of copies of the clip for each of the files that are read at once; more than can be read within `RUN_S`."""
 
 
 @dataclass(frozen=True, slots=True)

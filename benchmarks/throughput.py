@@ -27,11 +27,14 @@ FACELESS = frozenset({"intel_bottle", "moviepy_bbb"})
 """Clips without a human face, according to the index of the footage."""
 HD_LINES = 720
 RATIO_GOAL, RATIO_LIMIT = 1.0, 2.5
-"""docs/design.md 9: wall time divided by that of decoding alone, 720p and 1080p clips with faces: median, each clip."""
+"""docs/design.md 9: limits of a run's wall time divided by that of decoding alone, for 720p and 1080p clips with faces:
+the first for the median, the second for each clip."""
 BEYOND_GOAL, BEYOND_LIMIT = 40.0, 90.0
-"""docs/design.md 9: CPU time beyond decoding in core-ms per second of video, other clips: median, each clip."""
+"""docs/design.md 9: limits of the CPU time beyond decoding, in core-ms per second of video, for all other clips: the
+first for the median, the second for each clip."""
 ARCHIVE_LIMIT = 0.5
-"""docs/design.md 9: wall time with the preset `archive` divided by that of decoding alone, clips without faces."""
+"""docs/design.md 9: limit of the wall time with the preset `archive` divided by that of decoding alone, for clips
+without faces."""
 STARTUP_LIMIT, MEMORY_LIMIT = 1.0, 700.0
 PLAIN_LIMIT = 20.0
 """How many times faster a run should be than the plain loop with our own networks."""

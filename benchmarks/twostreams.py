@@ -212,7 +212,7 @@ def beginnings(port: int, pairs: Sequence[tuple[Path, Path, int]]) -> dict[str, 
             index = which_picture(image, record, pairs[int(name.removeprefix("cam")) % len(pairs)][1], None)
             if index is not None:
                 found.setdefault(name, []).append(index - record["pts_seconds"] * FPS)
-    # Neighbouring frames of a substream are similar, so one face alone may be matched with a neighbour of its frame.
+    # Neighbouring frames of a substream are similar, so a face may be matched with a neighbour of the right frame.
     return {name: _middle(indexes, pairs, name) for name, indexes in found.items()}
 
 

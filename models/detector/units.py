@@ -79,8 +79,8 @@ def same(_: str, output: Tensor) -> Tensor:
 def set_scales(network: RetinaFace, maps: dict[str, Tensor]) -> None:
     """Start each unit's last batch norms at the mean and standard deviation of the map that the unit should produce.
 
-    These are statistics of the teacher's maps; none of its weights are used. Without them, the first hundreds of steps
-    would only adjust the scale of each channel.
+    These are statistics of the teacher's maps; none of the teacher's weights are used. Without the statistics, the
+    first hundreds of steps would only adjust the scale of each channel.
     """
     for name, module in blocks(network):
         out = maps[name].float()
