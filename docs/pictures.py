@@ -305,7 +305,7 @@ WORDS = {name: words for spec in built_in_measures() for name, words in spec.rea
 
 
 def main_reason(reasons: list[str]) -> str:
-    """What a title says of a rejected face: light and blur come with other reasons, and explain them."""
+    """The reason in the title of a rejected face: darkness and blur cause other reasons, so they take precedence."""
     return next((name for name in ("dark", "blurred") if name in reasons), reasons[0])
 
 

@@ -94,7 +94,7 @@ class Aligned:
 
 
 class Labels(Protocol):
-    """Labels of pictures from another source than the standard networks (labels.py)."""
+    """Labels of pictures that do not come from the standard networks (labels.py)."""
 
     def key(self) -> bytes:
         """A value that changes when a label changes."""
