@@ -103,8 +103,8 @@ def main() -> int:
         *heading("Throughput", machine, facts, notes),
         f"- clips were looped to at least {given.seconds:g} s; values are the median of {given.rounds} rounds, with "
         "the range in parentheses; times exclude start-up",
-        '- "x real time" is the duration of the video divided by the wall time, "x decode" the wall time divided by '
-        'that of decoding alone, and "beyond" the CPU time beyond decoding alone, in core-ms per second of video',
+        '- "x real time" is the duration of the video divided by the wall time, "x decode" is the wall time divided by '
+        'that of decoding alone, and "beyond" is the CPU time beyond decoding alone, in core-ms per second of video',
         *(_report(measured, names, given) if measured else []),
     ])  # fmt: skip
     return 0 if measured else 1
