@@ -1,4 +1,4 @@
-"""Makes clips out of real ones, in a separate process, so that the memory does not count for the caller.
+"""Makes clips from real clips, in a separate process, so that its memory does not count for the caller.
 
     python benchmarks/clips.py loop CLIP SECONDS FOLDER                      repeat the packets of a clip
     python benchmarks/clips.py tile PATH COUNT SECONDS WIDTH HEIGHT CLIP...  show COUNT clips in a square grid
@@ -6,7 +6,7 @@
 
 Prints {"path", "how"} or {"frames"} as JSON. `loop` copies packets, so that decoding costs as much as for the original.
 `tile` fills the grid with the clips in turn, looped and cropped to the shape of a tile; if a clip is used again, it
-starts later. With one tile, the result is the clip in another size. `join` shows the clips one after another until the
+starts later. With one tile, the result is the clip at another size. `join` shows the clips one after another until the
 result lasts SECONDS, without key frames at the cuts. `tile` and `join` write H.264 with 25 frames per second.
 """
 
@@ -31,9 +31,10 @@ LATER = 10
 
 
 def loop(clip: Path, seconds: float, folder: Path) -> dict[str, str]:
-    """Write `clip` repeatedly to a file in `folder` until it lasts `seconds`: in its own container, or in Matroska.
+    """Write `clip` repeatedly to a file in `folder` until it lasts `seconds`.
 
-    The first of these whose result can be decoded completely is used. Raises ValueError if neither can.
+    The file has the container of the clip or, if the result cannot be decoded completely, Matroska. Raises ValueError
+    if neither result can be decoded completely.
     """
     pts, dts, length, base = _times_of(clip)
     passes = max(1, math.ceil(seconds / float(length * base)))
@@ -76,7 +77,7 @@ def _copy(
 
 
 def _times_of(clip: Path) -> tuple[list[int], list[int], int, Fraction]:
-    """Times (pts, dts) of all packets, with missing ones filled in; the length of one pass; the time base."""
+    """Times (pts, dts) of all packets, with missing times filled in; the length of one pass; the time base."""
     pts: list[int] = []
     dts: list[int] = []
     end = 0

@@ -9,7 +9,7 @@ before it returns counts as start-up.
 `plain` and `plain_official` are the loop that a user would write without this project. Every frame is converted to RGB
 and goes through the detector. Each detected face is aligned and embedded, its SER-FIQ is sampled with T = 100, and IFQA
 scores it: `plain` uses our own IFQA network, `plain_official` the official architecture with random weights, which are
-as fast as trained ones.
+as fast as trained weights.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def open_decoder(models: str, limit: float = 0.0) -> Run:
 
 
 def open_gate(models: str, limit: float, preset: str = "studio") -> Run:
-    """This pipeline, with a sink that writes nothing."""
+    """streamgate's pipeline, with a sink that writes nothing."""
     import passing
 
     from streamgate.config import load_config

@@ -53,7 +53,7 @@ CALIBRATIONS = {
     "iresnet": {"id": "random", "drop_rate": 0.5, "alpha": 130.0, "r": 0.88},
     "ifqa": {"id": "random", "x0": 0.5, "w": 0.1},
 }
-"""Calibrations of the large networks, whose weights are random. The values do not matter, but a run needs some."""
+"""Arbitrary calibrations of the large networks, whose weights are random; a run needs a calibration."""
 HALF = ("precision.ifqa=fp16", "precision.recognizer=fp16")
 EXHAUSTIVE = ("exhaustive=true",)
 TOLERANCE = 1e-3
@@ -84,7 +84,7 @@ def main() -> int:
         print(f"gpu.py: {error}", file=sys.stderr)
         return error.exit_code
     if device.index is None:
-        device = Device("cpu", f"{device.reason}; used like a GPU", bound=True)
+        device = Device("cpu", f"{device.reason}; it takes the place of a GPU", bound=True)
     say(f"device: {device}")
     clock = Clock.of(given.seconds, max(1.0, given.seconds / SECONDS))
     found = Found(device, Card.here(device.index), machine, clock)
@@ -198,7 +198,7 @@ def _large(
         return
     before, models = os.environ.get("STREAMGATE_MODELS"), folder / "models"
     if models_folder().is_dir():
-        # Fetched weights remain available next to them.
+        # Fetched weights remain available next to the large networks.
         shutil.copytree(models_folder(), models, ignore=shutil.ignore_patterns("downloads", IMPORTED))
     models.mkdir(exist_ok=True)
     os.environ["STREAMGATE_MODELS"] = str(models)

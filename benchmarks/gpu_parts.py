@@ -22,7 +22,7 @@ _DYING_S = 10.0
 class Clock:
     """The time limit `until` (as `time.monotonic()`), and the parts that failed or for which there was no time.
 
-    `slower`: factor on the time limit of each part.
+    `slower`: factor by which the time limit of each part is multiplied.
     """
 
     until: float
@@ -38,7 +38,7 @@ class Clock:
         return self.until - time.monotonic()
 
     def allows(self, what: str, seconds: float) -> bool:
-        """Whether that many seconds remain; otherwise `what` is recorded as left out."""
+        """Return whether that many seconds remain, and record `what` as left out if they do not."""
         if self.left >= seconds:
             return True
         self.left_out.append(f"{what} (no time)")

@@ -39,7 +39,7 @@ PATIENCE = 4
 BUSY = 0.85
 """Utilisation above which something counts as the bottleneck."""
 _COPIES = 200
-"""Copies of the clip for each of the files that are read at once; more than can be read within `RUN_S`."""
+"""Number of copies of the clip for each of the files that are read at once; more than can be read within `RUN_S`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class _Stop(Progress):
 
 
 def picks(clip: Path, models: str, device: Device, clock: Clock) -> Iterator[bool]:
-    """Whether the GPU keeps the same faces as the CPU."""
+    """Run the clip on the GPU and on the CPU; yields whether both keep the same faces."""
     ready(device)
     kept = []
     for where in (device, "cpu"):

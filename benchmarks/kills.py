@@ -47,7 +47,7 @@ def crashes(folder: Path, mounted: Mounted) -> tuple[str, list[Row], list[Row]]:
     text = (
         f"A run of {len(clips)} real clips is killed with signal 9 at a random (seeded) moment and resumed with "
         "`--resume`. Then every byte below OUT, except `timing`, is compared with the results of an uninterrupted run. "
-        "The seconds are those of all runs of a row together."
+        "The column *seconds* gives the total time of all runs of a row."
     )
     return text, kills, others
 

@@ -49,7 +49,7 @@ DROP_LIMIT = 1.0
 LATENCY_LIMIT = 1.0
 MEMORY_LIMIT = 20.0
 EARLY, MIDDLE, LATE = (0.1, 0.2), (0.45, 0.55), (0.9, 1.0)
-"""The parts of the measurement of which the memory is compared, as shares of its duration."""
+"""Parts of the measurement whose memory use is compared, as shares of its duration."""
 STREAM = "streamgate:faces"
 
 
@@ -219,7 +219,7 @@ def report(outcome: Outcome, clips: Sequence[Path], options: argparse.Namespace)
             p95 <= LATENCY_LIMIT,
         ),
         target(
-            "growth of the memory of `serve` from the middle tenth to the last tenth of the measurement",
+            "memory growth of `serve` from the middle tenth to the last tenth of the measurement",
             f"{late - middle:+.0f} MiB ({last.rss_mib:.0f} MiB at the end, maximum {max(memory):.0f} MiB; "
             f"{late - early:+.0f} MiB from the second to the last tenth, while the {LATEST_FACES} latest faces of the "
             "page accumulate)",
@@ -235,7 +235,7 @@ def report(outcome: Outcome, clips: Sequence[Path], options: argparse.Namespace)
 
 
 def dropped_share(outcome: Outcome) -> float:
-    """Dropped frames since the first sample, in per cent of the received ones."""
+    """Dropped frames since the first sample, in per cent of the received frames."""
     first, last = outcome.samples[0].streams, outcome.samples[-1].streams
     pairs = list(zip(first, last, strict=True))
     frames, dropped = (sum(b[of] - a[of] for a, b in pairs) for of in ("frames_in", "frames_dropped"))

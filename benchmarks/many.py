@@ -32,7 +32,7 @@ MEMORY = 700.0
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One command with one number of sources: CPU and wall time in seconds, peak of its largest process in MiB."""
+    """A command with a number of sources: CPU and wall time in seconds, peak memory (MiB) of the largest process."""
 
     name: str
     cpu: float

@@ -18,7 +18,7 @@ from contestants import open_decoder
 from processes import answer, cpu_seconds, peak_mib, resident_mib
 
 SAMPLE_S = 10.0
-"""Interval of the measurements of memory, in seconds of video."""
+"""Interval between two measurements of memory, in seconds of video."""
 
 
 class Ignoring:

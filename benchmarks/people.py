@@ -3,8 +3,8 @@
     python benchmarks/people.py [VIDEOS] [--clips NAME...] [--tiers embedded standard]
 
 The script reads all clips in one run per tier of weights, and writes its section of benchmarks/RESULTS.md. The labels
-are in people.toml: it lists the clips that show a single person, and for the other clips points that are inside the
-face of a given person at a given time. Tracks without such a point are counted, but not judged.
+are in people.toml: it lists the clips that show only one person; for the other clips, it lists points that are inside
+the face of a given person at a given time. Tracks without such a point are counted, but not judged.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ Track = tuple[str, int]
 class Verdict:
     """The result for one tier.
 
-    `merged` are the persons that contain several people according to the labels, `split` the people that were found as
-    several persons.
+    `merged` are the persons that contain several people according to the labels; `split` are the people who were found
+    as several persons.
     """
 
     what: str
@@ -187,10 +187,10 @@ def section(verdicts: Sequence[Verdict], machine: Machine) -> list[str]:
     ]
     for one in verdicts:
         lines.append(f"- {one.what}; tracks of different people that were merged: {'; '.join(one.merged) or 'none'}")
-        lines.append(f"- {one.what}; people that were split into several persons: {'; '.join(one.split) or 'none'}")
+        lines.append(f"- {one.what}; people who were split into several persons: {'; '.join(one.split) or 'none'}")
         several = [tracks for tracks in one.persons.values() if len({clip for clip, _ in tracks}) > 1]
-        across = sorted({one.tracks[tracks[0]] or "unlabelled people" for tracks in several})
-        lines.append(f"- {one.what}; people that were found in several clips: {', '.join(across) or 'none'}")
+        across = sorted({one.tracks[tracks[0]] or "some without a label" for tracks in several})
+        lines.append(f"- {one.what}; people who were found in several clips: {', '.join(across) or 'none'}")
     return lines
 
 

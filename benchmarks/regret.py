@@ -18,11 +18,11 @@ from streamgate.tracking.overlap import iou
 SAME_FACE_IOU = 0.4
 """Minimum overlap (IoU) of two boxes of the same moment that show the same face."""
 NEAR_S = 0.1
-"""If there is no reference face at a pick's exact time, the nearest one within this time is used."""
+"""If there is no reference face at a pick's exact time, the nearest reference face within this time is used."""
 SHOWN_S = 0.5
 """docs/design.md 4.5: a track counts for recall if it shows passing faces for at least this time."""
 LONGEST_FRAME_S = 0.25
-"""The longest time for which a single face counts as shown, even if the next face is later."""
+"""The longest time for which one face counts as shown, even if the next face is later."""
 
 
 @dataclass(frozen=True, slots=True)

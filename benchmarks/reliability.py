@@ -150,9 +150,10 @@ def flips(folder: Path) -> str:
     head = ["clip", "copies", "read", "with decode errors", "refused", "share of frames read"]
     return "\n".join([
         "## Random bytes changed in real clips", "",
-        f"One run read {COPIES} copies of real clips. In each copy, 2 of 100,000 bytes (at least 10 bytes) were "
-        f"changed at random (seeded) positions. The run ended with exit code {ran.code} after {ran.seconds:.0f} s and "
-        f"used at most {ran.peak_mib:.0f} MiB. Copies without a result: {lost}.", "", table(head, rows),
+        f"One run read {COPIES} copies of real clips. In each copy, 2 out of every 100,000 bytes, but at least 10 "
+        f"bytes, were changed at random (seeded) positions. The run ended with exit code {ran.code} after "
+        f"{ran.seconds:.0f} s and used at most {ran.peak_mib:.0f} MiB. Copies without a result: {lost}.", "",
+        table(head, rows),
     ])  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Rows on output folders from other people, on names, and on full outputs and signals; see `reliability.py`."""
+"""Rows about output folders from other people, names, full outputs and signals; see `reliability.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How do cost and memory grow with the length of the video, faces per frame, frame size and files at once?
+"""How do cost and memory grow with video length, faces per frame, frame size, and files read at once?
 
     python benchmarks/scale.py [VIDEOS] [--quick] [--only length faces size files]
 
@@ -6,9 +6,9 @@
 - faces: 1 to 16 real clips as tiles of one 1080p video.
 - size: one clip at 360 to 2160 lines.
 - files: 1 to 8 files at once (`--jobs`).
-For each value, the script reports the CPU time per second of video, that of decoding alone, and peak memory. --quick
-uses seconds instead of minutes, to test the script. The script writes its section of benchmarks/RESULTS.md. If a clip
-cannot be made or run, the section says so and contains the other results.
+For each value, the script reports the CPU time per second of video, the CPU time of decoding alone, and peak memory.
+--quick uses seconds instead of minutes, to test the script. The script writes its section of benchmarks/RESULTS.md. If
+a clip cannot be made or run, the section says so and contains the other results.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _targets(answers: dict[str, Runs], amount: Amount) -> list[str]:
         if name == "length" and early and memory[-1][0] > amount.early_s:
             growth = memory[-1][1] - early[-1]
             minutes = f"from minute {amount.early_s / 60:.1f} to minute {memory[-1][0] / 60:.1f} of the video"
-            what = f"growth of memory {minutes}"
+            what = f"memory growth {minutes}"
             lines.append(target(what, f"{growth:.1f} MiB", f"at most {GROWTH_LIMIT:g} MiB", growth <= GROWTH_LIMIT))
         peak = max(run.peak_mib for _, run in runs)
         what = f'peak memory in the test "{QUESTIONS[name][0]}"'

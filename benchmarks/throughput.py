@@ -27,11 +27,14 @@ FACELESS = frozenset({"intel_bottle", "moviepy_bbb"})
 """Clips without a human face, according to the index of the footage."""
 HD_LINES = 720
 RATIO_GOAL, RATIO_LIMIT = 1.0, 2.5
-"""docs/design.md 9: wall time divided by that of decoding alone, 720p and 1080p clips with faces: median, each clip."""
+"""docs/design.md 9: limits of a run's wall time divided by that of decoding alone, for 720p and 1080p clips with faces:
+the first for the median, the second for each clip."""
 BEYOND_GOAL, BEYOND_LIMIT = 40.0, 90.0
-"""docs/design.md 9: CPU time beyond decoding in core-ms per second of video, other clips: median, each clip."""
+"""docs/design.md 9: limits of the CPU time beyond decoding, in core-ms per second of video, for all other clips: the
+first for the median, the second for each clip."""
 ARCHIVE_LIMIT = 0.5
-"""docs/design.md 9: wall time with the preset `archive` divided by that of decoding alone, clips without faces."""
+"""docs/design.md 9: limit of the wall time with the preset `archive` divided by that of decoding alone, for clips
+without faces."""
 STARTUP_LIMIT, MEMORY_LIMIT = 1.0, 700.0
 PLAIN_LIMIT = 20.0
 """How many times faster a run should be than the plain loop with our own networks."""
@@ -100,8 +103,8 @@ def main() -> int:
         *heading("Throughput", machine, facts, notes),
         f"- clips were looped to at least {given.seconds:g} s; values are the median of {given.rounds} rounds, with "
         "the range in parentheses; times exclude start-up",
-        '- "x real time" is the duration of the video divided by the wall time, "x decode" the wall time divided by '
-        'that of decoding alone, and "beyond" the CPU time beyond decoding alone, in core-ms per second of video',
+        '- "x real time" is the duration of the video divided by the wall time, "x decode" is the wall time divided by '
+        'that of decoding alone, and "beyond" is the CPU time beyond decoding alone, in core-ms per second of video',
         *(_report(measured, names, given) if measured else []),
     ])  # fmt: skip
     return 0 if measured else 1
@@ -208,7 +211,7 @@ def _budgets(clips: Sequence[Clip], name: str) -> list[str]:
     beyond = {clip.name: statistics.median(clip.beyond(name)) for clip in others}
     passes = [one for clip in clips for one in clip.passes[name]]
     what = "720p and 1080p clips with faces, wall time divided by that of decoding alone"
-    more = "clips that are smaller or show no faces, CPU time beyond decoding, core-ms per second of video"
+    more = "clips below 720p or without faces, CPU time beyond decoding, core-ms per second of video"
     lines = [
         _verdict(what, large, statistics.median, RATIO_GOAL),
         _verdict(what, large, max, RATIO_LIMIT),
@@ -284,7 +287,8 @@ def _plain(clips: Sequence[Clip], given: argparse.Namespace) -> list[str]:
         lines.append(target(what, f"median {spread(values)}", limit, middle >= PLAIN_LIMIT))
     if times["plain_official"]:
         faster_text = spread(times["plain_official"], 1)
-        lines.append(f"- the same for the plain loop with official IFQA: median {faster_text}; no target")
+        what = "wall time of the plain loop with official IFQA divided by that of a run"
+        lines.append(f"- {what}: median {faster_text}; no target")
     return lines
 
 

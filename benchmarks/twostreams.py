@@ -1,4 +1,4 @@
-"""What does a face from the main stream cost, and is it from the right moment?
+"""How much does it cost to take a face from the main stream, and is the face from the right moment?
 
     python benchmarks/twostreams.py [FOLDER] [--seconds 60] [--cameras 8] [--clips NAME...] [--set KEY=VALUE...]
         [--results FILE]
@@ -7,7 +7,7 @@ Real clips are encoded like the two streams of a camera (main: 1920x1080, 4 Mbit
 at 25 fps without B frames). Separate processes serve them as cameras, whose two streams show the same scene. The main
 streams arrive 0 to 3 s later than the substreams, their clocks run 200 ppm faster or slower, their key frames are 1 to
 4 s apart, and each camera starts at a different time of its clip. `serve` first watches only the substreams, and then
-both streams of each camera. Only the CPU time of the process of `serve` is counted.
+both streams of each camera. Only the CPU time of the `serve` process is counted.
 
 The pixels of a face show whether it is from the right moment: the same crop is cut out of the neighbouring frames of
 the clip, and the frame with the most similar crop is the one that was decoded. The frame that the substream showed at
@@ -212,7 +212,7 @@ def beginnings(port: int, pairs: Sequence[tuple[Path, Path, int]]) -> dict[str, 
             index = which_picture(image, record, pairs[int(name.removeprefix("cam")) % len(pairs)][1], None)
             if index is not None:
                 found.setdefault(name, []).append(index - record["pts_seconds"] * FPS)
-    # Neighbouring frames of a substream are similar, so a single face may be matched with a neighbour of its frame.
+    # Neighbouring frames of a substream are similar, so a face may be matched with a neighbour of the right frame.
     return {name: _middle(indexes, pairs, name) for name, indexes in found.items()}
 
 
@@ -224,7 +224,7 @@ def _middle(indexes: Sequence[float], pairs: Sequence[tuple[Path, Path, int]], n
 
 
 def judge(face: dict[str, Any], run: Run, pairs: Sequence[tuple[Path, Path, int]]) -> int | None:
-    """By how many frames the face from the main stream is too late; None if it matches no frame near the right one."""
+    """By how many frames the face from the main stream is too late; None if it matches no frame nearby."""
     clip = pairs[int(face["source_id"].removeprefix("cam")) % len(pairs)][0]
     number = round(run.begins[face["source_id"]] + face["pts_seconds"] * FPS)
     with av.open(str(clip)) as container:
@@ -281,7 +281,7 @@ def report(
         table(head, rows),
         "",
         target(
-            "checked faces from the main stream that are at most one frame away from the right one",
+            "checked faces from the main stream that are at most one frame away from the right frame",
             f"{right} of {len(judged)} ({share:.1f} %); faces by distance in frames: "
             + ", ".join(f"{count} at {off}" for off, count in sorted(Counter(map(str, judged)).items())),
             f"at least {SHARE_LIMIT:g} %", share >= SHARE_LIMIT,
@@ -301,8 +301,8 @@ def report(
             f"alone ({alone.outcome.finals} finals)",
             f"at most {LATENCY_LIMIT:g} s", p95 <= LATENCY_LIMIT,
         ),
-        f"- memory of `serve` at the end: {last.rss_mib:.0f} MiB with both streams, of which {ring:.0f} MiB hold the "
-        f"main streams' recent packets, and {alone.outcome.samples[-1].rss_mib:.0f} MiB with the substreams alone",
+        f"- memory of `serve` at the end: {last.rss_mib:.0f} MiB with both streams, of which the main streams' recent "
+        f"packets take {ring:.0f} MiB, and {alone.outcome.samples[-1].rss_mib:.0f} MiB with the substreams alone",
         f"- looking up a face in the main stream took {took} on average (wall time, including the wait for the "
         "networks)",
         f"- frames dropped: {dropped_share(both.outcome):.1f} % with both streams, {dropped_share(alone.outcome):.1f} "

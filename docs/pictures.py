@@ -37,14 +37,14 @@ GREEN, RED, GREY, INK = "#2e9d5b", "#c8503c", "#9aa3ad", "#22303c"
 LEFT_EYE, RIGHT_EYE, MOUTH = np.array([203.4, 100.6]), np.array([247.0, 103.0]), np.array([223.0, 140.0])
 HEAD = np.array([224.0, 118.0])
 SHOWN = (slice(18, 222), slice(122, 326))
-"""What the examples show of the portrait: rows, columns."""
+"""The part of the portrait that the examples show: rows, columns."""
 
 
 # Changes to the portrait, RGB uint8 (512, 512, 3)
 
 
 def bend(picture: Any, centre: Any, radius: Any, stretch: Any = (1, 1), shift: Any = (0, 0)) -> Any:
-    """Stretch and shift what is inside an ellipse, fading towards its edge."""
+    """Stretch and shift the content of an ellipse; the change fades towards the edge."""
     height, width = picture.shape[:2]
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     dx, dy = x - centre[0], y - centre[1]
@@ -58,12 +58,12 @@ def bend(picture: Any, centre: Any, radius: Any, stretch: Any = (1, 1), shift: A
 
 
 def turn(picture: Any, yaw: float = 0.0, pitch: float = 0.0, depth: float = 46.0) -> Any:
-    """Turn the head as half an ellipsoid before the background; degrees."""
+    """Turn the head, modelled as half an ellipsoid in front of the background, by angles in degrees."""
     height, width = picture.shape[:2]
     x, y = np.meshgrid(np.arange(width) - HEAD[0], np.arange(height) - HEAD[1])
     aside, up = np.radians([yaw, pitch])
     u, v = x.copy(), y.copy()
-    for _ in range(40):  # a fixed point: where each pixel comes from
+    for _ in range(40):  # Fixed-point iteration: find the position that each pixel comes from.
         radius = (u / 56) ** 2 + (v / 76) ** 2
         z = depth * np.sqrt(np.clip(1 - radius / 1.6, 0, 1))
         fade = np.clip(1.9 - radius, 0, 1)
@@ -82,13 +82,13 @@ def both_eyes(picture: Any, offset: Any, radius: Any, stretch: Any = (1, 1), shi
 
 
 def at_rest(portrait: Any) -> Any:
-    """The smile made smaller: the good example of all measures."""
+    """The portrait with a smaller smile: the good example for all measures."""
     closed = bend(portrait, MOUTH + np.array([0, 1]), (30, 17), (0.9, 0.35))
     return bend(closed, MOUTH, (40, 20), (0.95, 0.9))
 
 
 def eyes_shut(picture: Any) -> Any:
-    """Skin of the upper lid over the eyes, and a line of lashes."""
+    """Draw skin of the upper lids over the eyes, and a line of lashes."""
     made = picture.astype(np.float32)
     for eye in (LEFT_EYE, RIGHT_EYE):
         x, y = (round(float(v)) for v in eye)
@@ -135,7 +135,7 @@ def rolled(picture: Any) -> Any:
 
 
 def examples() -> dict[str, tuple[Any, Any, str]]:
-    """For each measure a good picture, a bad one and what was done to it."""
+    """For each measure, a good picture, a bad picture, and what the bad picture shows."""
     rest = at_rest(data.astronaut())
     bad: dict[str, tuple[Any, str]] = {
         "serfiq": (noisy(cv2.GaussianBlur(rest, (0, 0), 2.2), 22), "blur and noise"),
@@ -161,7 +161,7 @@ def examples() -> dict[str, tuple[Any, Any, str]]:
 
 
 def shown(picture: Any) -> Any:
-    """What the page shows: the face, 220 px; where the picture ends, hatched grey."""
+    """The face as the page shows it, 220 px; areas outside the picture are hatched in grey."""
     if picture.shape[0] != 512:
         way = cv2.INTER_NEAREST if picture.shape[0] < 512 else cv2.INTER_AREA
         picture = cv2.resize(picture, (512, 512), interpolation=way)
@@ -177,7 +177,7 @@ def save(path: Path, picture: Any, quality: int = 84) -> None:
 
 
 def write_examples(gate: Gate) -> None:
-    """images/measures/NAME.jpg of the bad examples, good.jpg, and the table in measures.md."""
+    """Write the bad examples (images/measures/NAME.jpg), good.jpg, and the table in measures.md."""
     (IMAGES / "measures").mkdir(parents=True, exist_ok=True)
     limits = load_config("studio").measures
     rows = ["| measure | good | bad | what it asks |", "| --- | --- | --- | --- |"]
@@ -229,7 +229,7 @@ def frames_at(clip: Path, seconds: list[float]) -> list[Any]:
 
 
 def draw_track(clip: Path, out: Path, chosen: list[dict[str, Any]], every: list[dict[str, Any]]) -> None:
-    """images/track.jpg: frames of the track, its quality over time, and the face that was kept."""
+    """Write images/track.jpg: frames of the track, its quality over time, and the face that was kept."""
     lines = map(json.loads, (out / "faces.jsonl").read_text().splitlines())
     kept = next(line for line in lines if line["track_id"] == 1)
     best = kept["pts_seconds"]
@@ -277,7 +277,7 @@ def draw_track(clip: Path, out: Path, chosen: list[dict[str, Any]], every: list[
 
 
 def draw_measures(every: list[dict[str, Any]]) -> None:
-    """images/measures.jpg: the scalar of each measure in each frame of the track."""
+    """Write images/measures.jpg: the scalar of each measure in each frame of the track."""
     names = [spec.name for spec in built_in_measures()]
     times = np.array([face["pts_seconds"] for face in every])
     table = np.full((len(names), round(times.max() * 25) + 1), np.nan)
@@ -305,7 +305,7 @@ WORDS = {name: words for spec in built_in_measures() for name, words in spec.rea
 
 
 def main_reason(reasons: list[str]) -> str:
-    """What a title says of a rejected face: light and blur come with other reasons, and explain them."""
+    """The reason in the title of a rejected face: darkness and blur cause other reasons, so they take precedence."""
     return next((name for name in ("dark", "blurred") if name in reasons), reasons[0])
 
 

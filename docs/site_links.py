@@ -1,7 +1,8 @@
 """mkdocs hooks: links to files of the repository outside docs/ become links to the repository, or plain names.
 
-Pages are read in two places. In the repository `../benchmarks/RESULTS.md` is a link that works; the site has no such
-file. With `repo_url` in mkdocs.yml it links to the repository, without it it shows the link's text and the path.
+Pages are read in two places. In the repository, a link to `../benchmarks/RESULTS.md` works; the site does not have this
+file. If `repo_url` is set in mkdocs.yml, the site's page links to the repository; otherwise, it shows the link's text
+and the path.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The targets of fuzzing: functions that take bytes and may raise only documented errors.
+"""Fuzzing targets: functions that take bytes and may raise only documented errors.
 
 `TARGETS` maps names to targets. Nothing here needs atheris, so the tests can run the targets on the corpus.
 """

@@ -1,1 +1,1 @@
-"""Shared by the training recipes: reading pictures, aligning faces, degrading them.."""
+"""Code that the training recipes share, for example to read pictures, and to align and degrade faces."""

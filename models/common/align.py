@@ -1,7 +1,7 @@
 """FFHQ alignment from five landmarks (docs/design.md 5).
 
-y points down; landmarks are [5, 2] float pixels: viewer's left eye, right eye, nose, left and right mouth
-corner. Kept apart from the package so that a recipe can be copied and run on its own.
+y points down; landmarks are [5, 2] float pixels: the viewer's left eye, right eye, nose, left and right mouth corner.
+This module does not use the package, so that a recipe can be copied and run without it.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-# Where the FFHQ square puts the parts of a frontal face, as shares of its side: the ArcFace template
-# seen through docs/design.md 5.
+# Positions of the parts of a frontal face in the FFHQ square, as shares of the square's side: docs/design.md 5 applied
+# to the ArcFace template.
 FFHQ_EYES = ((0.378, 0.472), (0.622, 0.472))
 FFHQ_NOSE = (0.500, 0.610)
 FFHQ_MOUTH = (0.500, 0.750)
 
 
 def ffhq_square(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """centre, x and y half axes (pixels) of the FFHQ square; its corners are centre +- x +- y."""
+    """Centre and half axes x and y (pixels) of the FFHQ square; the corners of the square are centre +- x +- y."""
     points = np.asarray(landmarks, np.float64)
     eye_centre, mouth_centre = points[:2].mean(axis=0), points[3:5].mean(axis=0)
     eyes, drop = points[1] - points[0], mouth_centre - eye_centre
@@ -39,7 +39,7 @@ def ffhq_matrix(landmarks: np.ndarray, side: int) -> np.ndarray:
 
 
 def align_ffhq(picture: np.ndarray, landmarks: np.ndarray, side: int = 256) -> np.ndarray:
-    """uint8 [side, side, 3] RGB, FFHQ-aligned; a larger source is smoothed first so that nothing aliases."""
+    """uint8 [side, side, 3] RGB, FFHQ-aligned; a larger source is smoothed first, to avoid aliasing."""
     matrix = ffhq_matrix(landmarks, side)
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     if scale < 0.8:

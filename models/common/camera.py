@@ -1,7 +1,7 @@
-"""Degradations inside a camera: shake, a soft lens in front of a noisy sensor, and bad light.
+"""Degradations in a camera: shake, a soft lens with a noisy sensor, and bad light.
 
-Each is a function of a uint8 [H, W, 3] RGB picture and a severity t in 0..1; `shape` in 0..1 picks a variant and `seed`
-fixes what is random, as in degrade.py.
+Each is a function of a uint8 [H, W, 3] RGB picture and a severity t in 0..1; `shape` in 0..1 selects a variant,
+and `seed` determines everything random, as in degrade.py.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _PATH_POINTS = 160
 
 
 def motion(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Picture:
-    """Shake along a curve of 3..64 px at 256 px: straight at shape 0, turning by up to 3 radians at shape 1."""
+    """Shake along a path of 3..64 px at 256 px: straight at shape 0, with a turn of up to 3 radians at shape 1."""
     length = geometric(3.0, 64.0, t) * picture.shape[1] / 256
     return cv2.filter2D(picture, -1, _path_kernel(length, shape, seed), borderType=cv2.BORDER_REFLECT_101)
 
 
 def _path_kernel(length: float, shape: float, seed: int) -> np.ndarray:
-    """Kernel that sums to 1: where a point goes while the shutter is open, and how long it stays there."""
+    """Kernel with sum 1: the path of a point while the shutter is open, weighted by the time spent at each position."""
     rng = np.random.default_rng(seed)
     along = np.linspace(-0.5, 0.5, _PATH_POINTS)
     bend = 3.0 * shape * (1 if rng.random() < 0.5 else -1)
@@ -31,7 +31,7 @@ def _path_kernel(length: float, shape: float, seed: int) -> np.ndarray:
     heading = rng.uniform(0, math.pi) + bend * along + sway
     steps = np.column_stack([np.cos(heading), np.sin(heading)]) * (length / _PATH_POINTS)
     path = np.cumsum(steps, axis=0)
-    # The path's mean stays in place, so that a longer exposure does not also move the face.
+    # The path is centred on its mean, so that a longer exposure does not also move the face.
     path -= path.mean(axis=0)
     dwell = np.exp(rng.uniform(0, 0.8) * np.cos(math.pi * along * rng.uniform(0.5, 2)))
     radius = math.ceil(float(np.abs(path).max())) + 1
@@ -46,10 +46,10 @@ def _path_kernel(length: float, shape: float, seed: int) -> np.ndarray:
 
 
 def sensor(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Picture:
-    """Out of focus by 0.6..6 px at 256 px, then one and the same noise of the sensor, then demosaicing.
+    """Defocus of 0.6..6 px at 256 px, then sensor noise that is the same for every t, then demosaicing.
 
-    Only the blur grows with t: the noise (2 levels at shape 0 to 14 at shape 1, more in bright parts) lies over it and
-    stays. Half of the variants are sharpened by the camera at the end.
+    Only the blur grows with t; the noise on top of it (2 levels at shape 0 to 14 at shape 1, more in bright parts) does
+    not change. Half of the variants are sharpened at the end.
     """
     soft = cv2.GaussianBlur(picture, (0, 0), geometric(0.6, 6.0, t) * picture.shape[1] / 256)
     values = soft.astype(np.float32)
@@ -64,7 +64,7 @@ def sensor(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Pic
 
 
 def bayer(picture: Picture) -> np.ndarray:
-    """uint8 [H, W]: the one colour that each position of an RGGB sensor sees."""
+    """uint8 [H, W]: for each position of an RGGB sensor, the value of the colour that this position measures."""
     mosaic = picture[..., 1].copy()
     mosaic[0::2, 0::2] = picture[0::2, 0::2, 0]
     mosaic[1::2, 1::2] = picture[1::2, 1::2, 2]
@@ -72,7 +72,7 @@ def bayer(picture: Picture) -> np.ndarray:
 
 
 def light(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Picture:
-    """Too dark, too bright, flat, hazy, or lit from behind (see `light_kind`): barely noticeable at 0, ruinous at 1."""
+    """Too dark, too bright, flat, hazy, or lit from behind (see `light_kind`): barely visible at 0, ruined at 1."""
     match light_kind(shape):
         case "dark":
             return _curve(picture, geometric(1.3, 4.0, t), 1.0 if seed % 2 else geometric(0.95, 0.45, t))
@@ -89,7 +89,7 @@ def light(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Pict
 
 
 def light_kind(shape: float) -> str:
-    """The fault of the light for a shape in 0..1: dark, bright, contrast, haze or backlight."""
+    """The kind of bad light for a shape in 0..1: dark, bright, contrast, haze or backlight."""
     return ("dark", "bright", "contrast", "haze", "backlight")[min(4, int(shape * 5))]
 
 
@@ -99,7 +99,7 @@ def _curve(picture: Picture, gamma: float, gain: float) -> Picture:
 
 
 def _backlight(picture: Picture, t: float) -> Picture:
-    """The face in its own shadow before a bright background, and a veil of light over both."""
+    """A face in shadow in front of a bright background, with a veil of light over both."""
     height, width = picture.shape[:2]
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     distance = np.hypot((x / width - 0.5) / 0.42, (y / height - 0.56) / 0.5)

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill at any moment: written to a temporary file, named by content, the last two kept."""
+"""Checkpoints that survive a kill at any moment: files are written under a temporary name, and are named by content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
-    """Write `state` as one file whose name carries the step and the digest of its bytes."""
+    """Write `state` as one file, whose name contains the step and a digest; only the last `keep` files are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / "writing.part"
     with part.open("wb") as out:
@@ -26,7 +26,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = 
 
 
 def load_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The newest intact checkpoint (None: there is none) and the names of damaged ones that were refused."""
+    """The newest intact checkpoint (None: there is none), and the names of damaged checkpoints that were refused."""
     refused = []
     for path in sorted(folder.glob("step-*.ckpt"), reverse=True):
         if _digest(path) == path.stem.rsplit("-", 1)[1]:

@@ -1,8 +1,8 @@
 """Degradations of face pictures, each a function of one severity.
 
-Pictures are uint8 [H, W, 3] RGB. A `Degradation` is drawn once (its kind and its random shape) and can then
-be applied at any severity t in 0..1, so that a graded series of one face differs in nothing but strength.
-Physical strengths are geometric in t: equal steps of t look about equally large.
+Pictures are uint8 [H, W, 3] RGB. A `Degradation` is drawn once (its kind and its random shape) and can then be applied
+at any severity t in 0..1, so that the pictures of a graded series differ only in strength. Physical strengths are
+geometric in t, because equal steps of t then look about equally large.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from models.common.images import decode_rgb, encode_jpeg
 from models.common.severity import Picture, geometric
 from models.common.video import h264
 
-# --- one kind each; `shape` in 0..1 picks a variant, `seed` fixes the noise ---
+# --- one function per kind; `shape` in 0..1 selects a variant, `seed` determines the noise ---
 
 
 def blur(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Picture:
-    """Blur of standard deviation 0.5..7 px at 256 px: Gaussian, oblong Gaussian, defocus disk or motion."""
+    """Blur with a standard deviation of 0.5..7 px at 256 px: Gaussian, oblong Gaussian, defocus disk or motion."""
     sigma = geometric(0.5, 7.0, t) * picture.shape[1] / 256
     if shape < 0.6:
         return cv2.GaussianBlur(picture, (0, 0), sigma)
@@ -46,16 +46,17 @@ def blur(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Pictu
 ROUND_FACTORS = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 _LEAST_FACTOR, _MOST_FACTOR = 1.2, 10.0
 _SMALL_SHARE = 0.8
-"""A chain that continues at the small size shrinks this much less: its noise and blocks are enlarged with it."""
+"""Factor on the severity of scaling down in chains that continue at the small size, because enlarging the picture also
+enlarges their noise and blocks."""
 
 
 def lowres(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Picture:
-    """Scaled down by 1.2..10 and back up to its size, with the filters that cameras and players use."""
+    """Scale the picture down by 1.2..10 and up to its size again, with the filters that cameras and players use."""
     return enlarge(shrink(picture, t, shape, seed), picture.shape, seed)
 
 
 def shrink(picture: Picture, t: float, shape: float, seed: int) -> Picture:
-    """Scaled down by 1.2..10, half of the variants by a round factor near that, as footage is."""
+    """Scale the picture down by 1.2..10; half of the variants use the nearest round factor, as real footage does."""
     height, width = picture.shape[:2]
     factor = geometric(_LEAST_FACTOR, _MOST_FACTOR, t)
     if _is_round(seed):
@@ -66,24 +67,24 @@ def shrink(picture: Picture, t: float, shape: float, seed: int) -> Picture:
 
 
 def _is_round(seed: int) -> bool:
-    """Whether the variant `seed` of low resolution keeps to round factors."""
+    """Whether the variant `seed` of low resolution uses only round factors."""
     return bool(seed % 2)
 
 
 def enlarge(picture: Picture, shape: tuple[int, ...], seed: int) -> Picture:
-    """Scaled up to the height and width of `shape`: cubic, linear or Lanczos."""
+    """Scale the picture up to the height and width of `shape`: cubic, linear or Lanczos."""
     up = (cv2.INTER_CUBIC, cv2.INTER_LINEAR, cv2.INTER_LANCZOS4)[seed // 3 % 3]
     return cv2.resize(picture, (shape[1], shape[0]), interpolation=up)
 
 
 def noise(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Picture:
-    """Standard deviation 2..60 levels: white per channel, white in luma, signal dependent, or with grain."""
+    """Noise with a standard deviation of 2..60 levels: white per channel, white in luma, signal-dependent, or grain."""
     sigma = geometric(2.0, 60.0, t)
     height, width = picture.shape[:2]
     channels = 1 if 0.5 <= shape < 0.65 else 3
     field_ = np.random.default_rng(seed).standard_normal((height, width, channels), dtype=np.float32)
     if shape >= 0.85:
-        # Grain wider than a pixel: noise that went through demosaicing or a resize.
+        # Grain wider than a pixel looks like noise after demosaicing or resizing.
         grain = cv2.GaussianBlur(field_, (0, 0), 0.5 + (shape - 0.85) * 4).reshape(height, width, -1)
         field_ = grain / max(float(grain.std()), 1e-6)
     values = picture.astype(np.float32)
@@ -93,7 +94,7 @@ def noise(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Pict
 
 
 def jpeg(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Picture:
-    """JPEG of quality 90..6 (4:2:0, a quarter of the variants 4:4:4), its grid at a random offset."""
+    """JPEG of quality 90..6 (4:2:0; a quarter of the variants 4:4:4), with the block grid at a random offset."""
     quality = round(geometric(90.0, 6.0, t))
     dx, dy = (seed % 8, seed // 8 % 8) if shape < 0.5 else (0, 0)
     padded = cv2.copyMakeBorder(picture, dy, 0, dx, 0, cv2.BORDER_REFLECT_101) if dx or dy else picture
@@ -103,7 +104,7 @@ def jpeg(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Pictu
 
 
 def footage(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Picture:
-    """Scaled down by 1..3.2, H.264 coded (CRF 20..36) and scaled back up: the face of smaller footage."""
+    """Scale the picture down by 1..3.2, encode it as H.264 (CRF 20..36) and scale it up, as in smaller footage."""
     height, width = picture.shape[:2]
     factor = geometric(1.0, 3.2, min(1.0, t * (0.6 + 0.8 * shape)))
     small = (round(width / factor) // 2 * 2, round(height / factor) // 2 * 2)
@@ -114,7 +115,7 @@ def footage(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Pi
 
 
 def denoise(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Picture:
-    """Smoothing that keeps edges: bilateral, median or non-local means; skin turns to plastic."""
+    """Smoothing that preserves edges: bilateral, median or non-local means; skin then looks like plastic."""
     if shape < 0.5:
         diameter = 5 + 2 * (seed % 3)
         return cv2.bilateralFilter(picture, diameter, geometric(12, 120, t), geometric(1.5, 6, t))
@@ -126,7 +127,7 @@ def denoise(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Pi
 
 
 def sharpen(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Picture:
-    """Unsharp mask, amount 0.4..4 at radius 0.6..2.2 px: halos and raised noise."""
+    """Unsharp mask with an amount of 0.4..4 and a radius of 0.6..2.2 px, which adds halos and amplifies noise."""
     sigma = 0.6 + 1.6 * shape
     amount = geometric(0.4, 4.0, t)
     return cv2.addWeighted(picture, 1 + amount, cv2.GaussianBlur(picture, (0, 0), sigma), -amount, 0)
@@ -150,7 +151,7 @@ KINDS: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class Step:
-    """One degradation of a chain: its kind, variant, seed, and its own share of the chain's severity."""
+    """One degradation of a chain: kind, variant, seed, and the step's share of the chain's severity."""
 
     kind: str
     shape: float
@@ -162,8 +163,8 @@ class Step:
 class Degradation:
     """A chain of steps, applied in order; `kind` names it in logs.
 
-    at_small_size: what follows the first low-resolution step happens to the small picture, which is scaled up at
-    the very end, as a small camera picture is noisy and coded before anyone enlarges it.
+    at_small_size: the steps after the first low-resolution step are applied to the small picture, which is scaled up
+    only at the end, because a small camera picture is also noisy and encoded before it is enlarged.
     """
 
     kind: str
@@ -172,14 +173,14 @@ class Degradation:
 
     @property
     def strength(self) -> float:
-        """How severe the whole chain is at t = 1: 1 for one full step, more for several that add up."""
+        """Severity of the whole chain at t = 1: 1 for one full step, more if several steps add up."""
         return math.sqrt(sum(step.share**2 for step in self.steps))
 
     def round_severities(self) -> list[float]:
-        """Ascending severities at which the picture is scaled by a round factor; empty where it never is.
+        """Ascending severities at which the picture is scaled by a round factor; empty if there are none.
 
-        Scaling by exactly 2 or 4 leaves a pattern that repeats with the pixels, so a network can come to fear it more
-        than scaling by 3: series must hold several such factors to teach it their order.
+        Scaling by exactly 2 or 4 leaves a regular pattern in the pixels, so a network may rate it as worse than scaling
+        by 3. A series must contain several round factors, so that the network learns their order.
         """
         step = next((s for s in self.steps if s.kind == "lowres"), None)
         if step is None or not _is_round(step.seed):
@@ -190,7 +191,7 @@ class Degradation:
         return [t for t in severities if t <= 1]
 
     def apply(self, picture: Picture, t: float) -> Picture:
-        """The picture at severity t (0..1); t also scales every step by that step's share."""
+        """The picture at severity t (0..1); the severity of each step is t times the step's share."""
         shape, shrunk = picture.shape, None
         for step in self.steps:
             own = min(1.0, t * step.share)
@@ -207,14 +208,14 @@ def draw_step(rng: np.random.Generator, kind: str, share: float = 1.0) -> Step:
 
 
 def draw_single(rng: np.random.Generator, kind: str) -> Degradation:
-    """One kind alone."""
+    """A degradation of one kind only."""
     return Degradation(kind, (draw_step(rng, kind),))
 
 
 def draw_mixture(rng: np.random.Generator, probability: float = 0.4, minimum: int = 1) -> Degradation:
-    """Blur, low resolution, noise, JPEG: each with `probability`, at least `minimum` of them.
+    """Blur, low resolution, noise and JPEG, each with `probability`, but at least `minimum` of them.
 
-    Half of the longer chains keep the order of the paper, the others are shuffled.
+    Half of the chains have the order of the paper; the others are shuffled.
     """
     kinds = [k for k in ("blur", "lowres", "noise", "jpeg") if rng.random() < probability]
     while len(kinds) < minimum:
@@ -224,14 +225,14 @@ def draw_mixture(rng: np.random.Generator, probability: float = 0.4, minimum: in
     kinds.sort(key=order.index)
     if rng.random() < 0.5:
         kinds = [kinds[i] for i in rng.permutation(len(kinds))]
-    # Each step of a longer chain is milder, else chains would only ever show ruins.
+    # Each step of a longer chain is milder; otherwise, chains would always ruin the picture.
     ceiling = 1.0 if len(kinds) == 1 else 0.85
     steps = tuple(draw_step(rng, k, ceiling * float(rng.uniform(0.55, 1.0))) for k in kinds)
     return Degradation("mixture" if len(steps) > 1 else steps[0].kind, steps, bool(rng.random() < 0.5))
 
 
 def draw_chain(rng: np.random.Generator) -> Degradation:
-    """The whole chain of the paper: blur, scaling down, then noise and JPEG of the small picture."""
+    """The complete chain of the paper: blur, scaling down, then noise and JPEG on the small picture."""
     steps = tuple(draw_step(rng, k, float(rng.uniform(0.4, 0.85))) for k in ("blur", "lowres", "noise", "jpeg"))
     return Degradation("mixture", steps, at_small_size=True)
 

@@ -1,4 +1,4 @@
-"""Pictures from plain folders and tar files, and a decoded cache of them on disk.
+"""Pictures from folders and tar files, and a cache of the decoded pictures on disk.
 
 Pictures are uint8 [H, W, 3] RGB everywhere in the recipes.
 """
@@ -20,7 +20,7 @@ PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", 
 
 
 class DataError(Exception):
-    """The given training data cannot be used; the message is one line and says what to do."""
+    """The given training data cannot be used; the message has one line and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,12 @@ def list_sources(paths: Sequence[Path | str]) -> Iterator[Source]:
 
 
 def count_sources(paths: Sequence[Path | str]) -> int:
-    """How many pictures `list_sources` will give (unreadable ones included)."""
+    """Number of pictures that `list_sources` yields, including unreadable pictures."""
     return sum(1 for _ in list_sources(paths))
 
 
 def shrink_square(picture: np.ndarray, side: int) -> np.ndarray:
-    """Centre square of a picture, scaled down to `side` with anti-aliasing (area). Never enlarges."""
+    """The centre square of a picture, scaled down to `side` by area averaging; never enlarged."""
     height, width = picture.shape[:2]
     short = min(height, width)
     if short < side:
@@ -98,7 +98,7 @@ def average_hash(picture: np.ndarray) -> int:
 
 @dataclass(frozen=True)
 class FaceCache:
-    """Decoded square faces: `faces` uint8 [n, side, side, 3] RGB on disk, the rest in the same order."""
+    """Decoded square faces: `faces` is uint8 [n, side, side, 3] RGB on disk; the lists have the same order."""
 
     faces: np.ndarray
     names: list[str]
@@ -115,11 +115,11 @@ def build_cache(
     minimum: int = 1,
     leave_out: frozenset[str] = frozenset(),
 ) -> FaceCache:
-    """Decode every picture once into a memory map below `folder`; reused while the sources are unchanged.
+    """Decode every picture once into a memory map below `folder`, which is reused if the sources are unchanged.
 
-    paths: folders and tar files; side: of the cached squares (smaller pictures are skipped, never enlarged);
-    minimum: usable faces needed; leave_out: sha256 digests of files that must not be used (evaluation sets).
-    Raises DataError with one line: no pictures, too few usable ones, or too small a disk.
+    paths: folders and tar files; side: side of the cached squares (smaller pictures are skipped, never enlarged);
+    minimum: required number of usable faces; leave_out: sha256 digests of files that must not be used (evaluation
+    sets). Raises DataError with one line: no pictures, too few usable pictures, or not enough disk space.
     """
     key = hashlib.sha256(repr((sorted(leave_out), side)).encode())
     total = 0

@@ -1,4 +1,4 @@
-"""Which training pictures are also evaluation pictures: same bytes, or the same picture re-encoded."""
+"""Finds training pictures that are also evaluation pictures: the same bytes, or the same picture re-encoded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from models.common.images import DataError, FaceCache, average_hash, decode_rgb, list_sources
 
-# Hash bits that may differ between two encodings of one picture; candidates are then compared as thumbnails.
+# Maximum number of differing hash bits between two encodings of one picture; candidates are compared as thumbnails.
 NEAR_BITS = 10
 SAME_CORRELATION = 0.985
 
@@ -54,11 +54,14 @@ class EvaluationSet:
         return cls(names, digests, hashes, np.stack(thumbnails))
 
     def match(self, digest: str, picture: np.ndarray) -> bool:
-        """Whether a picture (its file's sha256; RGB uint8) is one of these, byte for byte or by its looks."""
+        """Whether a picture (RGB uint8; digest: sha256 of its file) is one of these, byte for byte or by appearance."""
         return self.find(digest, average_hash(picture), lambda: picture) is not None
 
     def find(self, digest: str, code: int, picture: Callable[[], np.ndarray]) -> tuple[str, bool, float] | None:
-        """Name, sameness of bytes and correlation of the matching picture; `picture` is read only when needed."""
+        """The matching picture's name, whether its bytes are the same, and the correlation.
+
+        `picture` is called only if needed.
+        """
         if digest in self.sha256:
             return self.names[self.sha256.index(digest)], True, 1.0
         bits = np.array(self.hashes, np.uint64)
@@ -74,7 +77,7 @@ class EvaluationSet:
 
 
 def thumbnail(picture: np.ndarray) -> np.ndarray:
-    """[32, 32] float32 luma, zero mean, unit norm: correlation is then a dot product."""
+    """float32 [32, 32], luma with zero mean and unit norm, so that a dot product gives the correlation."""
     luma = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(luma, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     small -= small.mean()
@@ -82,7 +85,7 @@ def thumbnail(picture: np.ndarray) -> np.ndarray:
 
 
 def find_overlaps(cache: FaceCache, evaluation: EvaluationSet) -> list[Overlap]:
-    """Training pictures that equal an evaluation picture byte for byte or look the same."""
+    """Training pictures that are identical to an evaluation picture or look the same."""
     found = []
     for index, (digest, code) in enumerate(zip(cache.sha256, cache.dhash, strict=True)):
         match = evaluation.find(digest, code, lambda index=index: np.asarray(cache.faces[index]))

@@ -1,6 +1,6 @@
-"""Photographs turned into paintings and drawings: faces that are sharp and clean, and that are not photographs.
+"""Turns photographs into paintings and drawings, to get faces that are sharp and clean but not photographs.
 
-uint8 [H, W, 3] RGB in and out.
+Pictures are uint8 [H, W, 3] RGB.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def draw_painting(picture: Picture, rng: np.random.Generator) -> Picture:
 
 
 def oil(picture: Picture, radius: int) -> Picture:
-    """Kuwahara filter: each pixel takes the mean of the calmest of the four squares that touch it."""
+    """Kuwahara filter: of the four squares around a pixel, the mean of the one with the lowest variance is used."""
     values = picture.astype(np.float32)
     luma = values.mean(axis=2)
     side = 2 * radius + 1
@@ -41,7 +41,7 @@ def oil(picture: Picture, radius: int) -> Picture:
 
 
 def cel(picture: Picture, levels: int, ink: float) -> Picture:
-    """Flat areas of few brightnesses with dark lines around them, as an animation cel; ink: strength of the lines."""
+    """Flat areas of few brightness levels with dark outlines, like an animation cel; ink: strength of the outlines."""
     flat = picture
     for _ in range(3):
         flat = cv2.bilateralFilter(flat, 7, 40, 4)

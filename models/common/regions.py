@@ -1,4 +1,4 @@
-"""Masks of facial regions on FFHQ-aligned pictures, where the alignment itself says where things are."""
+"""Masks of facial regions on FFHQ-aligned pictures, in which the alignment determines where the regions are."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ REGIONS: dict[str, tuple[tuple[float, float, float, float], ...]] = {
 
 
 def region_mask(name: str, side: int, feather: float = 0.0) -> np.ndarray:
-    """[side, side] float32 in 0..1: ellipses of a named region, edges softened over `feather` pixels."""
+    """float32 [side, side] in 0..1: the ellipses of a named region, with edges softened over `feather` pixels."""
     return draw_parts(REGIONS[name], side, feather, ellipse=True)
 
 
 def draw_parts(parts: tuple[tuple[float, ...], ...], side: int, feather: float, ellipse: bool) -> np.ndarray:
-    """[side, side] float32 mask of ellipses or boxes given as (cx, cy, half width, half height) shares."""
+    """float32 [side, side]: a mask of ellipses or boxes, given as shares (cx, cy, half width, half height)."""
     mask = np.zeros((side, side), np.float32)
     for cx, cy, rx, ry in parts:
         centre, axes = (
@@ -37,7 +37,7 @@ def draw_parts(parts: tuple[tuple[float, ...], ...], side: int, feather: float, 
 
 
 def draw_swap(rng: np.random.Generator, side: int) -> np.ndarray:
-    """A random mask of eyes, nose, mouth; now and then of a patch anywhere in the face."""
+    """A random mask of eyes, nose and mouth or, in a quarter of the cases, of patches anywhere in the face."""
     jitter = rng.normal(0, 0.012, 2)
     grow = float(np.exp(rng.normal(0.1, 0.25)))
     if rng.random() < 0.25:
@@ -53,6 +53,6 @@ def draw_swap(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def blend(base: np.ndarray, other: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """`other` where mask is 1, `base` where it is 0; uint8 [H, W, 3]."""
+    """`other` where the mask is 1, `base` where the mask is 0; uint8 [H, W, 3]."""
     weight = mask[..., None]
     return (base + weight * (other.astype(np.float32) - base) + 0.5).astype(np.uint8)

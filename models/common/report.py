@@ -1,4 +1,4 @@
-"""The output of an evaluation: tables, and the goals that are met or missed, written between a card's markers."""
+"""The output of an evaluation: tables, and goals that are met or missed, written between the markers of a card."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Section:
     missed: list[str] = field(default_factory=list)
 
     def goal(self, name: str, value: float, wanted: float, at_most: bool = False, unit: str = "") -> None:
-        """Record a goal by the value itself; the table's interval shows its uncertainty.
+        """Record whether the value meets a goal; the interval, which the table shows, is ignored.
 
-        unit: appended to both values; with " %" both are shares 0..1, shown times 100.
+        unit: appended to both values; with " %", both values are shares 0..1, and are shown times 100.
         """
         scale = 100 if unit == " %" else 1
         bound = "at most" if at_most else "at least"

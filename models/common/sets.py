@@ -1,4 +1,4 @@
-"""The two sets of networks in the package, side by side."""
+"""The two sets of networks in the package, for comparisons."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from streamgate.weights.store import Weights, from_card
 
 
 def beside(folder: Path) -> dict[str, Weights]:
-    """The network of the same role in the other set, by that set's name; empty where there is none.
+    """The network of the same role in the other set, by the name of that set; empty if there is none.
 
-    folder: `models/ROLE` of the default set or `models/open/ROLE`.
+    folder: `models/ROLE` (the default set) or `models/open/ROLE`.
     """
     folder = folder.resolve()
     if folder.parent.name == "open":

@@ -1,4 +1,4 @@
-"""Shared by all degradations: the type of a picture, and how strength grows with severity."""
+"""Code that all degradations share: the type of a picture, and how strength grows with severity."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ Picture = np.ndarray
 
 
 def geometric(low: float, high: float, t: float) -> float:
-    """low at t = 0, high at t = 1, geometric between: equal steps of t look about equally large."""
+    """low at t = 0, high at t = 1, and geometric in between, so that equal steps of t look about equally large."""
     return low * (high / low) ** t

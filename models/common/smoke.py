@@ -1,4 +1,4 @@
-"""Synthetic training faces for smoke runs, from the one portrait that scikit-image ships."""
+"""Synthetic training faces for smoke runs, made from the portrait that scikit-image contains."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def astronaut_face(side: int = 256) -> np.ndarray:
 
 
 def synthetic_faces(folder: Path, count: int = 20, side: int = 256) -> Path:
-    """Write `count` variations of the astronaut's face (turned, mirrored, re-toned) as PNG."""
+    """Write `count` variations of the astronaut's face (rotated, mirrored, with other tones) as PNG files."""
     folder.mkdir(parents=True, exist_ok=True)
     face = astronaut_face(side)
     rng = np.random.default_rng(0)

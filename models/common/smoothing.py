@@ -1,6 +1,6 @@
-"""Smoothing of several kinds, as beauty filters and cameras do it: skin turns to plastic, edges stay.
+"""Smoothing as in beauty filters and cameras: skin looks like plastic, and edges stay sharp.
 
-uint8 [H, W, 3] RGB in and out; `shape` in 0..1 picks the filter, `seed` its size.
+Pictures are uint8 [H, W, 3] RGB; `shape` in 0..1 selects the filter, and `seed` its size.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def guided(picture: Picture, radius: int, spread: float) -> Picture:
 
 
 def frequency_separation(picture: Picture, fine: float, coarse: float, share: float) -> Picture:
-    """Removes `share` of the difference of two Gaussian blurs (sigma in pixels), away from strong edges.
+    """Remove `share` of the difference of two Gaussian blurs (sigma in pixels), except near strong edges.
 
-    Pores and finest lines stay, blotches and wrinkles go: what retouchers do by hand.
+    Pores and fine lines stay; blotches and wrinkles are removed. Retouchers do the same by hand.
     """
     values = picture.astype(np.float32)
     band = cv2.GaussianBlur(values, (0, 0), fine) - cv2.GaussianBlur(values, (0, 0), coarse)

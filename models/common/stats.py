@@ -25,7 +25,7 @@ class Estimate:
 
 
 def bootstrap(statistic: Callable[[np.ndarray], float], count: int, draws: int = 1000, seed: int = 0) -> Estimate:
-    """statistic(indexes) over faces drawn with replacement; `count` faces."""
+    """The value of statistic(indexes) and its interval, from resampling `count` faces with replacement."""
     rng = np.random.default_rng(seed)
     values = [statistic(rng.integers(count, size=count)) for _ in range(draws)]
     low, high = np.quantile(values, (0.025, 0.975))
@@ -33,23 +33,23 @@ def bootstrap(statistic: Callable[[np.ndarray], float], count: int, draws: int =
 
 
 def mean_estimate(values: np.ndarray, draws: int = 1000, seed: int = 0) -> Estimate:
-    """Mean of one value a face (a share, where the values are 0 and 1)."""
+    """Mean of one value per face (a share if the values are 0 and 1)."""
     return bootstrap(lambda index: float(values[index].mean()), len(values), draws, seed)
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's rank correlation; 0 where one side is constant."""
+    """Spearman's rank correlation; 0 if `a` or `b` is constant."""
     x, y = rankdata(a), rankdata(b)
     return float(np.corrcoef(x, y)[0, 1]) if x.std() > 0 and y.std() > 0 else 0.0
 
 
 def spearman_rows(scores: np.ndarray, severities: np.ndarray) -> np.ndarray:
-    """Within faces: Spearman of falling score with severity, scores [faces, levels] -> [faces]."""
+    """For each face, Spearman's correlation of the negated scores [faces, levels] with the severities: [faces]."""
     return np.array([spearman(-row, severities) for row in scores])
 
 
 def spearman_across(scores: np.ndarray, severities: np.ndarray) -> float:
-    """Across faces: Spearman over all faces and levels together, scores [faces, levels]."""
+    """The same correlation over all faces and levels together."""
     return spearman(-scores.ravel(), np.tile(severities, len(scores)))
 
 
@@ -61,5 +61,5 @@ def auc(positive: np.ndarray, negative: np.ndarray) -> float:
 
 
 def in_order(better: np.ndarray, worse: np.ndarray) -> np.ndarray:
-    """1 where better > worse, 0.5 at a tie, else 0."""
+    """1 where better > worse, 0.5 where they are equal, else 0."""
     return (better > worse) + 0.5 * (better == worse)

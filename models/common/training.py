@@ -1,4 +1,4 @@
-"""Shared by the training runs of all recipes: the work folder, resuming, the loop, the running average."""
+"""Code that the training runs of all recipes share: work folder, resuming, the loop, the running average."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ class Trains(Protocol):
 
 
 def work_folder(given: Path | None, smoke: bool, name: str) -> Path:
-    """Where checkpoints and prepared faces of recipe `name` go; never inside the work tree.
+    """The folder for the checkpoints and prepared faces of the recipe `name`.
 
-    Raises DataError when no place was given, or one inside the work tree.
+    Raises DataError if no folder was given, or if it is inside the work tree.
     """
     if given is None and "STREAMGATE_WORK" not in os.environ:
         if not smoke:
-            raise DataError("give --work DIR or set STREAMGATE_WORK: checkpoints never go into the work tree")
+            raise DataError("give --work DIR or set STREAMGATE_WORK: checkpoints must not be inside the work tree")
         return Path(tempfile.mkdtemp(prefix=f"{name}-smoke-"))
     work = (given or Path(os.environ["STREAMGATE_WORK"]) / name).resolve()
     if WORK_TREE in (work, *work.parents):
-        raise DataError(f"{work} lies inside the work tree: give a folder outside it")
+        raise DataError(f"{work} is inside the work tree: give a folder outside it")
     work.mkdir(parents=True, exist_ok=True)
     return work
 
 
 def load_config(args: argparse.Namespace, smoke: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The recipe's config.toml (`args.config`) with the smoke run's sizes and the command line over it."""
+    """The recipe's config.toml (`args.config`), overridden by the sizes for a smoke run and by the command line."""
     config = tomllib.loads(args.config.read_text())
     if args.smoke:
         for section, values in smoke.items():
@@ -70,17 +70,17 @@ def load_config(args: argparse.Namespace, smoke: Mapping[str, Mapping[str, Any]]
 
 
 def choose_device(name: str) -> torch.device:
-    """auto takes CUDA where there is one; asking for an absent CUDA is an error, never a silent CPU."""
+    """`auto` selects CUDA if it is available; an explicit request for CUDA without a CUDA device is an error."""
     if name == "cuda" and not torch.cuda.is_available():
         raise DataError("--device cuda: torch sees no CUDA device")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def resume(trainer: Trains, checkpoints: Path, warm: Path | None) -> None:
-    """The newest intact checkpoint, else the committed weights, else the initialisation."""
+    """Load the newest intact checkpoint or, if there is none, the committed weights, if there are any."""
     state, refused = load_latest(checkpoints)
     for name in refused:
-        say(f"refused {name}: damaged (its content does not match its name); using the one before it")
+        say(f"refused {name}: damaged (its content does not match its name); using the previous checkpoint")
     if state is not None:
         trainer.load_state(state)
     elif warm is not None and warm.is_file():
@@ -89,7 +89,7 @@ def resume(trainer: Trains, checkpoints: Path, warm: Path | None) -> None:
 
 
 def terms(sums: Sums) -> str:
-    """The mean of each loss term since the last line of the log."""
+    """The mean of each loss term since the previous line of the log."""
     return " ".join(f"{name} {np.mean(values):.4f}" for name, values in sums.items())
 
 
@@ -103,7 +103,7 @@ def run(
 ) -> None:
     """Train to the last step; log, look at held-out faces and save at the configured intervals.
 
-    `look` puts held-out figures into words, `tell` the loss terms.
+    `look` returns the held-out figures as text, and `tell` the loss terms.
     """
     last = trainer.settings.steps
     count = 0 if last < 100 else workers(trainer.device)
@@ -113,7 +113,7 @@ def run(
         sampler=range(trainer.steps_done, last),
         num_workers=count,
         prefetch_factor=4 if count else None,
-        # A fork would inherit the locks of thread pools without their threads, and wait forever.
+        # A forked process would inherit the locks of thread pools without their threads, and would wait forever.
         multiprocessing_context="spawn" if count else None,
         worker_init_fn=quiet_worker,
     )
@@ -137,7 +137,7 @@ def run(
 @torch.no_grad()
 def update_average(average: torch.nn.Module, network: torch.nn.Module, ema: float, steps_done: int) -> None:
     """Move the running average of a network's weights by one step; its other buffers are copied."""
-    # Early on a long average would still be the initialisation.
+    # At the start, a long average would still consist mostly of the initial weights.
     keep = min(ema, (1 + steps_done) / (10 + steps_done))
     for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
         if mean.is_floating_point():
@@ -152,15 +152,15 @@ def floats(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def quiet_worker(_: int) -> None:
-    """A loader process keeps to one thread."""
+    """Limit a loader process to one thread."""
     cv2.setNumThreads(1)
 
 
 def workers(device: torch.device) -> int:
-    """Number of loader processes: one for a CPU run, which needs the cores itself, most of the cores with a GPU."""
+    """Number of loader processes: one on the CPU, because training needs the cores; with a GPU, most of the cores."""
     return 1 if device.type == "cpu" else max(1, (os.cpu_count() or 2) - 2)
 
 
 def say(line: str) -> None:
-    """A timestamped line on stdout, at once."""
+    """Print a line with a timestamp, and flush stdout."""
     print(time.strftime("%H:%M:%S"), line, flush=True)

@@ -1,7 +1,7 @@
-"""Veils over a bad picture that make it look detailed again: grain, dither, sharpening, compression.
+"""Veils over a bad picture that make the picture look detailed again: grain, dither, sharpening, compression.
 
-A `Veil` is drawn once and then laid over every picture of a series, so that the series still differs in its degradation
-alone. A score that rises under a veil has been fooled by it. uint8 [H, W, 3] RGB in and out.
+A `Veil` is drawn once and then applied to every picture of a series, so that the pictures still differ only in their
+degradation. If a veil raises a score, it has fooled the score. Pictures are uint8 [H, W, 3] RGB.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from models.common.severity import Picture, geometric
 
 
 def grain(picture: Picture, t: float, shape: float, seed: int) -> Picture:
-    """Noise of 1.5..14 levels: white, in luma alone, wider than a pixel, or stronger in the shadows."""
+    """Noise of 1.5..14 levels: white, only in luma, wider than a pixel, or stronger in the shadows."""
     sigma = geometric(1.5, 14.0, t)
     channels = 1 if shape < 0.5 else 3
     field = np.random.default_rng(seed).standard_normal((*picture.shape[:2], channels), dtype=np.float32)
@@ -32,7 +32,7 @@ def grain(picture: Picture, t: float, shape: float, seed: int) -> Picture:
 
 
 def coded_grain(picture: Picture, t: float, shape: float, seed: int) -> Picture:
-    """Grain that was coded with the picture: JPEG of quality 40..88, or WebP of 30..80."""
+    """Grain that was encoded with the picture: JPEG of quality 40..88, or WebP of quality 30..80."""
     grainy = grain(picture, 0.3 + 0.7 * t, shape, seed)
     return _jpeg(grainy, 40 + seed % 49) if seed // 64 % 3 else _webp(grainy, 30 + seed % 51)
 
@@ -48,7 +48,7 @@ def colour_noise(picture: Picture, t: float, shape: float, seed: int) -> Picture
 
 
 def ordered_dither(picture: Picture, t: float, shape: float, seed: int) -> Picture:
-    """24..4 levels a channel, rounded by a Bayer matrix of 2, 4 or 8."""
+    """Ordered dither to 24..4 levels per channel, with a Bayer matrix of side 2, 4 or 8."""
     levels = round(geometric(24, 4, t))
     side = (2, 4, 8)[min(2, int(shape * 3))]
     tiles = (-(-picture.shape[0] // side), -(-picture.shape[1] // side))
@@ -58,7 +58,7 @@ def ordered_dither(picture: Picture, t: float, shape: float, seed: int) -> Pictu
 
 
 def bayer_matrix(side: int) -> np.ndarray:
-    """[side, side] thresholds in 0..1 of ordered dither; side is a power of two."""
+    """Thresholds [side, side] in 0..1 for ordered dither; side is a power of two."""
     matrix = np.zeros((1, 1))
     while len(matrix) < side:
         matrix = np.block([[4 * matrix, 4 * matrix + 2], [4 * matrix + 3, 4 * matrix + 1]])
@@ -66,7 +66,7 @@ def bayer_matrix(side: int) -> np.ndarray:
 
 
 def error_diffusion(picture: Picture, t: float, shape: float, seed: int) -> Picture:
-    """Floyd-Steinberg dither onto 256..12 colours: the picture's own (GIF) or a fixed cube of them."""
+    """Floyd-Steinberg dither to 256..12 colours: a palette made for the picture (GIF), or a fixed colour cube."""
     image = Image.fromarray(picture)
     if shape < 0.6:
         palette = image.quantize(round(geometric(256, 12, t)), method=Image.Quantize.FASTOCTREE)
@@ -85,7 +85,7 @@ def sharpened(picture: Picture, t: float, shape: float, seed: int) -> Picture:
 
 
 def upscaled(picture: Picture, t: float, shape: float, seed: int) -> Picture:
-    """Scaled down by 1.2..3 and up again by a sharp kernel (Lanczos or cubic), then sharpened a little."""
+    """Scale the picture down by 1.2..3 and up with a sharp kernel (Lanczos or cubic), then sharpen it slightly."""
     height, width = picture.shape[:2]
     factor = geometric(1.2, 3.0, t)
     small = cv2.resize(picture, (round(width / factor), round(height / factor)), interpolation=cv2.INTER_AREA)
@@ -94,7 +94,7 @@ def upscaled(picture: Picture, t: float, shape: float, seed: int) -> Picture:
 
 
 def recompressed(picture: Picture, t: float, shape: float, seed: int) -> Picture:
-    """JPEG of quality 92..25, coded once or twice (the second grid shifted), or WebP."""
+    """JPEG of quality 92..25, encoded once or twice (with the second block grid shifted), or WebP."""
     quality = round(geometric(92, 25, t))
     if shape < 0.2:
         return _webp(picture, quality)
@@ -138,7 +138,7 @@ VEILS: dict[str, Callable[[Picture, float, float, int], Picture]] = {
     "recompression": recompressed,
     "vignette": vignette,
 }
-# Those that fool a score most are drawn most often.
+# Probabilities; the veils that fool a score most are drawn most often.
 _SHARES = {
     "grain": 0.25,
     "coded grain": 0.09,
@@ -154,7 +154,7 @@ _SHARES = {
 
 @dataclass(frozen=True)
 class Veil:
-    """One kind at one strength (t in 0..1), variant and seed."""
+    """A veil: its kind, strength (t in 0..1), variant and seed."""
 
     kind: str
     t: float
@@ -162,25 +162,25 @@ class Veil:
     seed: int
 
     def apply(self, picture: Picture) -> Picture:
-        """The picture under this veil; every picture gets the same one, noise included."""
+        """The picture under this veil; the veil, including its noise, is the same for every picture."""
         return VEILS[self.kind](picture, self.t, self.shape, self.seed)
 
 
 def draw_veils(rng: np.random.Generator) -> list[Veil]:
-    """One veil, or in three of ten cases two, one over the other."""
+    """One veil or, in three of ten cases, two veils, one over the other."""
     kinds = rng.choice(list(_SHARES), 2 if rng.random() < 0.3 else 1, replace=False, p=list(_SHARES.values()))
     return [Veil(str(k), float(rng.random()), float(rng.random()), int(rng.integers(1 << 30))) for k in kinds]
 
 
 def apply_veils(veils: list[Veil], picture: Picture) -> Picture:
-    """The picture under all of them, the first one innermost."""
+    """The picture under all veils; the first veil is applied first."""
     for veil in veils:
         picture = veil.apply(picture)
     return picture
 
 
 def mild_grain(picture: Picture, rng: np.random.Generator) -> Picture:
-    """Grain of 1.5..3.5 levels, white or in luma alone: what a good camera leaves and a good score should tolerate."""
+    """Grain of 1.5..3.5 levels, white or only in luma, as from a good camera; a good score should tolerate it."""
     sigma = float(rng.uniform(1.5, 3.5))
     field = rng.standard_normal((*picture.shape[:2], 1 if rng.random() < 0.4 else 3), dtype=np.float32)
     return np.clip(picture + sigma * field + 0.5, 0, 255).astype(np.uint8)

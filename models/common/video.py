@@ -1,4 +1,4 @@
-"""H.264 and HEVC as footage carries them, through PyAV. RGB uint8 pictures in and out."""
+"""H.264 and HEVC encoding as in real footage, by PyAV. Pictures are RGB uint8."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 
 
 def h264(pictures: Sequence[np.ndarray], crf: int, preset: str = "veryfast") -> list[np.ndarray]:
-    """Code pictures of one even size as one H.264 stream (4:2:0, constant rate factor) and decode it."""
+    """Encode pictures of the same size (even width and height) as an H.264 stream (4:2:0, given CRF), and decode it."""
     return _code(pictures, "libx264", "h264", {"crf": str(crf), "preset": preset, "tune": "zerolatency"})
 
 
 def hevc(pictures: Sequence[np.ndarray], crf: int, preset: str = "veryfast") -> list[np.ndarray]:
-    """The same as one HEVC stream."""
-    # Without pools the encoder keeps to this thread; its log would go past Python's.
+    """The same with HEVC."""
+    # Without pools, the encoder uses only this thread. Its own log would bypass Python's logging.
     quiet = "log-level=none:pools=none:frame-threads=1"
     options = {"crf": str(crf), "preset": preset, "tune": "zerolatency", "x265-params": quiet}
     return _code(pictures, "libx265", "hevc", options)
 
 
 def _code(pictures: Sequence[np.ndarray], encoder: str, container: str, options: dict[str, str]) -> list[np.ndarray]:
-    import av  # here, so that recipes without footage do not need PyAV
+    import av  # imported here, because recipes without footage do not need PyAV
 
     height, width = pictures[0].shape[:2]
     buffer = io.BytesIO()
@@ -39,5 +39,5 @@ def _code(pictures: Sequence[np.ndarray], encoder: str, container: str, options:
         coded.streams.video[0].thread_count = 1
         decoded = [frame.to_ndarray(format="rgb24") for frame in coded.decode(video=0)]
     if len(decoded) != len(pictures):
-        raise ValueError(f"{encoder} gave {len(decoded)} pictures back for {len(pictures)}")
+        raise ValueError(f"{encoder} returned {len(decoded)} pictures instead of {len(pictures)}")
     return decoded

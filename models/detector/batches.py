@@ -1,4 +1,4 @@
-"""Training batches: a pure function of (seed, step), so that a run resumes where it stopped."""
+"""Training batches: a pure function of (seed, step), so that a resumed run gets the same batches."""
 
 from __future__ import annotations
 

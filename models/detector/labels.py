@@ -118,7 +118,8 @@ def _points_fault(points: np.ndarray, box: np.ndarray, size: tuple[int, int]) ->
         return "a landmark is outside its box by more than half the size of the face"
     if (points < -SLACK).any() or (points > np.array(size) + SLACK).any():
         return f"a landmark is outside its {size[0]}x{size[1]} picture"
-    # The mouth is clockwise of the axis through the eyes at any roll; in profile, the eyes nearly coincide.
+    # At any roll, the mouth is clockwise of the axis through the eyes. The tolerance is for profiles, in which the eyes
+    # nearly coincide.
     eyes, drop = points[1] - points[0], points[3:].mean(axis=0) - points[:2].mean(axis=0)
     mouth = points[4] - points[3]
     if eyes[0] * drop[1] - eyes[1] * drop[0] < -0.02 * side**2:

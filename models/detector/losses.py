@@ -23,7 +23,7 @@ LEAST_IOU = 0.15
 IGNORED_SHARE = 0.3
 """A prior is ignored if at least this share of its area is inside an ignored face."""
 _FACE = 0.5
-"""Minimum probability of the teacher at which its boxes and landmarks are used as targets."""
+"""Minimum face probability from the teacher at which the teacher's boxes and landmarks are used as targets."""
 _NEAR = 0.1
 """Distance to the teacher's boxes and landmarks, in units of a prior's variances, at which the loss changes from square
 to absolute. Landmarks should agree within a few per cent of a face; with the default of 1, the loss would hardly react

@@ -88,7 +88,7 @@ def table(figures: dict[str, float]) -> str:
 def held_out(sha256: Sequence[str], backgrounds: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the training pictures and of the held-out pictures.
 
-    `count` pictures with faces are held out, and a quarter as many (at least one) without faces. They are chosen by
+    `count` pictures with faces are held out, and `count` / 4 (at least one) without faces. They are chosen by
     content, so that they stay the same when data is added.
     """
     order = np.array(sorted(range(len(sha256)), key=lambda i: sha256[i]), int)

@@ -1,7 +1,7 @@
 """Training pictures with their faces, packed once into one file on disk.
 
 In unlabelled pictures, the faces are those that the standard detector finds at several scales of the whole, undegraded
-picture. These labels are better than its detections in the degraded scenes that are made from the pictures.
+picture. These labels are better than the detections in the degraded scenes that are made from the pictures.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from streamgate.networks.priors import suppress
 LONGEST = 800
 """Larger pictures are scaled down to this long side, in pixels, before they are packed."""
 LABEL_SIDES = (160, 320, 640)
-"""Long sides of the picture at which faces are detected; sides of more than twice the picture's own are left out."""
+"""Long sides at which faces are detected; sides of more than twice the picture's own long side are left out."""
 CANDIDATE = 0.15
 """Minimum score at which a detection is not background."""
 SAME_FACE = 0.4
 ECHO_SHARE = 0.6
 
 Look = Callable[[Source], tuple[Source, str, np.ndarray | None, np.ndarray, str]]
-"""Maps a source to the source itself, its sha256, the picture to pack, its faces, and what becomes of the picture."""
+"""Maps a source to the source itself, its sha256, the picture to pack, the picture's faces, and what becomes of it."""
 USED, UNREADABLE, FACELESS, LEFT_OUT = "used", "unreadable", "without a sure face", "left out"
 
 
@@ -52,7 +52,7 @@ class LeaveOut:
     evaluation: EvaluationSet | None = None
 
     def key(self) -> bytes:
-        """Changes when anything here changes."""
+        """A value that changes when anything here changes."""
         seen = self.evaluation.sha256 if self.evaluation else []
         return hashlib.sha256(repr((sorted(self.people), sorted(self.digests), sorted(seen))).encode()).digest()
 
@@ -62,11 +62,11 @@ class LeaveOut:
 
 
 class PictureSet:
-    """Pictures of several packs in one order; `picture(i)` decodes one.
+    """Pictures of several packs in one order; `picture(i)` decodes picture i.
 
     faces: list of float32 [n, 16]; backgrounds: bool [count], whether a picture has no detection, not even an uncertain
-    one; widths: widths of the pictures to whose pixels the labels refer; names, sha256: of the files; counts: number of
-    pictures by what became of them. Pickles contain the paths and labels, but not the pictures.
+    one; widths: of the pictures, in the pixels in which the labels are given; names, sha256: of the files; counts:
+    number of pictures by what became of them. Pickles contain the paths and labels, but not the pictures.
     """
 
     def __init__(self, bases: Sequence[Path]) -> None:
@@ -163,7 +163,7 @@ def find_faces(picture: np.ndarray, detector: Detector) -> np.ndarray:
 
 
 def without_echoes(rows: np.ndarray) -> np.ndarray:
-    """The rows without uncertain detections that are mostly inside a sure one: those are parts of the same face."""
+    """Leave out uncertain detections that are mostly inside a sure detection: they are parts of the same face."""
     sure = rows[:, SCORE] >= SURE
     inside = rows_of.share_inside(rows[~sure], rows[sure]).max(axis=1, initial=0.0) >= ECHO_SHARE
     keep = sure.copy()

@@ -171,7 +171,7 @@ def close_ups(folder: Path, networks: Networks) -> Section:
 
 
 def close_up(picture: np.ndarray, box: np.ndarray, fill: float) -> tuple[np.ndarray, np.ndarray]:
-    """A frame of 1280x720 with the picture's face in the middle, at `fill` times the frame's height; and its box."""
+    """A frame of 1280x720 with the face in the middle, at `fill` times the frame's height, and the box of the face."""
     width, height = FRAME
     scale = fill * height / float(box[3] - box[1])
     shift = np.array([width, height]) / 2 - (box[:2] + box[2:]) / 2 * scale

@@ -2,8 +2,8 @@
 
 Calibration: during the first batches, no weights are updated. The norms compute the statistics that they use from then
 on, and the coordinates of whitening.py are determined. Statistics of each batch would not work: the teacher's
-statistics are fixed, and a student that normalises a dark scene by that scene's own statistics cannot produce the same
-maps.
+statistics are fixed, and a student that normalises a dark scene by that scene's own statistics cannot produce the
+teacher's maps.
 
 Stage 1, separate: the input of every unit of the student is the teacher's map, and the unit learns the teacher's map at
 its own output. All units learn in parallel, and every position of a map is a sample.

@@ -79,8 +79,8 @@ def same(_: str, output: Tensor) -> Tensor:
 def set_scales(network: RetinaFace, maps: dict[str, Tensor]) -> None:
     """Start each unit's last batch norms at the mean and standard deviation of the map that the unit should produce.
 
-    These are statistics of the teacher's maps; none of its weights are used. Without them, the first hundreds of steps
-    would only adjust the scale of each channel.
+    These are statistics of the teacher's maps; none of the teacher's weights are used. Without the statistics, the
+    first hundreds of steps would only adjust the scale of each channel.
     """
     for name, module in blocks(network):
         out = maps[name].float()
@@ -97,7 +97,7 @@ def set_scales(network: RetinaFace, maps: dict[str, Tensor]) -> None:
 
 @torch.no_grad()
 def set_heads(network: RetinaFace, teacher: RetinaFace, maps: dict[str, Tensor]) -> None:
-    """The same for the heads: mean and standard deviation of the outputs for the teacher's context maps."""
+    """Do the same for the heads, with the mean and standard deviation of the outputs for the teacher's context maps."""
     for kind in ("BboxHead", "ClassHead", "LandmarkHead"):
         for level, (mine, theirs) in enumerate(zip(getattr(network, kind), getattr(teacher, kind), strict=True)):
             own, wanted = (head.conv1x1(maps[f"context{level + 1}"]).float() for head in (mine, theirs))

@@ -163,7 +163,7 @@ SHAPES = {
     "mobilefacenet": Shape(Planes, MobileFaceNet, INPUT_SIDE // 16),
     "squeezed": Shape(Enlarge, SqueezedFaceNet, SQUEEZED_SIDE // 16),
 }
-"""The shapes by their name in a recipe's config: that of the standard recognizer, and that of `squeezed.py`."""
+"""The shapes by their name in a recipe's config: one of the standard recognizer, and one of `squeezed.py`."""
 
 
 class FaceNetwork(nn.Module):
@@ -183,7 +183,7 @@ class FaceNetwork(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Initialise with small residual branches and small features, so that the first steps need not undo this."""
+        """Initialise with small residual branches and features; otherwise, the first steps would only shrink them."""
         for block in self.backbone.features:
             last = block.get_submodule("conv")[-1]
             assert isinstance(last, nn.BatchNorm2d)

@@ -1,4 +1,4 @@
-"""Training batches: a pure function of (seed, step), so that a run resumes where it stopped.
+"""Training batches: a pure function of (seed, step), so that a resumed run gets the same batches.
 
 Teacher and student receive the same degraded or covered crop: what makes the teacher's embedding uncertain should also
 make the student's embedding uncertain, because SER-FIQ measures this uncertainty.
@@ -68,7 +68,7 @@ class Batches:
         return np.array([orders[e][place % len(self._indexes)] for e, place in zip(epochs, places, strict=True)])
 
     def _placed(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """The face, cropped with a small random displacement and mirrored in half of the cases; its pose."""
+        """The face, cropped with a small random displacement and mirrored in half of the cases, and its pose."""
         canvas, pose = self._canvases[index], self._pose[index].copy()
         if rng.random() < 0.5:
             canvas = canvas[:, ::-1]

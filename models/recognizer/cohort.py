@@ -45,7 +45,7 @@ CHILD, ADULT = 10, 16
 """Maximum age of children and minimum age of adults, in years; the ages between them are not used."""
 BANDS = ((0, 1), (2, 3), (4, 6), (7, CHILD))
 GROUP = 16
-"""Minimum number of people in a centroid. Some pictures of such a collection show one person twice."""
+"""Minimum number of people in a centroid. The collection may contain two pictures of one person."""
 NEAREST = 20
 ADULTS = 3500
 """Number of adults that are used, half of them for the cohort: about as many as there are children."""

@@ -36,7 +36,7 @@ TARGET_FMR = 1e-6
 SAME_PICTURE = 0.9
 """Minimum cosine at which two faces count as one picture, in sets where every face should show a different person."""
 MOST_PEOPLE = 2500
-"""Maximum number of people: gives three million pairs, of which three thousand are the tail."""
+"""Maximum number of people; they give three million pairs, of which the most similar three thousand form the tail."""
 _TAIL = 1e-3
 """Share of the impostor pairs, those with the highest similarities, to which the tail is fitted."""
 
@@ -247,7 +247,7 @@ def identity_threshold(impostors: np.ndarray, fmr: float = TARGET_FMR) -> float:
     a0, a1 = float(excess.mean()), float((above * excess).mean())
     shape, scale = 2 - a0 / (a0 - 2 * a1), 2 * a0 * a1 / (a0 - 2 * a1)
     rarer = _TAIL / fmr
-    # For shape 0, an exponential tail, the second form tends to the first one.
+    # For shape 0 (an exponential tail), the first formula is the limit of the second.
     return start + scale * (math.log(rarer) if abs(shape) < 1e-6 else (rarer**shape - 1) / shape)
 
 

@@ -157,7 +157,7 @@ def _train(
         kinds.append((others, pool, rest, 1.0))
     batches = [Batches(faces, rows, size, how, seed + i) for i, (faces, rows, size, _) in enumerate(kinds)]
     wanted = torch.cat([torch.full((size,), label) for _, _, size, label in kinds])
-    # Both eyes have one label, so labels are smoothed: the head must not memorise a wink among the closed eyes.
+    # A face has one label for both eyes. Labels are smoothed, so that the head does not memorise winks as closed eyes.
     wanted = (0.98 * wanted + 0.01).expand(2, -1)
     for step in range(settings.steps):
         faces = np.concatenate([drawn[step]["face"] for drawn in batches])

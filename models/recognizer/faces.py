@@ -56,7 +56,7 @@ class LeaveOut:
     similarity: float = 0.6
 
     def key(self) -> bytes:
-        """Changes when anything here changes."""
+        """A value that changes when anything here changes."""
         faces = b"" if self.embeddings is None else self.embeddings.tobytes()
         words = repr((sorted(self.people), sorted(self.digests), self.similarity)).encode()
         return hashlib.sha256(words + faces).digest()
@@ -94,10 +94,10 @@ class Aligned:
 
 
 class Labels(Protocol):
-    """Labels of pictures from another source than the standard networks (labels.py)."""
+    """Labels of pictures that do not come from the standard networks (labels.py)."""
 
     def key(self) -> bytes:
-        """Changes when a label changes."""
+        """A value that changes when a label changes."""
 
     def align(self, picture: np.ndarray, sha256: str) -> Aligned | None:
         """The labelled face of RGB uint8 [H, W, 3], aligned; None if there is none. sha256: of the picture's file."""

@@ -71,7 +71,7 @@ def same_face(folder: Path, own: OwnNetwork, frontal: str = "fsgan_conan", turni
     section = Section(
         "One face, four views",
         ["view", "SER-FIQ", "IFQA", "occlusion", "eyes", "yaw, pitch, roll", "quality", "gate"],
-        note="Scalars (0..100) and the verdict of the preset `studio` on single frames: the most frontal frame of "
+        note="Scalars (0..100) and the verdict of the preset `studio` on individual frames: the most frontal frame of "
         f"`{frontal}`, the same frame at a third of its size, the same frame with a drawn mask, and the frame of "
         f"`{turning}` in which the head is turned most.",
     )

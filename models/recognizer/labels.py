@@ -39,7 +39,7 @@ class FileLabels:
                 self._rows.setdefault(digest, (where, pose))
 
     def key(self) -> bytes:
-        """Changes when a label changes."""
+        """A value that changes when a label changes."""
         return self._key.digest()
 
     def align(self, picture: np.ndarray, sha256: str) -> Aligned | None:

@@ -166,6 +166,6 @@ def detect(picture: np.ndarray, networks: Networks, scale: float) -> list[Face]:
 
 
 def sharpness(crop: np.ndarray) -> float:
-    """Variance of the Laplacian divided by the variance of luma, as in docs/design.md 4.3, on the aligned crop."""
+    """Variance of the Laplacian divided by the variance of luma, on the aligned crop."""
     luma = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32)
     return float(cv2.Laplacian(luma, cv2.CV_32F).var() / max(float(luma.var()), 1.0))

@@ -100,9 +100,9 @@ def discard(names: list[str], faces: list[Face], pairs: Pairs, own: OwnNetwork, 
     section = Section(
         "Error versus discard",
         ["quality", f"FNMR at FMR {FMR:g}, all", f"without the worst {100 * DISCARDED:.0f} %", "cut"],
-        note=f"{len(genuine)} pairs of pictures of the same person, of which one picture is degraded or covered. "
-        f"Impostors are all pairs of different people among {len(names)} pictures; the FMR of 0.001 gives a threshold "
-        f"of {threshold:.3f}. The last column is the relative reduction of the FNMR.",
+        note=f"{len(genuine)} pairs. The two pictures of a pair show the same person; one of them is degraded or "
+        f"covered. Impostors are all pairs of different people among {len(names)} pictures; the FMR of 0.001 gives a "
+        f"threshold of {threshold:.3f}. The last column is the relative reduction of the FNMR.",
     )
     cuts = {}
     for name, quality in qualities.items():
@@ -114,7 +114,7 @@ def discard(names: list[str], faces: list[Face], pairs: Pairs, own: OwnNetwork, 
     section.goal("reduction of the FNMR by SER-FIQ", cuts["SER-FIQ"].value, 0.4, unit=" %")
     for name in [name for name in cuts if name != "SER-FIQ"]:
         more = 100 * (cuts["SER-FIQ"].value - cuts[name].value)
-        section.goal(f"reduction of the FNMR by SER-FIQ minus that by {name}", more, 0, unit=" points")
+        section.goal(f"reduction of the FNMR by SER-FIQ minus that by {name}", more, 0, unit=" percentage points")
     return section
 
 

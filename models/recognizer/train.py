@@ -26,7 +26,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-# Threads that spin while they wait starve each other on a shared machine. This must be set before torch is imported.
+# Waiting threads must not spin: on a shared machine, they would starve other threads. Set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import cv2  # noqa: E402
@@ -110,8 +110,8 @@ def split_faces(faces: FaceSet, data: dict[str, Any]) -> Split:
     """Split the faces by content, so that the sets stay the same when data is added.
 
     The calibration set has one face of each of several LFW people, whose other pictures are not used for training. If
-    there are too few LFW people (a smoke run, or other data), the set has any faces; in other data, every face must
-    show a different person.
+    there are too few LFW people (a smoke run, or other data), any faces are used; in other data, these faces must show
+    different people.
     """
     order = sorted(range(len(faces.names)), key=lambda i: faces.sha256[i])
     people = faces.people()

@@ -54,7 +54,7 @@ def test_section_is_written_between_what_else_stands_in_the_file(videos: Path, t
     cells = [cell.strip() for cell in plain.strip("|").split("|")]
     assert cells[2] == "0.2" and float(cells[3]) >= 1 and float(cells[7]) > 0, plain
     assert "target at least 20 for the median: **" in section
-    assert "the same for the plain loop with official IFQA" in section
+    assert "wall time of the plain loop with official IFQA" in section
     assert "old" not in text and "<!-- other:begin -->\nkept\n<!-- other:end -->" in text
     assert str(tmp_path) not in text
 
