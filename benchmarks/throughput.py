@@ -99,8 +99,8 @@ def main() -> int:
             _measure_clip(clip, names, given, Path(folder), notes)
     notes += [f"{clip.name}: {clip.problem}" for clip in clips if clip.problem]
     measured = [clip for clip in clips if clip.passes]
-    publish(given.results, "throughput", [
-        *heading("Throughput", machine, facts, notes),
+    publish(given.results, given.title.lower().replace(" ", "-"), [
+        *heading(given.title, machine, facts, notes),
         f"- clips were looped to at least {given.seconds:g} s; values are the median of {given.rounds} rounds, with "
         "the range in parentheses; times exclude start-up",
         '- "x real time" is the duration of the video divided by the wall time, "x decode" is the wall time divided by '
