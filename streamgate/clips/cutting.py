@@ -155,7 +155,7 @@ def encode_window(source: VideoFile, target: Path, window: Window, *, sound: boo
 def finish(out: Any, source: VideoFile, window: Window, video_out: Any, audio_out: Any) -> None:
     """Flush `video_out` and add the sound of the window, if there is an `audio_out`.
 
-    Raises SourceError if there was no frame, so that `video_out` is None.
+    Raises SourceError if `video_out` is None, because there was no frame.
     """
     if video_out is None:
         between = f"{window.start:g} and {window.end:g} s"

@@ -125,7 +125,7 @@ def clips(
     models: str,
     device: str,
 ) -> int:
-    """Cut clips of the best seconds of every track in OUT from the original videos, as training data.
+    """For every track in OUT, cut its best seconds out of the original video as clips for training.
 
     Every frame of a clip is scored; a table next to each clip has the scores. --models must name the weights that
     the run used.

@@ -56,7 +56,7 @@ class RunState:
         info, config: the properties and configuration of the run, from the first worker; later workers use them too.
         words: the wording of each reason, once a worker has reported it.
         lock: the lock of the output folder, once a worker has taken it.
-        begun: whether this run has taken over the output folder, so all sources committed there belong to this run.
+        begun: whether this run has taken over the output folder; then all sources committed there belong to this run.
         reading: indexes of the sources that are being read.
         committed: indexes of sources that were committed by a worker which died before it could report them.
         ids: source ids by index, of the sources that were opened.

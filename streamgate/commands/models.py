@@ -114,8 +114,12 @@ def pull(tier: str, mirror: str | None, quiet: bool) -> int:
     "--calibrate", metavar="FOLDER", type=PATH, shell_complete=complete_folders,
     help="Fit the mapping of raw values to 0..100, using the faces in this folder.",
 )
-@click.option("--alpha", type=click.FloatRange(0, min_open=True), help="Published slope of SER-FIQ; needs --r.")
-@click.option("--r", "r", type=click.FloatRange(0, 1), help="Published midpoint of SER-FIQ; needs --alpha.")
+@click.option(
+    "--alpha", type=click.FloatRange(0, min_open=True), help="Published slope of SER-FIQ's sigmoid; needs --r.",
+)
+@click.option(
+    "--r", "r", type=click.FloatRange(0, 1), help="Published midpoint of SER-FIQ's sigmoid; needs --alpha.",
+)
 @click.option(
     "--dropout", type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Dropout rate for which --alpha and --r were published. [default: 0.5]",

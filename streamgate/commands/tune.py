@@ -53,7 +53,8 @@ _networks = section("Settings and networks")
 )
 @_faces(
     "--preset", metavar="NAME|FILE", shell_complete=complete_presets,
-    help="Preset whose sections measures, keep and smoothing are applied, for example one from `streamgate fit`.",
+    help="Preset to apply, for example one from `streamgate fit`; only its sections [measures], [keep] and [smoothing] "
+    "are used.",
 )
 @_footage("--pictured", is_flag=True, help="Do not open the footage; choose only among faces with pictures in OUT.")
 @_footage(

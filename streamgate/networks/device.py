@@ -184,7 +184,7 @@ def _driver_fault(index: int, cuda: str) -> str | None:
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return "there is no NVIDIA driver (libcuda.so.1 cannot be loaded); install the driver of the card"
+        return "there is no NVIDIA driver (libcuda.so.1 cannot be loaded); install the driver for your GPU"
     if code := driver.cuInit(0):
         return f"the NVIDIA driver cannot be initialized (cuInit returns error {code}); check it with `nvidia-smi`"
     count, card, known, *capability = (ctypes.c_int(0) for _ in range(5))

@@ -21,7 +21,8 @@ class KeptFaces:
 
     Each actor opens the networks once and reads the sources of its batches one after another. The rows are the same as
     those of `streamgate export --to parquet --images`: the columns of the table, with `image` as {bytes, path}, where
-    bytes is the content of the file. `person_id` is null, because persons can be found only in a whole run.
+    bytes is the content of the file. `person_id` is null, because persons are found only at the end of a run, when all
+    sources have been read.
 
     Args:
         column: the column of the batch with the path or address (s3://...) of one source per row.

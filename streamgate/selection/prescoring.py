@@ -70,8 +70,8 @@ class Prescorer:
         return chosen
 
     def beside(self, observation: Observation) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
-        """Prescore the faces halfway to the previous and to the next evenly spaced face; returns those not prescored
-        before."""
+        """Prescore the face halfway between `observation` and the previous evenly spaced face, and the one halfway to
+        the next; return those that had not been prescored yet."""
         reach = self.reach(observation) + 1e-6
         away = [(one.pts_seconds - observation.pts_seconds, one) for one in self._observed]
         before = [one for gap, one in away if -reach <= gap < 0][:1]

@@ -245,8 +245,8 @@ class Spool:
         if hurt:
             more = f" and {len(hurt) - _NAMED} more" if len(hurt) > _NAMED else ""
             self._log(
-                f"spool: {self.damaged} damaged places in {', '.join(hurt[:_NAMED])}{more}; the {rescued} intact "
-                f"events in these files are sent, and the files are kept in {self._folder / DAMAGED}"
+                f"spool: damaged places in {', '.join(hurt[:_NAMED])}{more}: {self.damaged}; the intact events in "
+                f"these files ({rescued}) are sent, and the files are kept in {self._folder / DAMAGED}"
             )
         self._keep_bounds()
 

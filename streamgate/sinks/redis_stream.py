@@ -33,7 +33,7 @@ _SPOKEN = (
     ("WRONGTYPE", "the key {stream!r} is not a stream; remove or rename it"),
     ("max number of clients", "the server accepts no more clients; raise its maxclients or disconnect some"),
     ("MISCONF", "the server cannot save its data; check its log and its disk"),
-    ("NOREPLICAS", "the server has too few replicas to accept writes; restore them"),
+    ("NOREPLICAS", "the server has too few replicas to accept writes; reconnect the missing replicas"),
     ("MOVED", "the server is part of a cluster and the key is on another node; use the address of that node"),
     ("protected mode", "the server accepts only local clients; set a password on it, or turn off protected-mode"),
 )  # fmt: skip

@@ -26,7 +26,7 @@ from streamgate.sources.references import IsReference
 
 LAG = 36
 """Number of packets after which the hint about a frame takes effect. A decoder holds back at most 16 frames for its
-threads and 16 for reordering, so it has returned the frame before that packet."""
+threads and 16 for reordering, so it has already returned the frame when it is given the packet `LAG` packets later."""
 AHEAD_BYTES = 32 << 20
 """Maximum total size in bytes of the packets that wait to be decoded; the same limit applies to the packets that are
 kept so that they can be decoded again."""

@@ -66,7 +66,8 @@ def tune(
 
     Args:
         settings, flags: as for `run`.
-        preset: a preset whose sections measures, keep and smoothing are applied before `settings` and `flags`.
+        preset: a preset, applied before `settings` and `flags`; only its sections `[measures]`, `[keep]` and
+            `[smoothing]` are used.
         folders: folders in which to search for moved sources.
         dry: compute the result, but write nothing.
         pictured: do not read the footage, and pick only among faces with existing pictures.

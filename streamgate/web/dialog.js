@@ -124,7 +124,7 @@ export function linkTo(face) {
 // The size of a face in its picture, its enlargement, and its share outside the frame, as far as they are known.
 export function placeFacts({ box, upscaled, outside }) {
   const found = [];
-  if (box) found.push(["Face in the picture", `${Math.round(box[2] - box[0])} × ${Math.round(box[3] - box[1])} px`]);
+  if (box) found.push(["Size of the face in the picture", `${Math.round(box[2] - box[0])} × ${Math.round(box[3] - box[1])} px`]);
   if (upscaled) found.push(["Enlarged", `${upscaled.toFixed(1)} times`]);
   if (outside) found.push(["Outside the frame", `${(100 * outside).toFixed(1)} %`]);
   return found;

@@ -303,7 +303,8 @@ def test_damage_in_the_spool_is_shown_and_the_rest_arrives(
         assert "streamgate_spool_damaged_total 2.0" in service.get("/metrics")
         redis_figures = json.loads(service.get("/api/streams"))["overview"]["destinations"]["redis"]
         assert (redis_figures["spool_damaged"], redis_figures["spool_set_aside"]) == (2, 2)
-        assert "2 damaged places in 00000001.spool, 00000004.spool; the 14 intact events" in service.said()
+        assert "damaged places in 00000001.spool, 00000004.spool: 2;" in service.said()
+        assert "the intact events in these files (14) are sent" in service.said()
         assert service.end() == 0
 
 
