@@ -102,7 +102,7 @@ def call(arguments: Sequence[str]) -> int:
 
 
 def _guarded(work: Callable[[], int], arguments: Sequence[str]) -> int:
-    """The return value of `work`, or the exit code of its error, which is reported in one line."""
+    """Return what `work` returns; if it raises an error, report the error in one line and return its exit code."""
     try:
         return work()
     except click.exceptions.Exit as leave:

@@ -59,7 +59,7 @@ _output = section("Output")
 @_columns("--group", metavar="COLUMN", help="Also compare separately for each value of this column.")
 @_columns(
     "--cluster", metavar="COLUMN",
-    help="Rows with the same value in this column are resampled together. [default with --results: tracks]",
+    help="Rows with the same value in this column are resampled together. [default with --results: the track]",
 )
 @_columns("--reference", metavar="COLUMN", help="Paths of the reference pictures, for psnr and ssim.")
 @_output("--csv", "csv_file", metavar="FILE", type=PATH, help="Write the results as CSV.")

@@ -36,7 +36,7 @@ _footage = section("Footage")
     help="Folder to search for source files that were moved. Repeatable.",
 )
 def label(out: Path, target: Path | None, port: int, browser: bool, each: int, footage: tuple[Path, ...]) -> int:
-    """Label faces of the results in OUT as good, usable or bad, in a browser.
+    """In a browser, label faces of the results in OUT as good, usable or bad.
 
     The report is served on this machine only: open a face in it and press 1 (good), 2 (usable) or 3 (bad). Each label
     is saved immediately. Ctrl-C stops the server.

@@ -260,5 +260,5 @@ def _need(module: str) -> Any:
 
 
 def _version(module: str) -> str:
-    """Version of a module; empty if the module is not imported, because the conversion did not need it."""
+    """Version of a module; empty if the conversion did not need the module, which is then not imported."""
     return str(getattr(sys.modules.get(module), "__version__", ""))

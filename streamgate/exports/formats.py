@@ -22,7 +22,7 @@ from streamgate.store.jsonlines import SCHEMA, Record, dumps
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """First characters of cells that spreadsheets treat as a formula, including the full-width forms."""
 ROWS_A_GROUP = 4096
-"""Rows per Parquet row group, which is held in memory."""
+"""Number of rows per row group of a Parquet file. While a file is written, one row group is held in memory."""
 
 ROWS_WITH_IMAGES = 64
 """Rows per row group if the rows contain pictures; such a group has about 30 MB, as `datasets` recommends."""

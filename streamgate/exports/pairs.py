@@ -20,8 +20,8 @@ Cut = Callable[[Record, float, float, Path], None]
 """Writes the part of a source (a record in the summary) between two times as a video; raises SourceError."""
 
 _FULL = {"mouth": 0.25, "yaw": 30.0, "pitch": 20.0}
-"""Range of each value that counts as full, for normalisation: mouth in units of its raw value, yaw and pitch in
-degrees."""
+"""For each value, the range (maximum minus minimum) that counts as full movement, 1 after normalisation: mouth in units
+of its raw value, yaw and pitch in degrees."""
 _REST = ("mouth", "expression", "gaze")
 _AT_REST = 50.0
 """Minimum scalar of the measures in `_REST` for a neutral expression."""

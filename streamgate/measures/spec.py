@@ -117,8 +117,8 @@ class MeasureSpec:
         limits: limits of the gate.
         weight: weight in the weighted geometric mean `quality`.
         use: whether the measure belongs to a run's set by default.
-        frontal: the measure's network was trained on frontal faces. With `--poses all`, the measure does not reject
-            turned heads; the expression network's measures never reject them.
+        frontal: whether the measure's network was trained on frontal faces. If so, the measure does not reject turned
+            heads with `--poses all` (a measure of the expression network does not reject them in either mode).
         at_rest: the measure requires a neutral expression; it belongs to the set only if `keep.expression` is
             `neutral`.
         reference: if not None, scalars are computed from the raw value divided by the value that is typical of the

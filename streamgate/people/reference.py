@@ -49,8 +49,8 @@ def read_reference(
 ) -> Reference:
     """Read the reference from a picture; `score` detects and scores its faces, largest first.
 
-    Raises UsageError if the picture cannot be read, contains no face, several faces or a face of too low quality, or if
-    the recognizer has no identity threshold.
+    Raises UsageError if the picture cannot be read, if it contains no face or several faces, if the quality of its face
+    is too low, or if the recognizer has no identity threshold.
     """
     named = f"--only {display(path)}"
     if threshold is None:

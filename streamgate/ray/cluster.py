@@ -396,7 +396,7 @@ def absolute(spec: SourceSpec) -> SourceSpec:
 
 
 def options_for(config: Mapping[str, Any], models: str, device: str, decode: str, *, debug: bool) -> ReaderOptions:
-    """Options of readers with absolute paths, for processes with another working directory."""
+    """Options of readers; paths are made absolute, for processes with another working directory."""
     config = {**config, "identity": dict(config["identity"])}
     if only := config["identity"].get("only"):
         config["identity"]["only"] = os.path.abspath(only)

@@ -43,8 +43,8 @@ TRACKED_AHEAD = 32
 """Maximum number of frames by which tracking is ahead of selection, so that detection does not wait while faces are
 scored. Only the regions around faces are held for these frames."""
 TRACKED_BYTES = 96 << 20
-"""Memory limit for the frames that tracking is ahead of selection, counted as whole frames and shared by all sources
-that are read at once. Each source may always hold eight frames."""
+"""Memory limit for the frames that have been tracked and wait for selection, counted as whole frames and shared by all
+sources that are read at once. Each source may always hold eight frames."""
 
 PROGRESS_S = 0.1
 """Minimum interval between two reports of how far a source has been read."""

@@ -31,7 +31,8 @@ STILL = 0.007
 COMPANY = 3
 """Minimum number of checks in which a moving face must be seen together with a still face."""
 PATCH_SIDE = 192
-"""Largest side, in pixels, of the square picture in which points are tracked, which shows twice the face's box."""
+"""Maximum side, in pixels, of the square picture in which points are tracked. It is a cut-out around the face, with
+twice the side of the face's box."""
 TOLERANCE = 0.75
 """Maximum deviation of a point from the common motion of the points, in pixels of that square picture."""
 APART = 0.007
@@ -85,7 +86,8 @@ class StillnessDetector:
 class _Motion:
     """The motion of one face: how often it was seen to move, and statistics of its landmarks' positions.
 
-    Also holds the first observation: a grey picture of twice the face's box, and corner points in and around the face.
+    Also holds the first observation: a grey picture with twice the side of the face's box, and corner points in and
+    around the face.
     """
 
     def __init__(self, first_pts: float, frame: Frame, face: Face) -> None:

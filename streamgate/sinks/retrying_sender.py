@@ -27,7 +27,7 @@ def send_in_order(
 
     Args:
         peek: returns the next events, at most the given number; an empty sequence ends the delivery.
-        done: called after an attempt with the number of these events, counted from the first, that were accepted.
+        done: called after an attempt; its argument is how many of these events, counted from the first, were accepted.
         retry: called after a failed attempt with the error and the number of consecutive failures before it; pauses
             and returns True, or returns False to end the delivery.
     """

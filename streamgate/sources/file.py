@@ -26,7 +26,7 @@ _EARLIER_S = (0.0, 1.0, 10.0)
 index, FFmpeg only gets near the requested time, and frames before the next key frame cannot be decoded."""
 
 _WHOLE_S = 1.0
-"""In the last seconds of a time range, no frames are skipped; this is the number of these seconds."""
+"""Number of seconds at the end of a time range in which no frames are skipped."""
 
 
 class VideoFile:

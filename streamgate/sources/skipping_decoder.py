@@ -95,7 +95,7 @@ class SkippingDecoder:
         self._hints_end = 1 << 62  # time of the packet where hints end
         self._skip_until = -(1 << 62)  # frames up to this pts were already yielded
         self._bridges: deque[int] = deque(maxlen=_REORDERED)  # times of the last frames that are certain to be yielded
-        self._spared: set[int] = set()  # times of frames that may not be yielded
+        self._spared: set[int] = set()  # times of frames that may be left out
 
     def begin(self, hints: HintProvider | None, until: float = 0.0) -> None:
         """From now on, use `hints` for frames before `until` seconds (0.0: all frames); if None, decode everything."""
@@ -110,7 +110,7 @@ class SkippingDecoder:
             self._thins = False
 
     def stop_after(self, rank: int) -> None:
-        """Decode everything from `LAG` packets after the frame with `rank`, which was returned by that point."""
+        """Stop skipping `LAG` packets after the frame with `rank`; the decoder has returned that frame by then."""
         self._stops_at = rank + LAG
 
     def shown(self, rank: int, pts_seconds: float) -> None:

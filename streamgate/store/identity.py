@@ -1,7 +1,7 @@
 """Stores embeddings in OUT/.streamgate/identity, one file per source.
 
-They are not stored in the folders of the sources, because users may share these folders and embeddings are biometric
-data.
+The embeddings are not in the folders of the sources, because users may share these folders, and embeddings are
+biometric data.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ MIN_LABELS = 12
 """A fit needs at least this many labels."""
 ENOUGH = 150
 ENOUGH_TRACKS = 12
-"""A fit is reliable if it has at least this many labels, and this many tracks with faces of two grades."""
+"""A fit is reliable if there are at least `ENOUGH` labels, and at least `ENOUGH_TRACKS` tracks with faces of two
+grades."""
 _WORSE = 0.01
 _MORE, _LESS = 1.2, 1 / 1.2
 

@@ -61,7 +61,7 @@ class SourceTuning:
         kept: faces with existing pictures, by track id and time.
         ranked: the new picks, by track id, for tracks that were selected again.
         shots: picks with new crops, by track id and time.
-        unwanted: ids of tracks that would keep a face but never moved.
+        unwanted: ids of tracks that would keep a face, but whose face never moved.
     """
 
     def __init__(
