@@ -316,8 +316,8 @@ class ClipMaker:
     def _read_seen(
         self, source_id: str, width: int, height: int
     ) -> dict[int, tuple[list[SeenFace], dict[str, float]]]:
-        """The faces of a source in candidates.jsonl.gz by track id, evaluated with the limits of the recipe, and the
-        typical values of each track's person."""
+        """By track id, the faces of a source in candidates.jsonl.gz, evaluated with the limits of the recipe, and the
+        typical values of the track's person."""
         found: dict[int, dict[float, SeenFace]] = defaultdict(dict)
         usual: dict[int, dict[str, float]] = defaultdict(dict)
         specs = self._folder.measures

@@ -14,7 +14,7 @@ from streamgate.weights.catalog import InputSpec
 
 PRECISIONS = ("fp32", "fp16")
 HEAD_FROM = "features"
-"""Output of recognizers that is the input of SER-FIQ's part of the graph, which always remains in fp32."""
+"""Output of recognizers from which a part of the graph computes SER-FIQ's spread. This part always remains in fp32."""
 
 _FULL_PRECISION = (
     "LayerNormalization", "Pow", "ReduceMean", "ReduceMin", "ReduceSum", "Sigmoid", "Softmax", "Sqrt",

@@ -40,8 +40,8 @@ PROBES_S = (0.0, 1.6)
 EVERY_S = 0.3
 """Seconds between checked frames once a face has been found."""
 SHRINK = 1.4
-"""The thumbnail for the first check is smaller by this factor, in width and height, than the thumbnail for upright
-detection, so that checking both directions costs no more than one detection."""
+"""Factor by which the thumbnail for the first check is smaller, in width and height, than the thumbnail for upright
+detection. With this factor, checking both directions costs no more than one detection."""
 
 _QUARTERS = range(4)
 

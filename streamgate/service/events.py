@@ -18,8 +18,8 @@ MAX_LISTENERS = 512
 and retry later."""
 
 _SPARE = 2
-"""Number of connections per client that are reserved, so that a client with the maximum number of event streams gets an
-error response to further requests."""
+"""Number of connections per client that cannot be used for event streams. They are left for error responses to a client
+that already has the maximum number of event streams."""
 _WAITING_EVENTS = 256
 _STREAMS_EVERY_S = 3.0
 _WRITE_LIMIT_S = 30.0

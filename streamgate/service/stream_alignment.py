@@ -51,8 +51,8 @@ _LEAST_MOTION = 1.0
 """Minimum variance over time, averaged over the pixels of the small pictures (in squared grey levels), for a scene to
 count as having motion."""
 _RISE = 0.35
-"""A result is sure only if, at every lag that is two to three picture intervals away from the best lag, the difference
-between the pictures is larger by at least this share than at the best lag."""
+"""Minimum relative increase of the difference between the pictures, from the best lag to every lag that is two to three
+picture intervals away. With a smaller increase, a result is not sure."""
 _CONTRADICTED = 3
 _ENOUGH = 3
 """Number of comparisons after which an offset is only checked at intervals."""
@@ -60,8 +60,7 @@ _CHECK_S = 30.0
 """Interval between checks. Within this time, the clocks drift apart by less than half a picture interval, and this
 drift is also visible in the arrival times."""
 _RIVAL = 0.15
-"""A result is sure only if, at every lag that is two or more picture intervals away from the best lag, the difference
-between the pictures is larger by at least this share than at the best lag."""
+"""Like `_RISE`, for every lag that is two or more picture intervals away from the best lag."""
 
 
 def small_picture(picture: Picture | Frame, times: int) -> Array:

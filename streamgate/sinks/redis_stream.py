@@ -136,8 +136,8 @@ class RedisStream:
         """Send a chunk once, in order.
 
         Returns how many events from the start of the chunk were accepted, and the error or None. The events are sent
-        in one transaction (MULTI), of which the server accepts all events or none, so that their order is kept if it
-        rejects one of them. If the user may not use MULTI, events are sent one by one.
+        in one transaction (MULTI). The server accepts either all of the events or none, so that their order is
+        kept even if one of them is rejected. If the user may not use MULTI, events are sent one by one.
         """
         taken = 0
         try:

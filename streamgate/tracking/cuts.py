@@ -46,8 +46,8 @@ class CutDetector:
 
     The difference is relative to the contrast of the pictures, so a cut in a dark hall counts as much as a cut in
     daylight. A uniform change of brightness is removed first, and a picture that only becomes darker or brighter still
-    counts as the same picture, so neither a fade nor a light that is switched off is taken for a cut. A cut must also
-    stand out from the motion of the last second, so camera shake is not taken for a cut either.
+    counts as the same picture. Therefore, a fade or a light that is switched off is not taken for a cut. A cut must
+    also stand out from the motion of the last second, so that camera shake is not taken for a cut.
 
     A cut is a change between two consecutive frames of the video, but some frames may not have been decoded. Therefore,
     the motion to be expected over the skipped frames is subtracted from the difference, and a fast pan is not taken for
