@@ -20,7 +20,7 @@ MEASURE = MeasureSpec(
     output="real",
     read=_read,
     mapping=Sigmoid(0.5, 0.1),
-    # Either all faces of a track are real or none is, and the median of their values is more reliable than any of them.
+    # Either all faces of a track are real or none is, and the median of their values is more reliable than one value.
     reference=ReferenceSpec("real_usual", population=None, lowest=0.0, percentile=50.0),
     limits=(Limit("min", 50.0, {"unreal": "not a real face"}),),
     # Used only as a limit: the network's confidence does not tell which of two pictures of real faces is better.

@@ -2,9 +2,9 @@
 
 If a network was trained on few toddlers, its embeddings of different toddlers are close together. Pairs of different
 toddlers often have a cosine that fewer than one in a million pairs of different adults reach. Therefore, each face is
-first compared with a cohort: a set of mean embeddings of small groups of people, which comes with the recognizer. The
-closer a face is to the cohort, compared with a typical adult, the closer it must be to another face before the two
-count as one person.
+first compared with a cohort: a set of mean embeddings of small groups of people, which comes with the recognizer. If a
+face is closer to the cohort than a typical adult is, it must also be closer to another face before the two count as one
+person.
 
 This is adaptive symmetric score normalisation (Matejka et al., Interspeech 2017) in one direction only: it never raises
 a similarity. It uses the mean of the cohort's cosines, but not their spread: the spread is small for adults, and

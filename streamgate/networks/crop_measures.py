@@ -151,8 +151,8 @@ def _of_graph(name: str, card: CropCard, weights: Weights, device: Device, threa
 
     two = np.full((1 if known[0] == 1 else 2, card.size, card.size, 3), 128, np.uint8)
     try:
-        # This check needs a batch of several crops: on the CPU, `run_rows` runs crops one by one, and would not show
-        # that a graph returns one value per batch.
+        # This check needs a batch of several crops. On the CPU, `run_rows` runs crops one by one, so it would not
+        # reveal a graph that returns one value per batch.
         _numbers(session.run(_batch(two, card, channels_last, dtype))[output], output, len(two))
         rate(two)
     except DeviceError:

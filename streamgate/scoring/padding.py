@@ -31,8 +31,8 @@ def warp_padded(picture: Picture, matrix: Array, side: int, pad: Pad) -> Array:
     columns = np.arange(side, dtype=np.float64)[None]
     outside = np.zeros((side, side), bool)
     filled = crop.copy()
-    # A few rows are processed at a time: the memory of larger arrays would be returned to the system each time, and
-    # allocating it again is slow.
+    # A few rows are processed at a time. The memory of larger arrays would be returned to the system after each call,
+    # and allocating it again is slow.
     for top in range(0, side, _ROWS):
         part = slice(top, top + _ROWS)
         rows = np.arange(top, min(top + _ROWS, side), dtype=np.float64)[:, None]

@@ -207,7 +207,7 @@ class _Finder:
             location = _shown(paths[0] if len(paths) == 1 else folder)
             found.sources.append(SourceSpec(location, tuple(paths), folder, self._fps))
         self._drop_copies()
-        # If a file of another type is given together with media, it is probably a mistake and causes only a warning.
+        # A file that is not media, given together with media, is probably a mistake and causes only a warning.
         # Without any media, it is an error.
         for stray in self._strays:
             if found.sources:
