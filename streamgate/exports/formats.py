@@ -25,7 +25,7 @@ ROWS_A_GROUP = 4096
 """Number of rows per row group of a Parquet file. While a file is written, one row group is held in memory."""
 
 ROWS_WITH_IMAGES = 64
-"""Rows per row group if the rows contain pictures; such a group has about 30 MB, as `datasets` recommends."""
+"""Number of rows per row group if the rows contain pictures; such a group has about 30 MB, as `datasets` recommends."""
 PICTURE_COLUMNS = ("image", *(f"image_{name}" for name in FURTHER_CROPS))
 
 _OLD_HEADERS = ",".join(column.name for column in columns_of()[:6]).encode()

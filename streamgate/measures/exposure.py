@@ -28,9 +28,10 @@ def exposure_of(luma: Array, small: Array, noise: float) -> float:
         small: `luma`, scaled down as `FaceView.small` is.
         noise: standard deviation of the noise of `small`.
 
-    Computed from the span between the 5th and the 95th percentile, minus the noise, and from the share of blown-out
-    pixels. Absolute levels do not count, because they depend on how much light the skin reflects. The span is about the
-    same for dark skin (median 147) and pale skin (median 145), and a stop of underexposure reduces it equally for both.
+    The value is computed from the span between the 5th and the 95th percentile, minus the noise, and from the share of
+    blown-out pixels. Absolute levels do not count, because they depend on how much light the skin reflects. The span is
+    about the same for dark skin (median 147) and pale skin (median 145), and a stop of underexposure reduces it equally
+    for both.
     """
     import cv2  # imported here so that reading a configuration does not load OpenCV
 

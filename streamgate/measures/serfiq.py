@@ -52,7 +52,7 @@ def closed_form_spread(weight: Array, features: Array, bias: Array, drop_rate: f
 def sampled_spread(embeddings: Array) -> float:
     """d of stochastic embeddings (T, D), T >= 2: the mean distance of the T(T-1)/2 pairs of different rows.
 
-    Computed in float64, because products in float32 are too inexact for the distances of close embeddings. NaN if a
+    Computed in float64, because products in float32 are too imprecise for the distances of close embeddings. NaN if a
     row is zero.
 
     Raises:

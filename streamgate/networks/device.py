@@ -99,7 +99,7 @@ def load_onnxruntime() -> Any:
     """Import `onnxruntime` with telemetry disabled.
 
     ONNX Runtime 1.32 and later send data about the machine and the models to the vendor unless an environment variable
-    is set before the first import. If other code has already imported ONNX Runtime, the call of
+    is set before the first import. If other code has already imported ONNX Runtime, calling
     `disable_telemetry_events` stops the telemetry.
 
     Raises:

@@ -337,7 +337,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _without_traceback(error: _Error) -> _Error:
-    """Remove the tracebacks from the error, because they would hold buffers and sessions, and so device memory."""
+    """Remove the tracebacks from the error, because they would hold buffers and sessions, and thus device memory."""
     one: BaseException | None = error
     while one is not None:
         one.__traceback__ = None

@@ -1,4 +1,4 @@
-"""NIQE and BRISQUE: measure how natural the texture of a picture is by statistics of its normalised luma."""
+"""NIQE and BRISQUE: how natural the texture of a picture is, measured by statistics of its normalised luma."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Networks:
         ifqa: the session of this role, for `ifqa.ifqa_scores`; None if there are no weights.
         crop_measures: the measures that take their own crop, by name.
         device: where the networks run.
-        bound: whether the device is a GPU, or is used like a GPU.
+        bound: whether the networks use the code path for GPUs (see `Device.bound`).
         shared_pose: whether recognizer and pose are the same graph, so that a run of the recognizer includes the pose.
     """
 

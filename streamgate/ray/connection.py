@@ -62,7 +62,7 @@ def connect(address: str, *, quiet: bool) -> Any:
 def share_of(nodes: list[dict[str, Any]], device: str, jobs: int) -> tuple[int, bool]:
     """The number of CPU cores of a reader that reads `jobs` sources at once, and whether the reader takes a GPU.
 
-    A reader with a GPU gets the node's cores divided by its GPUs. `nodes` are the resources of the cluster's nodes.
+    A reader with a GPU gets as many cores as the node has per GPU. `nodes` are the resources of the cluster's nodes.
     Raises DeviceError if a GPU is requested and the cluster has none.
     """
     with_gpu = [one for one in nodes if one.get("GPU", 0) >= 1]

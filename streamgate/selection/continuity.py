@@ -28,8 +28,8 @@ _SUDDEN, _GRADUAL = 0.45, 0.75
 contrast: the first from one check to the next, the second within a second. For people who talk, the medians of the two
 changes are 0.1 to 0.2 and 0.2 to 0.45; for a different face in the same place, they are 0.6 and 0.9."""
 _SOON_S = 0.4
-"""Maximum time between two checks for `_SUDDEN` to apply. If the checks are further apart (the preset `archive` makes
-only two per second), only `_GRADUAL` applies."""
+"""Maximum time between two checks for `_SUDDEN` to apply. If the checks are further apart (with the preset
+`archive`, there are only two per second), only `_GRADUAL` applies."""
 _WITHIN_S = 1.0
 """Maximum time between two compared faces; also the time after a comparison during which no new comparison
 starts."""

@@ -78,7 +78,7 @@ class LiveFolder:
 
     @property
     def size(self) -> int:
-        """Size in bytes of all files that streams wrote below the folder, except files that were removed since."""
+        """Size in bytes of all files that streams wrote below the folder, without files removed since."""
         return self._bytes
 
     @staticmethod

@@ -1,8 +1,8 @@
 """Takes the faces of two-stream cameras from the main stream; lookups for a `final` precede those for an `improved`.
 
-Main streams are decoded only around faces that are sent in events, and to align the streams. One thread decodes for all
-cameras. A second thread falls back to the substream's face when a lookup takes too long, which limits the delay of a
-`final`.
+Main streams are decoded only near the times of faces that are sent in events, and to align the streams. One thread
+decodes for all cameras. A second thread falls back to the substream's face when a lookup takes too long, which limits
+the delay of a `final`.
 """
 
 from __future__ import annotations

@@ -31,9 +31,9 @@ from streamgate.sources.rtp import Unit, access_unit
 from streamgate.tracks import BestShot, Candidate
 
 _REACH_S = 0.3
-"""The frame is searched for within at most this many seconds of its expected time."""
+"""The frame is searched for within this many seconds of its expected time."""
 _COMPARED_S = 0.4
-"""Pictures from up to this many seconds before the expected time are compared with the substream."""
+"""Pictures that are at most this many seconds earlier than the expected time are compared with the substream."""
 _LEAST_COMPARED = 6
 _KEPT = 12
 """Number of decoded frames that are kept while the offset is being checked; the frame to be found is among them."""
@@ -145,7 +145,7 @@ def look_up(lookup: Lookup) -> BestShot:
 
 
 def _looks_around(lookup: Lookup) -> list[Look]:
-    """Small pictures of the substream around the face, in order of time."""
+    """Small pictures of the substream from around the time of the face, in order of time."""
     pts = lookup.shot.pts_seconds
     found = {look.seconds: look for look in (lookup.pinned.looks if lookup.pinned else ())}
     found |= {look.seconds: look for look in around(lookup.main.looks, pts - 1.0, pts + 1.0)}
@@ -153,7 +153,7 @@ def _looks_around(lookup: Lookup) -> list[Look]:
 
 
 def _refined(main: MainStream, ours: list[Look], theirs: list[Look], reach: float, offset: float) -> float:
-    """The offset after decoded pictures were compared with the substream around the face. Raises Fallback."""
+    """The offset, refined by comparing decoded pictures with pictures of the substream. Raises Fallback."""
     assert main.ring is not None
     spacing = main.ring.spacing
     found = match(ours, theirs, max(reach, 2.5 * spacing) + spacing, spacing)

@@ -16,7 +16,7 @@ _LEAST_S = 0.15
 
 @dataclass(slots=True, eq=False)
 class Pinned:
-    """The data retained for a face: small pictures of the substream around the face, and packets of the main stream.
+    """The data retained for a face: small pictures of the substream from around its time, and main stream packets.
 
     The packets from `start` to `end`, in seconds of the main stream, are retained until `release` is called.
     """

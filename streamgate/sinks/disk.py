@@ -160,7 +160,7 @@ class DiskSink:
     def open_source(self, source: SourceInfo) -> DiskWriter:
         """Start a source in staging. Raises SinkError, and SourceError for a source that this run already has.
 
-        When a run is resumed, the results of an interrupted source are replaced when the source is committed again.
+        If a run is resumed, the results of an interrupted source are replaced when the source is committed again.
         """
         source_id = source.source_id
         _check_name(source_id)

@@ -92,7 +92,7 @@ def deliver(
 class _Delivery:
     """Buffers the next events of an iterator, up to one chunk; events that were not accepted stay at the front.
 
-    Pauses between failed attempts, and stops retrying when nothing has been accepted for `retry_seconds`.
+    It pauses between failed attempts, and stops retrying when nothing has been accepted for `retry_seconds`.
     """
 
     def __init__(

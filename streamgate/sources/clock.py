@@ -145,8 +145,8 @@ class StorageOrderClock:
 
     @property
     def holds_back(self) -> bool:
-        """Whether the decoder holds frames back, so that a frame comes out after a later packet than the one whose slot
-        it gets."""
+        """Whether the decoder holds frames back, so that it outputs a frame only after it was given packets later than
+        the packet whose slot the frame gets."""
         return bool(self._held)
 
     @property

@@ -23,7 +23,7 @@ from streamgate.sources.h264 import FrameNumbers
 _HELD_BACK = 32
 """Maximum number of frames that a decoder holds back, for its threads and for reordering."""
 _REMEMBERED = 4096
-"""Maximum number of packets that are remembered because their frames will be torn and were not output yet."""
+"""Maximum number of packets that are remembered because their frames will be torn and have not been output yet."""
 _KEYS = 16
 _STARTS_ANYWHERE = frozenset(
     {

@@ -22,7 +22,7 @@ from streamgate.sources.remote import AnyPath
 from streamgate.sources.seeking import times_are_unique
 
 _EARLIER_S = (0.0, 1.0, 10.0)
-"""How many seconds before a wanted frame to seek to; the values are tried in this order. In a container without an
+"""Seek targets, in seconds before a wanted frame; they are tried in this order. In a container without an
 index, FFmpeg only gets near the requested time, and frames before the next key frame cannot be decoded."""
 
 _WHOLE_S = 1.0

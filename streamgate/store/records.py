@@ -50,8 +50,8 @@ def face_record(shot: BestShot, image: str | None) -> Record:
     `outside` is the share of the crop that is outside the frame (black bars count as outside); null if unknown.
     `pose_bin` names the yaw and pitch, in degrees, of the bin for which the face was kept with `keep.poses` = "all".
     `phash` is a perceptual hash of 63 bits, as 16 hex digits. The hashes of faces that look alike differ in few bits.
-    `crops` contains all pictures written of this face, `ffhq` (the same file as `image`) first; it is empty if no files
-    were written. `size` is [width, height], `quality` is that of the encoder (null: lossless), and `box` is the region
+    `crops` contains all pictures of this face that were written, first `ffhq` (the same file as `image`); empty if none
+    was written. `size` is [width, height], `quality` is that of the encoder (null: lossless), and `box` is the region
     of the upright source frame that a crop without alignment shows.
     `still` is true if the face did not move for at least 3 s while another face did.
     `name` is the file name of the picture if the source is a folder of images, else null.

@@ -17,7 +17,7 @@ from streamgate.frames import Array
 from streamgate.labels import BAD, GOOD, USABLE
 
 _ACROSS = 0.3
-"""Total weight of the pairs of a good and a bad face from different tracks, relative to the pairs within tracks."""
+"""Total weight of the pairs of a good and a bad face from different tracks, relative to that of pairs within tracks."""
 _ACROSS_PAIRS = 20_000
 RIDGE = 0.2
 _SHARPNESS = 1.5

@@ -102,7 +102,7 @@ def test_a_flipped_bit_costs_one_event_and_the_file_is_set_aside(tmp_path: Path,
         numbers, _ = spool.append([b"next"])
         assert contents(spool) == [b"next"] and numbers[0] > 15
     assert kept(tmp_path) == [bytes(data)]
-    assert len(said) == 1 and "14 intact events" in said[0] and "00000001.spool" in said[0]
+    assert len(said) == 1 and "intact events in these files (14)" in said[0] and "00000001.spool" in said[0]
 
 
 def test_damage_everywhere_costs_what_it_hits(tmp_path: Path):
