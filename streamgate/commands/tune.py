@@ -49,7 +49,7 @@ _networks = section("Settings and networks")
 @max_yaw_option
 @_faces(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
-    help="Set a key of measures, keep or smoothing, for example measures.yaw.max=20. Repeatable.",
+    help="Set a key of the section [measures], [keep] or [smoothing], for example measures.yaw.max=20. Repeatable.",
 )
 @_faces(
     "--preset", metavar="NAME|FILE", shell_complete=complete_presets,
