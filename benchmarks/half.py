@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def _rows(weights: Weights, pictures: Array) -> list[list[str]]:
-    """For each output: name, largest absolute value in fp32; median, 99th percentile and maximum of fp16's deviation."""
+    """For each output: name, largest absolute value in fp32; median, 99th percentile, maximum of fp16's deviation."""
     half, full = (Session(weights, LIKE_A_GPU, 2, which, 4).run_pictures(pictures) for which in ("fp16", "fp32"))
     rows = []
     for name, values in full.items():
