@@ -223,11 +223,11 @@ def _identity(recognizer: Recognizer, faces: FaceSet, terms: Terms) -> dict[str,
     if terms.one_each:
         # Legislators who changed their party are listed twice, with the same picture.
         similarities = similarities[similarities < SAME_PICTURE]
-        said = f"{len(chosen)} {terms.people}; pairs with a cosine of {SAME_PICTURE} and more count as one picture"
+        said = f"{len(chosen)} {terms.people}; two pictures with a cosine of at least {SAME_PICTURE} count as one"
     return {
         "threshold": round(identity_threshold(similarities), 4),
         "fmr": TARGET_FMR,
-        "how": f"generalised Pareto tail of {len(similarities)} pairs of {said}",
+        "how": f"from a generalised Pareto tail fitted to {len(similarities)} pairs of {said}",
     }
 
 
