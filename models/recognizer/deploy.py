@@ -119,7 +119,7 @@ def _make(
         "training_data": data_names,
         "training_steps": trainer.steps_done,
         "training_faces": len(faces.names) - len(calibration),
-        "last_layer": f"ridge regression on {len(clean)} training faces, plain and degraded, dropout's penalty",
+        "last_layer": f"ridge regression on {len(clean)} training faces, unchanged and degraded, with dropout's penalty",
         "distilled_from": terms.distilled_from,
         "research_only": terms.research_only,
         "input": {},
@@ -152,7 +152,7 @@ def _calibration(
         "drop_rate": found.drop_rate,
         "alpha": round(found.alpha, 4),
         "r": round(found.r, 6),
-        "set": f"{len(indexes)} {people}, each of a different person, none of them trained on",
+        "set": f"{len(indexes)} {people}, each of a different person, none of which was used for training",
         "clean_median": round(fit.clean_median, 5),
         "worst": fit.worst,
         "worst_median": round(fit.worst_median, 5),
@@ -174,7 +174,7 @@ def _measures(
         assert clean.eyes is not None
         closed = recognizer.run(eyes.closed).eyes
         assert closed is not None
-        said = f"{len(eyes.closed)} faces with closed eyes, none of them trained on"
+        said = f"{len(eyes.closed)} faces with closed eyes, none of which was used for training"
         found["eyes"] = _entry(serfiq, "eyes", fit(list(clean.eyes), {"closed": list(closed)}), said)
     return found
 
