@@ -119,7 +119,7 @@ def _make(
         "training_data": data_names,
         "training_steps": trainer.steps_done,
         "training_faces": len(faces.names) - len(calibration),
-        "last_layer": f"ridge regression on {len(clean)} training faces, unchanged and degraded, with dropout's penalty",
+        "last_layer": f"ridge regression with dropout's penalty on {len(clean)} training faces, unchanged and degraded",
         "distilled_from": terms.distilled_from,
         "research_only": terms.research_only,
         "input": {},
