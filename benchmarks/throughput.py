@@ -244,8 +244,8 @@ def _stages(clips: Sequence[Clip]) -> list[str]:
         rows.append([clip.name, *(f"{1000 * value / clip.seconds:.1f}" for value in values)])
     return [
         "Core-ms per second of video, for decoding alone, for the runs of each network and for everything else "
-        "(tracking, cropping, measures, writing). For networks, wall time is measured. On a busy machine, it is longer "
-        'than their CPU time, and the difference is missing in "everything else".',
+        "(tracking, cropping, measures, writing). For networks, wall time is measured. On a busy machine, the wall "
+        'time is longer than the CPU time, and "everything else" is too low by the difference.',
         "", table(["clip", "decoding", *roles, "everything else", "total"], rows),
     ]  # fmt: skip
 
