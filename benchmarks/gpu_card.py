@@ -14,7 +14,7 @@ PEAKS = {
     "T4": (8.1, 65), "A10G": (35, 70), "A10": (31, 125), "A100": (19.5, 312), "A30": (10.3, 165), "L4": (30.3, 121),
     "L40S": (91.6, 362), "L40": (90.5, 181), "H100": (67, 989), "H200": (67, 989),
 }  # fmt: skip
-"""Dense TFLOP/s in fp32 (without TF32) and fp16 (on tensor cores), from the vendor's data sheets; for cards that
+"""Dense TFLOP/s in fp32 (without TF32) and fp16 (on tensor cores), from the vendor's data sheets; for GPUs that
 exist in several forms, the values of the SXM form."""
 
 

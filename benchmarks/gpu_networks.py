@@ -31,7 +31,7 @@ BATCHES = (1, 4, 16, 32, 64)
 BATCHES_LARGE = (1, 16, 64)
 """Batch sizes for networks that take long to open."""
 BATCHES_CPU = (1, 4)
-"""Batch sizes without a card, to test the script."""
+"""Batch sizes without a GPU, to test the script."""
 FACES_LARGE = 16
 """Number of faces for networks that are slow on the CPU."""
 LARGE_BYTES = 50 << 20

@@ -33,7 +33,7 @@ from streamgate.tracks import Candidate, TrackEnd
 
 JOBS = (1, 4, 16)
 RUN_S, RUN_CPU_S = 8.0, 4.0
-"""Duration of each run on a card, and without a card, to test the script."""
+"""Duration of each run in seconds: on a GPU, and without one, to test the script."""
 PATIENCE = 4
 """A run in which no frame has arrived may take this many times its duration."""
 BUSY = 0.85

@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def _rows(weights: Weights, pictures: Array) -> list[list[str]]:
-    """For each output: name, largest value, and the 50th, 99th and 100th percentile of fp16's deviation."""
+    """For each output: name, largest absolute value in fp32; median, 99th percentile, maximum of fp16's deviation."""
     half, full = (Session(weights, LIKE_A_GPU, 2, which, 4).run_pictures(pictures) for which in ("fp16", "fp32"))
     rows = []
     for name, values in full.items():
@@ -75,10 +75,11 @@ def _body(roles: list[str], count: int, rows: list[list[str]]) -> str:
             "",
             f"On a GPU, this network runs in fp16 if {settings} {'is' if len(roles) == 1 else 'are'} `fp16`. The fp16 "
             f"graph has **not yet been run on a GPU**; `benchmarks/half.py` ran it on the CPU, with {count} faces. For "
-            "each output, the table shows the largest value, and the largest absolute difference between fp16 and fp32 "
-            "within a face: for the median face, for 99 % of the faces and for the worst face.",
+            "each output, the table shows the largest absolute value in fp32. For each face, the largest absolute "
+            "difference between its fp16 and fp32 values was taken; the other columns show the median, the 99th "
+            "percentile and the maximum of these differences over all faces.",
             "",
-            table(["output", "largest value", "median face", "99 % of faces", "worst face"], rows),
+            table(["output", "largest value", "median", "99th percentile", "maximum"], rows),
         ]
     )
 

@@ -189,7 +189,7 @@ def section(verdicts: Sequence[Verdict], machine: Machine) -> list[str]:
         lines.append(f"- {one.what}; tracks of different people that were merged: {'; '.join(one.merged) or 'none'}")
         lines.append(f"- {one.what}; people who were split into several persons: {'; '.join(one.split) or 'none'}")
         several = [tracks for tracks in one.persons.values() if len({clip for clip, _ in tracks}) > 1]
-        across = sorted({one.tracks[tracks[0]] or "some without a label" for tracks in several})
+        across = sorted({one.tracks[tracks[0]] or "unlabelled people" for tracks in several})
         lines.append(f"- {one.what}; people who were found in several clips: {', '.join(across) or 'none'}")
     return lines
 

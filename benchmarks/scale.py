@@ -2,7 +2,7 @@
 
     python benchmarks/scale.py [VIDEOS] [--quick] [--only length faces size files]
 
-- length: one clip, looped to at most 60 minutes; memory is measured over time, and minute 60 is compared with minute 5.
+- length: one clip, repeated for up to 60 minutes; memory is measured over time; minute 60 is compared with minute 5.
 - faces: 1 to 16 real clips as tiles of one 1080p video.
 - size: one clip at 360 to 2160 lines.
 - files: 1 to 8 files at once (`--jobs`).

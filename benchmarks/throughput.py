@@ -1,4 +1,4 @@
-"""How fast is a run compared with decoding alone? Clips are looped to a minute, and the contestants alternate.
+"""How fast is a run compared with decoding alone? Clips are repeated up to a minute, and the contestants alternate.
 
     python benchmarks/throughput.py [VIDEOS] [--seconds 60] [--rounds 3] [--clips NAME...] [--all]
 
@@ -101,8 +101,8 @@ def main() -> int:
     measured = [clip for clip in clips if clip.passes]
     publish(given.results, given.title.lower().replace(" ", "-"), [
         *heading(given.title, machine, facts, notes),
-        f"- clips were looped to at least {given.seconds:g} s; values are the median of {given.rounds} rounds, with "
-        "the range in parentheses; times exclude start-up",
+        f"- clips were repeated until they lasted at least {given.seconds:g} s; values are the median of "
+        f"{given.rounds} rounds, with the range in parentheses; times exclude start-up",
         '- "x real time" is the duration of the video divided by the wall time, "x decode" is the wall time divided by '
         'that of decoding alone, and "beyond" is the CPU time beyond decoding alone, in core-ms per second of video',
         *(_report(measured, names, given) if measured else []),
@@ -112,7 +112,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = arguments(__doc__, clips=True, gate=True)
-    parser.add_argument("--seconds", type=float, default=60.0, help="minimum duration to which clips are looped")
+    parser.add_argument("--seconds", type=float, default=60.0, help="minimum duration to which clips are repeated")
     parser.add_argument("--rounds", type=int, default=3, help="number of passes of each contestant over each clip")
     parser.add_argument("--archive", action="store_true", help="also measure the preset `archive`, which skips frames")
     parser.add_argument("--plain", action="store_true", help="also measure the loop that a user would write")
@@ -130,7 +130,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measure_clip(clip: Clip, names: Sequence[str], given: argparse.Namespace, folder: Path, notes: list[str]) -> None:
-    """Loop the clip and run the contestants on it, in an order that alternates from round to round."""
+    """Repeat the clip up to the minimum duration; run the contestants on it, in an order that alternates by round."""
     looped, clip.problem = child("clips.py", "loop", str(clip.path), str(given.seconds), str(folder))
     if looped is None:
         return
@@ -244,8 +244,8 @@ def _stages(clips: Sequence[Clip]) -> list[str]:
         rows.append([clip.name, *(f"{1000 * value / clip.seconds:.1f}" for value in values)])
     return [
         "Core-ms per second of video, for decoding alone, for the runs of each network and for everything else "
-        "(tracking, cropping, measures, writing). For networks, wall time is measured. On a busy machine, it is longer "
-        'than their CPU time, and the difference is missing in "everything else".',
+        "(tracking, cropping, measures, writing). For networks, wall time is measured. On a busy machine, the wall "
+        'time is longer than the CPU time, and "everything else" is too low by the difference.',
         "", table(["clip", "decoding", *roles, "everything else", "total"], rows),
     ]  # fmt: skip
 

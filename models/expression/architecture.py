@@ -122,7 +122,7 @@ class VisibleHead(nn.Module):
     """Occlusion from the trunk's maps: logits of the covered share of each cell, and of the extent.
 
     The extent is the square root of the covered share, because a finger on the chin covers only 3 % of a face, but must
-    count.
+    be detected.
     """
 
     steps: Tensor

@@ -28,7 +28,7 @@ _FINGER_WIDTH = 0.24
 _HARD = 6.0
 """Factor by which uncovered faces that the head once took for covered are sampled more often."""
 _SEEN_SHARE = 0.1
-"""Minimum covered share that is assumed for inspected faces, of which only is known that they are covered."""
+"""Minimum covered share that is assumed for inspected faces: it is only known that they are covered."""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from streamgate.networks.alignment import EXPRESSION_EYE_DISTANCE, EXPRESSION_SI
 MARGIN = 22
 CANVAS = (EXPRESSION_SIZE[0] + 2 * MARGIN, EXPRESSION_SIZE[1] + 2 * MARGIN)
 _AGREEMENT = 0.35
-"""Maximum distance between the detector's and the teacher's eyes, in distances between the eyes. If it is larger, the
-two found different faces."""
+"""Maximum distance between the eye positions of detector and teacher, in units of the distance between the eyes. If it
+is larger, the two found different faces."""
 
 LEFT_LIDS, RIGHT_LIDS = ((386, 374), (385, 380), (387, 373)), ((159, 145), (158, 153), (160, 144))
 LEFT_CORNERS, RIGHT_CORNERS = (362, 263), (33, 133)

@@ -52,7 +52,9 @@ def deploy(
         "training_faces": faces,
         "training_clips": clips,
         "clip_sources": clip_sources,
-        "distilled_from": ["MediaPipe Face Landmarker (Apache-2.0; Google's own pictures): every output but `visible`"],
+        "distilled_from": [
+            "MediaPipe Face Landmarker (Apache-2.0; Google's own pictures): every output except `visible` and `real`"
+        ],
         "research_only": True,
         "input": {},
         "crop": {

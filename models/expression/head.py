@@ -18,7 +18,7 @@ from models.expression.architecture import ExpressionNetwork, normalise, visible
 
 _HEAD = "visible."
 _LOST = 0.01
-"""Share of uncovered faces that may be taken for covered ones when `separation` computes the share found."""
+"""Share of uncovered faces that may be taken for covered ones when `separation` counts the covered ones found."""
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def deploy(
             "x0": figures["x0"],
             "w": figures["w"],
             "calibration_id": f"ifqa-{digest[:8]}-{names}",
-            "set": f"{figures['faces']} training-side faces, kept out of every training step",
+            "set": f"{figures['faces']} faces from the training sources, not used in any training step",
             "clean_median": figures["clean_median"],
             "worst": figures["worst"],
             "medians": figures["medians"],

@@ -156,12 +156,12 @@ def footage(faces: Faces, networks: Networks, bound: float) -> Section:
 def unreal(drawings: Faces, faces: Faces, networks: Networks, bound: float) -> Section:
     """Shares of drawings, renders, puppets and statues, and of photographed faces, that score below `bound` points."""
     section = Section(
-        "Drawings, renders and figures",
+        "Drawings, renders, puppets and statues",
         ["share below the limit", *networks],
         note=f"There are {len(drawings)} drawings, renders, puppets and statues. Faces below the limit of {bound:g} "
         "points are rejected as `ifqa_low`.",
     )
-    for title, pictures in (("drawings, renders and figures", drawings), ("clean photographs", faces)):
+    for title, pictures in (("drawings, renders, puppets and statues", drawings), ("clean photographs", faces)):
         below = {n: mean_estimate((points(network, pictures) < bound).astype(float)) for n, network in networks.items()}
         section.rows.append([title, *(b.text(1, percent=True) for b in below.values())])
         share = next(iter(below.values())).value

@@ -119,7 +119,7 @@ def _make(
         "training_data": data_names,
         "training_steps": trainer.steps_done,
         "training_faces": len(faces.names) - len(calibration),
-        "last_layer": f"ridge regression on {len(clean)} training faces, plain and degraded, dropout's penalty",
+        "last_layer": f"ridge regression with dropout's penalty on {len(clean)} training faces, unchanged and degraded",
         "distilled_from": terms.distilled_from,
         "research_only": terms.research_only,
         "input": {},
@@ -152,7 +152,7 @@ def _calibration(
         "drop_rate": found.drop_rate,
         "alpha": round(found.alpha, 4),
         "r": round(found.r, 6),
-        "set": f"{len(indexes)} {people}, each of a different person, none of them trained on",
+        "set": f"{len(indexes)} {people}, each of a different person, none of which was used for training",
         "clean_median": round(fit.clean_median, 5),
         "worst": fit.worst,
         "worst_median": round(fit.worst_median, 5),
@@ -174,7 +174,7 @@ def _measures(
         assert clean.eyes is not None
         closed = recognizer.run(eyes.closed).eyes
         assert closed is not None
-        said = f"{len(eyes.closed)} faces with closed eyes, none of them trained on"
+        said = f"{len(eyes.closed)} faces with closed eyes, none of which was used for training"
         found["eyes"] = _entry(serfiq, "eyes", fit(list(clean.eyes), {"closed": list(closed)}), said)
     return found
 
@@ -223,11 +223,11 @@ def _identity(recognizer: Recognizer, faces: FaceSet, terms: Terms) -> dict[str,
     if terms.one_each:
         # Legislators who changed their party are listed twice, with the same picture.
         similarities = similarities[similarities < SAME_PICTURE]
-        said = f"{len(chosen)} {terms.people}; pairs with a cosine of {SAME_PICTURE} and more count as one picture"
+        said = f"{len(chosen)} {terms.people}; two pictures with a cosine of at least {SAME_PICTURE} count as one"
     return {
         "threshold": round(identity_threshold(similarities), 4),
         "fmr": TARGET_FMR,
-        "how": f"generalised Pareto tail of {len(similarities)} pairs of {said}",
+        "how": f"from a generalised Pareto tail fitted to {len(similarities)} pairs of {said}",
     }
 
 

@@ -99,7 +99,7 @@ def discard(names: list[str], faces: list[Face], pairs: Pairs, own: OwnNetwork, 
         qualities["LightQNet"] = light_qualities(lightqnet, degraded)
     section = Section(
         "Error versus discard",
-        ["quality", f"FNMR at FMR {FMR:g}, all", f"without the worst {100 * DISCARDED:.0f} %", "cut"],
+        ["quality", f"FNMR at FMR {FMR:g}, all", f"without the worst {100 * DISCARDED:.0f} %", "reduction"],
         note=f"{len(genuine)} pairs. The two pictures of a pair show the same person; one of them is degraded or "
         f"covered. Impostors are all pairs of different people among {len(names)} pictures; the FMR of 0.001 gives a "
         f"threshold of {threshold:.3f}. The last column is the relative reduction of the FNMR.",
