@@ -110,7 +110,7 @@ def test_results_are_the_same_run_to_run_and_for_any_number_of_jobs(
 @pytest.mark.parametrize("jobs", ["0", "65", "many", "2.5"])
 def test_jobs_are_a_number_or_auto(clip: Path, tmp_path: Path, jobs: str) -> None:
     done = streamgate("run", clip, "-o", tmp_path / "out", "--jobs", jobs)
-    assert done.code == 2 and "neither a number from 1 to 64 nor auto" in done.err
+    assert done.code == 2 and "neither a number from 1 to 64 nor 'auto'" in done.err
     assert not (tmp_path / "out").exists()
 
 

@@ -181,7 +181,7 @@ STORED = [
             edited("summary.json", _set("config", "deep", to=DEEP)), "report OUT", 3, "damaged"),
     Spoiled("summary.json: a mapping of width 0",
             edited("summary.json", _set("calibration", "mappings", "serfiq", to=[0, 0])),
-            "tune OUT --max-yaw 5 --pictured", 3, "without width"),
+            "tune OUT --max-yaw 5 --pictured", 3, "a width of 0"),
     Spoiled("manifest.json: half a surrogate pair", edited(f"{STATE}/manifest.json", _set("files", to=["\ud800"])),
             "report OUT", 3, "not valid Unicode"),
     Spoiled("manifest.json: names with NUL, with .. or with an absolute path",
