@@ -33,7 +33,7 @@ def blinks(folder: Path, own: OwnNetwork) -> Section:
         ["clip", "closed, rejected as eyes_closed", "open, rejected as eyes_closed", "between, rejected"],
         note="Every frame of the clips in `blinks.toml` was labelled by hand and judged by the gate of the preset "
         "`studio`. Frames in which the lids are moving (*between*) count neither as open nor as closed. The "
-        "bootstrap intervals resample all frames.",
+        "bootstrap intervals are computed by resampling all frames.",
     )
     hits: dict[str, list[bool]] = {"closed": [], "open": [], "between": []}
     if "eyes" not in own.measures:

@@ -35,7 +35,7 @@ _FACE_PX = 48
 """Size, in pixels, of the track's face in the thumbnail in which other faces are detected."""
 _THUMBNAIL = (160, 640)
 _COUNT_S = 0.2
-"""Interval at which faces are counted; frames in between have the same count."""
+"""Interval at which faces are detected for counting; frames in between reuse the last detections."""
 _SURE = 0.6
 """Minimum detection score of a face."""
 _SHIFT_SIDE = 128

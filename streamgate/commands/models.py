@@ -109,7 +109,7 @@ def pull(tier: str, mirror: str | None, quiet: bool) -> int:
 @models.command("import")
 @click.argument("file", metavar="FILE", type=PATH)
 @click.option("--name", metavar="NAME", help="Name to install the weights under. [default: the kind of checkpoint]")
-@click.option("--card", metavar="CARD", type=PATH, help="JSON file that describes FILE, if FILE is in ONNX.")
+@click.option("--card", metavar="CARD", type=PATH, help="JSON file that describes FILE, if FILE is an ONNX model.")
 @click.option(
     "--calibrate", metavar="FOLDER", type=PATH, shell_complete=complete_folders,
     help="Fit the mapping of raw values to 0..100, using the faces in this folder.",
@@ -141,8 +141,8 @@ def import_(
 ) -> int:
     """Convert and install your own weights.
 
-    FILE is a checkpoint of retinaface-pytorch's ResNet-50, InsightFace's iresnet or MobileFaceNet, the official IFQA or
-    IFQA++, or a recognizer or detector in ONNX with --card.
+    FILE is either a checkpoint (retinaface-pytorch's ResNet-50, InsightFace's iresnet, MobileFaceNet, the official IFQA
+    or IFQA++) or an ONNX file with a recognizer or a detector, described by --card.
     """
     from rich.console import Console
     from rich.markup import escape

@@ -20,10 +20,14 @@ _INPUT = {"colour": "RGB", "mean": [127.5] * 3, "scale": [1 / 127.5] * 3}
 def read_card(path: Path) -> Entry:
     """Read a card in JSON, as a catalog entry without files.
 
-    The card's keys are `role` ("recognizer" or "detector"), `layout` (of a detector, see `networks.layouts`), `input`
-    (float32 NCHW), `outputs` (maps the names used by the role or layout to those in the graph; needed only where they
-    differ), `training_data` (a text for `models list --json`) and `identity` ({threshold, fmr} of a recognizer, in the
-    same form as on other cards).
+    The card's keys:
+
+    * `role`: "recognizer" or "detector".
+    * `layout`: of a detector, see `networks.layouts`.
+    * `input`: how pictures are normalised; the input is float32 NCHW.
+    * `outputs`: maps the names used by the role or layout to those in the graph; needed only where they differ.
+    * `training_data`: text that `models list --json` shows.
+    * `identity`: {threshold, fmr} of a recognizer, in the same form as on other cards.
 
     Raises:
         WeightsError: the card is not readable, or a key or value is not valid.

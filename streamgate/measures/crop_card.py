@@ -47,5 +47,8 @@ class CropCard:
     map: str = ""
 
     def meaning(self) -> dict[str, object]:
-        """Everything that affects the values, for `calibration_id`; the folder of `file` does not, and is left out."""
+        """Everything that affects the values; part of `calibration_id`.
+
+        The folder of `file` is left out, because it does not affect them.
+        """
         return {**asdict(self), "file": PurePath(self.file).name}

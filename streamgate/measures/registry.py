@@ -70,7 +70,7 @@ def _positions() -> dict[str, int]:
 def _modules(name: str) -> list[MeasureSpec]:
     """The measures that modules of this package define under `name`.
 
-    The name is MEASURE, or EXTRA_MEASURE for measures that are only recorded if they are used.
+    `name` is MEASURE or, for measures that are recorded only if the configuration enables them, EXTRA_MEASURE.
     """
     package = import_module(__name__.rpartition(".")[0])
     modules = [import_module(f"{package.__name__}.{item.name}") for item in pkgutil.iter_modules(package.__path__)]

@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 CPU = "cpu"
 _CUDNN = "libcudnn.so.9"
 _GPU_PACKAGES = "pip uninstall onnxruntime, then pip install 'streamgate[gpu]' (CUDA 13) or 'streamgate[gpu-cu12]'"
-_OLDER = "pip uninstall onnxruntime-gpu, then pip install 'streamgate[gpu-cu12]'"
+_OLDER = "run `pip uninstall onnxruntime-gpu` followed by `pip install 'streamgate[gpu-cu12]'`"
 _CAPABILITY = (75, 76)
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
 _LOWEST = {13: (7, 5)}

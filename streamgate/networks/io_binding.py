@@ -268,7 +268,8 @@ class _Buffers:
         # When this call returns, the copy is complete.
         self._given.update_inplace(host)
         if not self._results:
-            # The first run determines the output shapes. Their memory is then reused, as a captured graph requires.
+            # The first run determines the output shapes. The memory of the outputs is then reused, as a captured graph
+            # requires.
             names = [one.name for one in self._session.get_outputs()]
             for name in names:
                 self._io.bind_output(name, *self._device.memory)

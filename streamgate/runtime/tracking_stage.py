@@ -168,7 +168,7 @@ class TrackingStage:
     def _following(self, frame: Frame, coming: Peekable) -> Frame | None:
         """The frame after `frame`; None for a stream.
 
-        The hint of `frame` is given first, because the source may be waiting for that hint.
+        The hint for `frame` is given before the next frame is read, because the source may be waiting for that hint.
         """
         if self._transitions is None:
             return None

@@ -1,4 +1,4 @@
-"""Fills the area without pixels in kept pictures that extend past the frame."""
+"""Fills the parts of kept pictures that lie outside the frame."""
 
 from __future__ import annotations
 

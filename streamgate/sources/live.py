@@ -350,7 +350,7 @@ def status_error(status: int, url: str) -> LiveError:
 def explained(error: Exception, url: str, options: LiveConfig, *, opening: bool) -> LiveError:
     """A LiveError for an error that FFmpeg or a socket raised while a stream was opened or read.
 
-    `url` may contain secrets, which the LiveError does not contain.
+    `url` may contain secrets; the LiveError never does.
     """
     for failure, status in _FAILURES:
         if isinstance(error, failure):

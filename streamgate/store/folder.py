@@ -92,7 +92,7 @@ class RunFolder:
     def summary(self) -> Record:
         """The record in summary.json. Raises ResultsError if it is missing or damaged, even if `damaged` was given."""
         path = display(self.out / SUMMARY)
-        remedy = "run the same command again with --resume, which rewrites it"
+        remedy = "repeat the `streamgate run` command that made this folder, with --resume, to write it again"
         try:
             return jsonlines.read_object(self.out, SUMMARY, schemas.SUMMARY)
         except OSError as error:
@@ -255,9 +255,10 @@ class RunFolder:
     def error(self, name: str, what: str) -> ResultsError:
         """The error for a problem with a file, including the remedy."""
         source_id, _, rest = name.partition("/")
-        remedy = "run the same command again with --resume, which rewrites it"
+        remedy = "repeat the `streamgate run` command that made this folder, with --resume, to write it again"
         if rest:
-            # The name may come from a damaged record. Therefore, suggest removing a folder only if it is a source's.
+            # The name may come from a damaged record. Therefore, suggest removing a folder only if it belongs to a
+            # source.
             ours = rest == SOURCE or self.has(f"{source_id}/{SOURCE}")
             folder = f"remove the folder {display(self.out / source_id)} and " if ours else ""
             remedy = f"{folder}run its source again with --resume"

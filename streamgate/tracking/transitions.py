@@ -128,7 +128,8 @@ class TransitionDetector:
         inside = [index for index, part in enumerate(share.tolist()) if _MARGIN < part < 1 - _MARGIN]
         if not inside:
             return
-        # Compare only the ends of the core: before and after it, people may have moved.
+        # Compare only the frames on either side of the core of the transition: further away from it, people may have
+        # moved.
         core = [index for index in inside if _CORE < share[index] < 1 - _CORE] or inside
         before, after = [start, *between][core[0]], [*between, end][core[-1] + 1]
         if min(start.contrast, end.contrast) >= _EMPTY and _correlation(before, after) >= _SAME_SCENE:

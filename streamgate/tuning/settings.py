@@ -19,7 +19,7 @@ SECTIONS = ("measures", "keep", "smoothing")
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """The old and the new configuration of results.
+    """The configuration with which results were made, and the one to apply to them.
 
     `same_meaning` is true if the calibration id is unchanged. In that case, stored qualities are still valid.
     """
