@@ -11,6 +11,7 @@ torch are missing, the section says so and contains the other results.
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import sys
 import tempfile
@@ -99,7 +100,7 @@ def main() -> int:
             _measure_clip(clip, names, given, Path(folder), notes)
     notes += [f"{clip.name}: {clip.problem}" for clip in clips if clip.problem]
     measured = [clip for clip in clips if clip.passes]
-    publish(given.results, given.title.lower().replace(" ", "-"), [
+    publish(given.results, re.sub(r"\W+", "-", given.title.lower()), [
         *heading(given.title, machine, facts, notes),
         f"- clips were repeated until they lasted at least {given.seconds:g} s; values are the median of "
         f"{given.rounds} rounds, with the range in parentheses; times exclude start-up",

@@ -97,7 +97,7 @@ RGB = np.zeros((4, 4, 3), np.uint8)
         (lambda gate: list(gate.run([RGB])), "got ndarray in the list"),
         (lambda gate: gate.score("face.jpg"), "takes pixels"),
         (lambda gate: list(gate.feed("video.mp4")), "feed takes an iterable"),
-        (lambda gate: list(gate.feed([RGB])), "a pair of a time"),
+        (lambda gate: list(gate.feed([RGB])), "a pair (t, array), where t is a time in seconds"),
         (lambda gate: list(gate.feed([1], fps=5)), "must be RGB"),
         (lambda gate: list(gate.feed([RGB], fps=0)), "above 0"),
         (lambda gate: list(gate.feed([(1, RGB), (0, RGB)])), "times must increase"),
