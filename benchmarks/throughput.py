@@ -118,6 +118,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--archive", action="store_true", help="also measure the preset `archive`, which skips frames")
     parser.add_argument("--plain", action="store_true", help="also measure the loop that a user would write")
     parser.add_argument("--all", action="store_true", help="--archive and --plain")
+    parser.add_argument("--title", default="Throughput", help="title of the section that is written")
     parser.add_argument(
         "--plain-seconds", type=float, nargs=2, default=(10.0, 2.0), metavar=("OWN", "OFFICIAL"),
         help="seconds of video that the plain loops read, with our own networks and with IFQA's official architecture",
