@@ -20,7 +20,7 @@ from streamgate.sources.container import has_times, open_video, stall_seconds
 from streamgate.sources.damage import DamageTracker
 from streamgate.sources.deinterlace import Deinterlacer
 from streamgate.sources.encryption import ENCRYPTED, is_scrambled
-from streamgate.sources.hardware import CPU, check_after, decoder, is_on_gpu, no_gpu
+from streamgate.sources.hardware import CPU, DecoderHealth, decoder, is_on_gpu, no_gpu
 from streamgate.sources.picture import PictureMaker
 from streamgate.sources.references import reference_test
 from streamgate.sources.remote import AnyPath, trouble_of
@@ -101,8 +101,7 @@ class FileReader:
         except (av.error.FFmpegError, OSError, ValueError):
             self._close_files()
             raise no_gpu(opening.decode) from None
-        self._gpu_checked = False
-        """Whether the GPU was checked since the decoder last output frames."""
+        self._health = DecoderHealth(opening.decode)
         self._time_base = stream.time_base or Fraction(1, 1000)
         self.fps = _positive(stream.average_rate) or _positive(stream.guessed_rate)
         self.duration_seconds = _duration(self._container, stream)
@@ -286,14 +285,14 @@ class FileReader:
         except _FLUSH_ERRORS:
             return []
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            self._gpu_checked = self._gpu_checked or check_after(error, self._opening.decode)
+            self._health.failed(error)
             if counted:
                 self._stats.decode_errors += 1
                 self._clock.packet_lost()
             self._damage.failed(packet)
             frames = []
         if frames:
-            self._gpu_checked = False
+            self._health.decoded()
         # Packets outside the edit list and packets that are decoded a second time do not count towards
         # `_MAX_SILENT_PACKETS`.
         self._silent = 0 if frames else self._silent + counted

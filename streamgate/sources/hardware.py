@@ -124,15 +124,20 @@ def is_on_gpu(codec: VideoCodecContext) -> bool:
     return codec.pix_fmt == "cuda"
 
 
-def check_after(error: Exception, decode: str) -> bool:
-    """Check the GPU if a decoder error may mean that it is gone; returns whether it was checked.
+class DecoderHealth:
+    """Distinguishes a lost GPU from damage in a stream: FFmpeg raises the same errors for both."""
 
-    Raises DeviceError if the GPU is no longer available.
+    def __init__(self, decode: str) -> None:
+        self._decode = decode
+        self._checked = decode == CPU
 
-    FFmpeg raises the same errors for a lost GPU and for damage in a stream. After this function has returned True, do
-    not call it for the errors that directly follow, because opening a device takes a while.
-    """
-    if decode == CPU or not isinstance(error, _DEVICE_ERRORS):
-        return False
-    check_decoder(decode)
-    return True
+    def failed(self, error: Exception) -> None:
+        """Must be called with each error of the decoder. Raises DeviceError if the GPU is no longer available."""
+        if not self._checked and isinstance(error, _DEVICE_ERRORS):
+            # Checked only once per run of consecutive errors, because opening a device takes a while.
+            self._checked = True
+            check_decoder(self._decode)
+
+    def decoded(self) -> None:
+        """Must be called when frames were decoded."""
+        self._checked = self._decode == CPU

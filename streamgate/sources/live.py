@@ -33,7 +33,7 @@ from streamgate.sources.base import SourceStats
 from streamgate.sources.container import open_video, over_limit, pixel_limit
 from streamgate.sources.damage import DamageTracker
 from streamgate.sources.deinterlace import Deinterlacer
-from streamgate.sources.hardware import CPU, accelerator, check_after, check_decoder, is_on_gpu
+from streamgate.sources.hardware import CPU, DecoderHealth, accelerator, check_decoder, is_on_gpu
 from streamgate.sources.live_clock import lateness, live_clock, pacing
 from streamgate.sources.picture import PictureMaker
 from streamgate.sources.pyav import METADATA_ERRORS
@@ -154,8 +154,7 @@ class LiveConnection:
         self._maker = PictureMaker(codec.name, self._stream.sample_aspect_ratio)
         self._stamp = live_clock()
         self._damage = DamageTracker(codec)
-        self._gpu_checked = False
-        """Whether the GPU was checked since the decoder last output frames."""
+        self._health = DecoderHealth(decode)
         # A camera sends in real time; without pacing, a file or a playlist would be read as fast as possible.
         self._pace = None if scheme in ("rtsp", "rtsps") else pacing()
         self._damaged = 0
@@ -272,7 +271,7 @@ class LiveConnection:
         try:
             frames = self._stream.codec_context.decode(packet)
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            self._gpu_checked = self._gpu_checked or check_after(error, self._decoder)
+            self._health.failed(error)
             self.stats.decode_errors += 1
             self._damage.failed(packet)
             self._damaged += 1
@@ -280,7 +279,7 @@ class LiveConnection:
                 raise self._error(FailureKind.UNREADABLE, f"its frames cannot be decoded{self._hint()}") from None
         self.decode_seconds += time.perf_counter() - began
         if frames:
-            self._gpu_checked = False
+            self._health.decoded()
             self._damaged = 0
             self.stats.decode_errors += sum(frame.is_corrupt for frame in frames)
         return frames
