@@ -35,7 +35,7 @@ from torch import Tensor, nn
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from models.common.images import DataError, decode_rgb, list_sources  # noqa: E402
+from models.common.images import DataError, decode_rgb  # noqa: E402
 from models.expression.architecture import BLENDSHAPES, LOOK_ABOVE, LOOK_ACROSS, POINTS, SIGNALS  # noqa: E402
 from models.expression.dataset import (  # noqa: E402
     INNER_LIPS,
@@ -47,6 +47,7 @@ from models.expression.dataset import (  # noqa: E402
     align,
 )
 from models.expression.deploy import CARD_NAME, ONNX_NAME  # noqa: E402
+from models.open.portraits import labelled_pictures  # noqa: E402
 from models.open.tflite_graph import LiteNetwork  # noqa: E402
 from streamgate.convert.export import export, noise, write_onnx  # noqa: E402
 from streamgate.convert.onnx_check import OPSET  # noqa: E402
@@ -105,22 +106,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def portraits(pictures: list[Path], labels: Path) -> np.ndarray:
     """Crops uint8 (n, 144, 128, 3) of one in EVERY labelled pictures. Raises DataError if there are too few."""
-    with np.load(labels, allow_pickle=False) as arrays:
-        points, digests = arrays["points"].astype(np.float64), arrays["sha256"]
-    first = {digest: row for row, digest in reversed(list(enumerate(digests)))}
     crops = []
-    for source in list_sources(pictures):
-        digest = hashlib.sha256(source.data).hexdigest()
-        row = first.get(digest)
-        if (
-            row is None
-            or int(digest[:8], 16) % EVERY
-            or not np.hypot(*(points[row, 1] - points[row, 0])) > SMALLEST_EYES
-        ):
+    for digest, landmarks, content in labelled_pictures(pictures, labels):
+        if int(digest[:8], 16) % EVERY or not np.hypot(*(landmarks[1] - landmarks[0])) > SMALLEST_EYES:
             continue
-        picture = decode_rgb(source.data)
+        picture = decode_rgb(content)
         if picture is not None:
-            crops.append(align(picture, expression_matrix(points[row]), EXPRESSION_SIZE))
+            crops.append(align(picture, expression_matrix(landmarks), EXPRESSION_SIZE))
     if len(crops) < FEWEST:
         raise DataError(f"only {len(crops)} usable portraits: at least {FEWEST} are needed")
     return np.array(crops)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -50,18 +51,12 @@ def cut(pictures: list[Path], labels: Path, out: Path) -> int:
 
     Raises DataError if no face was written.
     """
-    with np.load(labels, allow_pickle=False) as arrays:
-        points, digests = arrays["points"].astype(np.float64), arrays["sha256"]
-    # The largest face of a picture is its first row.
-    first = {digest: row for row, digest in reversed(list(enumerate(digests)))}
     out.mkdir(parents=True, exist_ok=True)
     count = 0
-    for source in list_sources(pictures):
-        digest = hashlib.sha256(source.data).hexdigest()
-        landmarks = points[first[digest]] if digest in first else np.full((5, 2), np.nan)
-        if not np.isfinite(landmarks).all() or ffhq_side(landmarks) < SIDE:
+    for digest, landmarks, content in labelled_pictures(pictures, labels):
+        if ffhq_side(landmarks) < SIDE:
             continue
-        picture = decode_rgb(source.data)
+        picture = decode_rgb(content)
         if picture is None or not _inside(landmarks, picture):
             continue
         write_rgb(out / f"{digest[:16]}.png", _aligned(picture, landmarks))
@@ -69,6 +64,22 @@ def cut(pictures: list[Path], labels: Path, out: Path) -> int:
     if not count:
         raise DataError(f"no face of {SIDE} px or more in {', '.join(map(str, pictures))}")
     return count
+
+
+def labelled_pictures(pictures: list[Path], labels: Path) -> Iterator[tuple[str, np.ndarray, bytes]]:
+    """Yield sha256, landmarks float64 [5, 2] of the largest face, and content of each picture in which label.py found a
+    face. Raises DataError."""
+    try:
+        with np.load(labels, allow_pickle=False) as arrays:
+            points, digests = arrays["points"].astype(np.float64), arrays["sha256"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{labels}: not a file of labels ({error}); models/open/label.py writes them") from error
+    # The largest face of a picture is its first row.
+    first = {digest: row for row, digest in reversed(list(enumerate(digests)))}
+    for source in list_sources(pictures):
+        digest = hashlib.sha256(source.data).hexdigest()
+        if digest in first and np.isfinite(points[first[digest]]).all():
+            yield digest, points[first[digest]], source.data
 
 
 def _inside(landmarks: np.ndarray, picture: np.ndarray) -> bool:
