@@ -49,8 +49,9 @@ class Crop:
 class Candidate(ScoredFace):
     """A face of a track that may be kept. Its `image` is lossless and exists only while the face may still be kept.
 
-    `interpolated` says whether box and landmarks are interpolated between two detections, `refined` whether the
-    landmarks are from a second pass over the region. `unsettled` is how far the first pass of the expression network
+    `interpolated` says whether box and landmarks are interpolated between two detections, `corrected` whether the
+    landmarks were corrected by those that were found for other faces of the track, `refined` whether the landmarks are
+    from a second pass over the region. `unsettled` is how far the first pass of the expression network
     moved the eyes, as a share of the distance between them; it is 0.0 before the first pass and after the second.
     """
 
@@ -61,6 +62,7 @@ class Candidate(ScoredFace):
     captured_at: datetime | None = None
     name: str | None = None
     interpolated: bool = False
+    corrected: bool = False
     refined: bool = False
     unsettled: float = 0.0
     spoiled: str | None = None

@@ -24,13 +24,15 @@ from streamgate.scoring.lockstep import Floor, Steps, no_floor
 from streamgate.selection.continuity import Continuity
 from streamgate.selection.observations import Observation
 from streamgate.selection.poses import yaw_bin
-from streamgate.selection.prescoring import Prescorer
+from streamgate.selection.prescoring import MAX_SHIFT_GAIN, Prescorer
 from streamgate.selection.scored_track import ScoredTrack
 from streamgate.tracks import Candidate
 
 RETRIES = 3
 """Number of further faces of a window that are tried if a face fails before all networks have run (because of its pose,
 for example). No further faces are tried if several windows in a row have failed and a face is already kept."""
+MAX_FRUITLESS = 2
+"""Number of searches beside a narrowly failed face, in a row, after which such searches stop until a face passes."""
 MAX_NEIGHBOUR_STEPS = 3
 """Maximum number of times that the search for the best face moves on to a better neighbour."""
 TEMPLATE_FACES = 8
@@ -38,7 +40,7 @@ TEMPLATE_FACES = 8
 LUCKY_MARGIN = 5.0
 """If neighbours reduce the best face's quality by more than this number of points, that face owed its quality to
 chance, and faces that were skipped because of it are reconsidered."""
-SHIFT_GAIN, MAX_SHIFT_GAIN = 40.0, 4.0
+SHIFT_GAIN = 40.0
 """A second run of the expression network may raise the potential by `SHIFT_GAIN` points per eye distance by which the
 first run moved the eyes, but by at most `MAX_SHIFT_GAIN` points. (On 29 clips, 1 of 10 potentials rose by more.)"""
 NEIGHBOUR_GAIN = 25.0
@@ -67,7 +69,7 @@ class TrackSelector(ScoredTrack):
         self._continuity = Continuity(scorer, threshold) if threshold is not None else None
         self._window_start: float | None = None
         self._scored_pts = -np.inf
-        self._failures = 0
+        self._failures = self._fruitless = 0
         self._leader: Observation | None = None
         self._frame_size = (0, 0)
         self._confirms_late = not self._binned and config.keep.top_k == 1
@@ -203,13 +205,13 @@ class TrackSelector(ScoredTrack):
     ) -> Generator[list[InferenceRequest], list[Any], bool]:
         """Prescore some of the window's faces; returns False if only later faces can reveal whether all of them belong
         to the same person."""
-        chosen = yield from self._prescorer.spread(window)
+        chosen = yield from self._prescorer.spread(window, self._floor())
         self.settle()
         if self._continuity is None or self.strangers:
             return True
         last = yield from self._continuity.follow(chosen, self.observed)
         while last is None and self._continuity.in_doubt:
-            chosen = yield from self._prescorer.spread(list(self.observed))
+            chosen = yield from self._prescorer.spread(list(self.observed), self._floor())
             self.settle()
             if not chosen:
                 return final
@@ -286,15 +288,19 @@ class TrackSelector(ScoredTrack):
                 # Neighbours of failed neighbours are not searched: if a face stays near a limit, the search would reach
                 # all faces.
                 fails = observation.candidate.gate.failed_within(NARROWLY) and observation not in beside
+                fails = fails and self._fruitless < MAX_FRUITLESS
                 gain = NEIGHBOUR_GAIN * self._prescorer.reach(observation)
                 promising = observation.potential + gain > floor(observation.candidate)
                 if promising and (observation.potential > lead or fails):
                     lead = max(lead, observation.potential)
+                    self._fruitless += fails
                     near = yield from self._prescorer.beside(observation)
                     left += [one for one in near if one not in left]
                     beside += near
                 left.append(observation)
                 continue
+            if observation.potential > 0:
+                self._fruitless = 0
             if not observation.scored:
                 tries += 1
                 self._scored_pts = observation.pts_seconds

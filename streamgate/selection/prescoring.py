@@ -10,7 +10,7 @@ import numpy as np
 from streamgate.config_sections import AdvancedConfig
 from streamgate.networks.batcher import InferenceRequest
 from streamgate.scoring.faces import FaceScorer
-from streamgate.scoring.lockstep import in_lockstep
+from streamgate.scoring.lockstep import Floor, in_lockstep
 from streamgate.selection.observations import Observation, ObservationBuffer
 from streamgate.selection.offsets import LandmarkOffsets
 from streamgate.selection.reference import TrackReference
@@ -21,6 +21,10 @@ MAX_INTERVAL_S = 0.25
 HOPELESS = 4
 """When this many prescored faces in a row have been rejected, the interval becomes `MAX_INTERVAL_S` until a face is not
 rejected. A turned or covered face usually stays turned or covered for a while."""
+
+MAX_SHIFT_GAIN = 4.0
+"""The first run of the expression network may raise the potential by this many points, because it moves the landmarks;
+so may the second run."""
 
 
 class Prescorer:
@@ -42,13 +46,19 @@ class Prescorer:
         self._scorer = scorer
         self._config = config
         self._offsets = LandmarkOffsets()
-        self._last_pts = -np.inf
+        self._last_pts = self._due_pts = -np.inf
         self._thins = thins
         self._rejected = 0
         """Number of faces rejected since the last prescored face that was not rejected."""
 
-    def spread(self, window: Sequence[Observation]) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
-        """Prescore evenly spaced faces of the window and return them; the others get no potential."""
+    def spread(
+        self, window: Sequence[Observation], floor: Floor
+    ) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
+        """Prescore evenly spaced faces of the window and return them; the others get no potential.
+
+        Once a face is kept, the expression network runs on every face that is `MAX_INTERVAL_S` after the last of these,
+        but on a face in between only if the face could exceed `floor`.
+        """
         chosen: list[Observation] = []
         for observation in window:
             interval = self._interval(observation)
@@ -62,12 +72,30 @@ class Prescorer:
         first = [] if self._offsets else chosen[:1]
         seen = yield from self._prescore_faces(first)
         yield from self.run_expression([one for one in first if one.candidate is not None and one.candidate.unsettled])
-        seen += yield from self._prescore_faces(chosen[len(first) :])
-        for candidate in seen:
-            self._reference.add(candidate.evidence)
-        for observation in chosen:
+        left = chosen[len(first) :]
+        even = [*first, *(one for one in left if self._is_due(one, floor))]
+        looked = [one for one in left if one in even or self._is_promising(one, floor)]
+        seen += yield from self._prescore_faces(looked)
+        for observation in even:
+            if observation.candidate in seen:
+                self._reference.add(observation.candidate.evidence)
+        for observation in [*first, *looked]:
             self._rejected = 0 if observation.potential > 0 else self._rejected + 1
         return chosen
+
+    def _is_due(self, observation: Observation, floor: Floor) -> bool:
+        """Whether the expression network runs on an evenly spaced face, whatever its potential is."""
+        due = observation.pts_seconds - self._due_pts >= MAX_INTERVAL_S - 1e-6
+        if due or observation.candidate is None or not floor(observation.candidate):
+            self._due_pts = observation.pts_seconds
+            return True
+        return False
+
+    def _is_promising(self, observation: Observation, floor: Floor) -> bool:
+        """Prescore a face without any network; returns whether it may still exceed the floor."""
+        self.prescore(observation)
+        assert observation.candidate is not None
+        return observation.potential + MAX_SHIFT_GAIN > floor(observation.candidate)
 
     def beside(self, observation: Observation) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
         """Prescore the face halfway between `observation` and the previous evenly spaced face, and the one halfway to
@@ -102,6 +130,7 @@ class Prescorer:
         if not observation.prescored and candidate is not None:
             if observation.detected is not None and not candidate.refined:
                 candidate.face = self._offsets.corrected(candidate.pts_seconds, observation.detected)
+                candidate.corrected = bool(self._offsets)
             observation.potential = self._scorer.prescore(candidate, observation.frame.picture)
             observation.prescored = True
 
