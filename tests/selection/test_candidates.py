@@ -325,6 +325,42 @@ def test_a_good_moment_beside_a_face_that_nearly_leads_is_found() -> None:
     assert len(scorer.scored) < 20
 
 
+def test_between_even_looks_only_faces_that_may_win_are_looked_at() -> None:
+    looked: list[float] = []
+
+    class Looking(Expressions):
+        def prescore(self, candidate: Candidate, picture: Picture) -> float:
+            return self.potential(candidate, picture)
+
+        def run_expression(self, candidate: Candidate, picture: Picture) -> Steps:
+            looked.append(candidate.pts_seconds)
+            yield from super().run_expression(candidate, picture)
+
+    scorer = Looking(lambda pts: 80.0 if pts < 0.5 else 90.0 if 6.05 < pts < 6.3 else 60.0)
+    assert 6.05 < best(drive(load_config(), scorer, 8.0)).pts_seconds < 6.3
+    later = sorted(pts for pts in looked if 2 < pts < 6)
+    assert len(later) <= 16 and max(np.diff(later)) < 0.4
+    assert len([pts for pts in looked if pts < 0.5]) >= 5
+
+
+def test_searches_beside_failing_faces_stop_when_they_find_nothing() -> None:
+    looked: set[float] = set()
+
+    class Failing(Expressions):
+        def run_expression(self, candidate: Candidate, picture: Picture) -> Steps:
+            looked.add(candidate.pts_seconds)
+            yield from super().run_expression(candidate, picture)
+
+        def potential(self, candidate: Candidate, picture: Picture) -> float:
+            fails = not 4 < candidate.pts_seconds < 4.5
+            candidate.gate = GateResult(False, ("gaze_away",) if fails else (), 0.05)
+            return 50.0 if candidate.unsettled or not fails else 0.0
+
+    kept = best(drive(load_config(), Failing(lambda pts: 50.0, off=lambda pts: True), 8.0))
+    assert 4 < kept.pts_seconds < 4.5
+    assert min(np.diff(sorted(pts for pts in looked if 2 < pts < 4))) > 0.11
+
+
 def test_what_leads_by_a_first_look_is_looked_at_again() -> None:
     scorer = Expressions(lambda pts: 60 + pts / 2 + 3 * (abs(pts - 1.6) < 0.09), off=lambda pts: 1.5 < pts < 1.7)
     config = load_config("studio", ["advanced.prescore_interval_s=0.4", "advanced.prescore_share=0"])
