@@ -256,7 +256,9 @@ class FileReader:
             if packet is not None and before is not None and frame.key_frame:
                 self.marks.append(SeekPoint(packet, time.pts_seconds, before))
             stats.pts_estimated = clock.estimated
-            stats.decode_errors += frame.is_corrupt
+            if frame.is_corrupt:
+                stats.decode_errors += 1
+                self._skipping.damaged(time.frame_index)
             if self._headless:
                 # Earlier packets produced no picture, because the key frame that they depend on is missing.
                 stats.decode_errors += max(0, time.frame_index - stats.decode_errors)
@@ -289,6 +291,7 @@ class FileReader:
             if counted:
                 self._stats.decode_errors += 1
                 self._clock.packet_lost()
+                self._skipping.failed()
             self._damage.failed(packet)
             frames = []
         if frames:
@@ -334,6 +337,7 @@ class FileReader:
             except (av.error.FFmpegError, OSError):
                 self._check_store()
                 self._stats.decode_errors += failures == 0  # consecutive failures count as one error
+                self._skipping.failed()
                 failures += 1
                 packets = self._container.demux(self._stream)
                 continue

@@ -18,6 +18,7 @@ from fractions import Fraction
 from typing import Literal
 
 from av import Packet, VideoFrame
+from av.codec import Capabilities
 from av.video.codeccontext import VideoCodecContext
 
 from streamgate.errors import SourceError
@@ -93,6 +94,7 @@ class SkippingDecoder:
         self._latest: float | None = None
         self._stops_at = 1 << 62  # number of the packet where hints end
         self._hints_end = 1 << 62  # time of the packet where hints end
+        self._whole_from = 1 << 62  # number of the packet from which on no frame is discarded, because of damage
         self._skip_until = -(1 << 62)  # frames up to this pts were already yielded
         self._bridges: deque[int] = deque(maxlen=_REORDERED)  # times of the last frames that are certain to be yielded
         self._spared: set[int] = set()  # times of frames that may be left out
@@ -112,6 +114,20 @@ class SkippingDecoder:
     def stop_after(self, rank: int) -> None:
         """Stop skipping `LAG` packets after the frame with `rank`; the decoder has returned that frame by then."""
         self._stops_at = rank + LAG
+
+    def damaged(self, rank: int) -> None:
+        """Discard no more frames, from `LAG` packets after the damaged frame with `rank` on.
+
+        Where one frame is damaged, others often are, and the damage of a discarded frame would not be noticed. Packets
+        that are marked as corrupt have this effect at once.
+        """
+        self._whole_from = min(self._whole_from, rank + LAG)
+
+    def failed(self) -> None:
+        """Like `damaged`, for an error that the decoder has just raised."""
+        # With frame threading, an error comes as many packets late as there are other threads.
+        threaded = self._codec.codec.capabilities & Capabilities.frame_threads
+        self.damaged(self._sent - (self._codec.thread_count - 1 if threaded else 0))
 
     def shown(self, rank: int, pts_seconds: float) -> None:
         """Record that a frame is yielded."""
@@ -142,7 +158,7 @@ class SkippingDecoder:
                     self._waiting.appendleft(item)
                     yield from self._skip(self._hints, word)
                     continue
-                discards = word in self._hints.discards
+                discards = word in self._hints.discards and number < self._whole_from
                 self._thins = discards and word is Interest.EMPTY
                 spares = self._thins or (discards and not self._is_needed(packet, self._hints.max_gap_s))
                 self._codec_skips(spares)
@@ -190,13 +206,15 @@ class SkippingDecoder:
             return None
         # Packets that are not shown do not count: packet numbers are compared with the ranks of the shown frames.
         self._number += not packet.is_discard
+        if packet.is_corrupt:
+            self._whole_from = min(self._whole_from, self._number)
         return self._number, packet
 
     def _send(self, item: Numbered) -> Iterator[VideoFrame]:
         number, packet = item
         # If a packet is decoded a second time, its damage was already counted.
-        frames = self._decode(packet, number > self._sent)
-        self._sent = max(self._sent, number)
+        counted, self._sent = number > self._sent, max(self._sent, number)
+        frames = self._decode(packet, counted)
         if packet.pts is not None:
             self._sent_pts = max(self._sent_pts, packet.pts)
         return self._fresh(frames)

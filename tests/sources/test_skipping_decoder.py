@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -18,6 +19,7 @@ from streamgate.sources import open_source
 from streamgate.sources.base import Interest, TimeRange
 from streamgate.sources.file import VideoFile
 from streamgate.sources.skipping_decoder import LAG
+from support.damaged_streams import lossy_ts
 from support.media import astronaut_frames, plain_frames, write_clip
 
 SIZE = (160, 96)
@@ -300,6 +302,48 @@ def test_damage_is_passed_over_as_before(clip: Path, tmp_path: Path) -> None:
     assert (some, stats.decode_errors) == (whole, everything.decode_errors) and stats.decode_errors > 0
     times = list(shown(path, Witness(max_skip_s=3.0))[0])
     assert times == sorted(times) and set(times) <= set(shown(clip)[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_losses_are_counted_as_in_a_whole_decode(open_groups: Path, tmp_path: Path, seed: int) -> None:
+    """FFmpeg marks a packet near the gap; it and all later frames are decoded."""
+    path = lossy_ts(open_groups, tmp_path / "lossy.ts", seed)
+    # One thread: with several, FFmpeg may mark a damaged picture only after it was output.
+    whole, everything = shown(path, threads=1)
+    some, stats = shown(path, Witness(discard="steady"), threads=1)
+    assert stats.decode_errors == everything.decode_errors > 0
+    left_out = sorted(set(whole) - set(some))
+    assert len(left_out) > 10 and set(some) < set(whole)
+    with av.open(str(path)) as container:
+        marked = [packet for packet in container.demux(video=0) if packet.is_corrupt]
+    # Frames are shown in another order than they are stored in, by a few frames.
+    assert left_out[-1] < float(marked[0].pts * marked[0].time_base) + 0.2
+    assert set(shown(path, Witness(discard="steady"), threads=9)[0]) == set(some)
+
+
+@pytest.mark.parametrize("length", [60, 3000])
+def test_after_damage_no_frame_is_left_out(clip: Path, tmp_path: Path, length: int) -> None:
+    """The packet of the key frame at 6 s cannot be decoded, or its picture is damaged."""
+    with av.open(str(clip)) as container:
+        key = next(one for one in container.demux(video=0) if one.is_keyframe and one.pts * one.time_base == 6)
+    data = bytearray(clip.read_bytes())
+    assert key.pos is not None and key.size > 1000
+    length = min(length, key.size - 200)
+    data[key.pos + 200 : key.pos + 200 + length] = np.random.default_rng(1).integers(0, 256, length, np.uint8).tobytes()
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(data)
+    whole, everything = shown(path, threads=1)
+    some, stats = shown(path, Witness(discard="steady"), threads=1)
+    assert stats.decode_errors == everything.decode_errors > 0
+    left_out = set(whole) - set(some)
+    assert len(left_out) > 30 and max(left_out) < 6.0 + (LAG + 10) / 25
+
+
+def test_case_packet_loss(shared_case: Callable[[str], Path]) -> None:
+    path = shared_case("packet_loss.ts")
+    _, everything = shown(path, threads=1)
+    some, stats = shown(path, Witness(discard="steady"), threads=1)
+    assert stats.decode_errors == everything.decode_errors > 0 and len(some) > 200
 
 
 def test_a_file_cut_off_behind_what_was_read_ahead(clip: Path, tmp_path: Path) -> None:
