@@ -94,8 +94,9 @@ _SMALLEST_STORED_HALF = 64
 _TRUNK = (24, 48, 64, 64, 64, 128, 128, 48)
 """Channels of the trunk's units."""
 _HIDDEN = 192 + 2 * 64
-_LARGE = 20
-FIGURES = 4 * sum(_TRUNK) + _HIDDEN + 2 * 4 * 64 + LITE_FIGURES
+_FIRST = 2
+"""The first unit whose maps the head `real` receives: those of the large maps cost much and did not help."""
+FIGURES = 4 * sum(_TRUNK[_FIRST:]) + _HIDDEN + 2 * 4 * 64 + LITE_FIGURES
 """Number of statistics of a face that the head `real` receives."""
 
 
@@ -184,12 +185,12 @@ class RealHead(nn.Module):
         return torch.sigmoid(self.logits(self.figures(planes, maps, eyes, features)))
 
     def figures(self, planes: Tensor, maps: list[Tensor], eyes: Tensor, features: Tensor) -> Tensor:
-        """Statistics (N, FIGURES, 1, 1): four of each map of the trunk, the features, four of each map of each eye, and
+        """Statistics (N, FIGURES, 1, 1): four of each small map of the trunk, the features, four of each map of each eye, and
         those of the trunk with ImageNet's weights.
         """
         count = features.shape[0]
         of_eyes = _four(eyes)
-        own = [*(_four(each) for each in maps), features, of_eyes[:count], of_eyes[count:]]
+        own = [*(_four(each) for each in maps[_FIRST:]), features, of_eyes[:count], of_eyes[count:]]
         return torch.cat([*own, self.lite(planes)], dim=1)
 
     def logits(self, found: Tensor, dropped: float = 0.0) -> Tensor:
@@ -206,12 +207,10 @@ class RealHead(nn.Module):
 def _four(maps: Tensor) -> Tensor:
     """Mean, standard deviation, maximum and extent of each map (N, C, H, W), as (N, 4 C, 1, 1)."""
     pool = nn.functional.adaptive_avg_pool2d
-    # In a large map, every second row and column is enough.
-    some = maps[:, :, ::2, ::2] if maps.shape[-1] > _LARGE else maps
-    mean = pool(some, 1)
-    variance = (pool(some * some, 1) - mean * mean).clamp_min(0.0)
-    extent = pool((some * 4.0).clamp(0.0, 1.0), 1)
-    return torch.cat([pool(maps, 1), variance.sqrt(), nn.functional.adaptive_max_pool2d(maps, 1), extent], dim=1)
+    mean = pool(maps, 1)
+    variance = (pool(maps * maps, 1) - mean * mean).clamp_min(0.0)
+    extent = pool((maps * 4.0).clamp(0.0, 1.0), 1)
+    return torch.cat([mean, variance.sqrt(), nn.functional.adaptive_max_pool2d(maps, 1), extent], dim=1)
 
 
 def visible_share(extent: Tensor) -> Tensor:
