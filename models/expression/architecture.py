@@ -11,8 +11,8 @@ Input: `face`, uint8 (N, 144, 128, 3) RGB, aligned by the eye line (`networks.al
 A trunk of plain 3x3 convolutions receives the whole crop. Lids and irises are smaller than a pixel of its maps, so a
 second small network receives a patch of each eye; the right patch is mirrored, so that both eyes share the weights. The
 head for occlusion uses the trunk's maps at four depths, the first of them because it shows hard edges; it is trained
-separately (visible.py), with the rest of the network frozen. A small head on statistics of the same maps tells
-photographs from drawings (real.py).
+separately (visible.py), with the rest of the network frozen. A small head on statistics of the same maps, and of those
+of a trunk that was trained on pictures of all kinds (lite.py), tells photographs from drawings (real.py).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.expression.lite import LITE_FIGURES, LiteTrunk
 from streamgate.convert.export import export, noise, write_onnx
 from streamgate.networks.alignment import EXPRESSION_EYE_DISTANCE, EXPRESSION_EYE_ROW, EXPRESSION_SIZE
 
@@ -93,8 +94,9 @@ _SMALLEST_STORED_HALF = 64
 _TRUNK = (24, 48, 64, 64, 64, 128, 128, 48)
 """Channels of the trunk's units."""
 _HIDDEN = 192 + 2 * 64
-_LARGE = 20
-FIGURES = 4 * sum(_TRUNK) + _HIDDEN + 2 * 4 * 64
+_FIRST = 2
+"""The first unit whose maps the head `real` receives: those of the large maps cost much and did not help."""
+FIGURES = 4 * sum(_TRUNK[_FIRST:]) + _HIDDEN + 2 * 4 * 64 + LITE_FIGURES
 """Number of statistics of a face that the head `real` receives."""
 
 
@@ -157,7 +159,8 @@ class VisibleHead(nn.Module):
 
 
 class RealHead(nn.Module):
-    """Is the face photographed? One logit, from statistics of all maps of face and eyes and from the hidden features.
+    """Is the face photographed? One logit, from statistics of all maps of face and eyes, from the hidden features, and
+    from statistics of the maps of a trunk with ImageNet's weights, which are not trained further.
 
     Smooth areas, outlines and few colours distinguish drawings, wherever they are in the face; therefore statistics are
     sufficient. The hidden features describe the shape of face and eyes. For training, the statistics are computed once
@@ -169,14 +172,26 @@ class RealHead(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.lite = LiteTrunk()
         self.hidden = nn.Linear(FIGURES, 64)
         self.photograph = nn.Linear(64, 1)
         self.register_buffer("mean", torch.zeros(FIGURES, 1, 1))
         self.register_buffer("scale", torch.ones(FIGURES, 1, 1))
 
-    def forward(self, maps: list[Tensor], eyes: Tensor, features: Tensor) -> Tensor:
-        """0..1 (N,), from the maps of the trunk and the eyes and the features from which pose and signals are read."""
-        return torch.sigmoid(self.logits(figures(maps, eyes, features)))
+    def forward(self, planes: Tensor, maps: list[Tensor], eyes: Tensor, features: Tensor) -> Tensor:
+        """0..1 (N,), from the planes, the maps of the trunk and the eyes, and the features from which pose and signals
+        are read.
+        """
+        return torch.sigmoid(self.logits(self.figures(planes, maps, eyes, features)))
+
+    def figures(self, planes: Tensor, maps: list[Tensor], eyes: Tensor, features: Tensor) -> Tensor:
+        """Statistics (N, FIGURES, 1, 1): four of each small map of the trunk, the features, four of each map of each eye, and
+        those of the trunk with ImageNet's weights.
+        """
+        count = features.shape[0]
+        of_eyes = _four(eyes)
+        own = [*(_four(each) for each in maps[_FIRST:]), features, of_eyes[:count], of_eyes[count:]]
+        return torch.cat([*own, self.lite(planes)], dim=1)
 
     def logits(self, found: Tensor, dropped: float = 0.0) -> Tensor:
         """Logits (N,) from `figures`; dropped: dropout rate of the statistics and of the hidden units in training."""
@@ -189,22 +204,13 @@ class RealHead(nn.Module):
         return _over_map(self.photograph, hidden).flatten(1).squeeze(1)
 
 
-def figures(maps: list[Tensor], eyes: Tensor, features: Tensor) -> Tensor:
-    """Statistics (N, FIGURES, 1, 1): four of each map of the trunk, the features, and four of each map of each eye."""
-    count = features.shape[0]
-    of_eyes = _four(eyes)
-    return torch.cat([*(_four(each) for each in maps), features, of_eyes[:count], of_eyes[count:]], dim=1)
-
-
 def _four(maps: Tensor) -> Tensor:
     """Mean, standard deviation, maximum and extent of each map (N, C, H, W), as (N, 4 C, 1, 1)."""
     pool = nn.functional.adaptive_avg_pool2d
-    # In a large map, every second row and column is enough.
-    some = maps[:, :, ::2, ::2] if maps.shape[-1] > _LARGE else maps
-    mean = pool(some, 1)
-    variance = (pool(some * some, 1) - mean * mean).clamp_min(0.0)
-    extent = pool((some * 4.0).clamp(0.0, 1.0), 1)
-    return torch.cat([pool(maps, 1), variance.sqrt(), nn.functional.adaptive_max_pool2d(maps, 1), extent], dim=1)
+    mean = pool(maps, 1)
+    variance = (pool(maps * maps, 1) - mean * mean).clamp_min(0.0)
+    extent = pool((maps * 4.0).clamp(0.0, 1.0), 1)
+    return torch.cat([mean, variance.sqrt(), nn.functional.adaptive_max_pool2d(maps, 1), extent], dim=1)
 
 
 def visible_share(extent: Tensor) -> Tensor:
@@ -321,7 +327,7 @@ class ExpressionGraph(nn.Module):
         _, extent = self.network.visible([maps[number] for number in VisibleHead.TAPS])
         eyes = self.network.eye_maps(planes)
         features = self.network.features(maps[-1], eyes)
-        real = self.network.real(maps, eyes, features)
+        real = self.network.real(planes, maps, eyes, features)
         return *in_units(self.network, self.network.read(features)), visible_share(extent), real
 
 

