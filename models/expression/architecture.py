@@ -23,9 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.common.optional_output import make_optional
 from models.expression.lite import LITE_FIGURES, LiteTrunk
 from streamgate.convert.export import export, noise, write_onnx
 from streamgate.networks.alignment import EXPRESSION_EYE_DISTANCE, EXPRESSION_EYE_ROW, EXPRESSION_SIZE
+from streamgate.networks.graphs import always_compute
 
 OUTPUTS = ("pose", "signals", "points", "visible", "real")
 
@@ -357,10 +359,17 @@ def export_onnx(network: ExpressionNetwork, path: Path, kept: Path | None = None
     size = (*EXPRESSION_SIZE, 3)
     model = export(ExpressionGraph(network), "face", OUTPUTS, noise(2, *size), noise(3, *size))
     if kept is not None:
-        model = graft(onnx.load(kept), model, "real")
+        before = onnx.load(kept)
+        always_compute(before)
+        model = graft(before, model, "real")
     # Units and means stay float32, because their values are output directly.
     exact = {name for node in model.graph.node if node.op_type in ("Add", "Mul", "Sub") for name in node.input}
     write_onnx(model, path, keep=exact, smallest=_SMALLEST_STORED_HALF)
+    # Most faces need no such value, and computing it takes more than half of a run.
+    model = onnx.load(path)
+    make_optional(model, "real")
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
 
 
 def graft(kept: Any, made: Any, head: str) -> Any:

@@ -25,13 +25,16 @@ from streamgate.networks.pose import head_poses
 from streamgate.networks.recognizer import RecognizerOutput
 from streamgate.parallel import usable_cores
 
+WITHOUT_REAL = "expression:without_real"
+"""The role "expression", but the output `real` is not needed."""
+
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
     """One item for a network.
 
-    `role` is one of `weights.ROLES`, or the name of a measure with its own crop; `crop` is RGB uint8 of the size that
-    the network expects.
+    `role` is one of `weights.ROLES`, `WITHOUT_REAL`, or the name of a measure with its own crop; `crop` is RGB uint8 of
+    the size that the network expects.
     """
 
     role: str
@@ -99,7 +102,7 @@ class Batcher:
         found = runners(networks, threshold)
         if not networks.bound:
             return cls(found, 1, limit, workers or min(8, usable_cores()), observe)
-        sizes = {role: networks.batch(role) for role in found}
+        sizes = {role: networks.batch(_network_of(role)) for role in found}
         limit = max(limit, _GPU_BATCHES_WAITING * max(sizes.values()))
         return cls(found, sizes, limit, workers or _GPU_WORKERS, observe, FILL_S)
 
@@ -165,9 +168,15 @@ def runners(networks: Networks, threshold: float) -> dict[str, Runner]:
     }
     if (expression := networks.expression) is not None:
         found["expression"] = lambda crops: expression.run(np.stack(crops))
+        found[WITHOUT_REAL] = lambda crops: expression.run(np.stack(crops), real=False)
     if networks.ifqa is not None:
         found["ifqa"] = partial(ifqa_scores, networks.ifqa)
     return found | {name: measure.run for name, measure in networks.crop_measures.items()}
+
+
+def _network_of(role: str) -> str:
+    """The role of a network, of which `role` may be a part."""
+    return role.partition(":")[0]
 
 
 def _observed(role: str, run: Runner, observe: Observer | None) -> Runner:
@@ -177,7 +186,7 @@ def _observed(role: str, run: Runner, observe: Observer | None) -> Runner:
     def timed(pictures: Sequence[Array]) -> Sequence[Any]:
         began = perf_counter()
         results = run(pictures)
-        observe(role, len(pictures), perf_counter() - began)
+        observe(_network_of(role), len(pictures), perf_counter() - began)
         return results
 
     return timed

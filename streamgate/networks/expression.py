@@ -73,13 +73,17 @@ class ExpressionNetwork:
             raise WeightsError(f"{session.weights.name}: its card lacks the point {lacking[0]} in output.points")
         self._positions = [[positions[number] for number in part] for part in _LANDMARKS]
 
-    def run(self, crops: Array) -> list[ExpressionOutput]:
+    def run(self, crops: Array, *, real: bool = True) -> list[ExpressionOutput]:
         """Run crops RGB uint8 (N, 144, 128, 3), aligned with `expression_matrix`; returns one result per crop.
+
+        Without `real`, that value is None, and on the CPU a run takes less than half the time.
 
         Raises WeightsError if the number of signals differs between the graph and its card.
         """
         crops = check_pictures(crops, EXPRESSION_SIZE)
-        outputs = self._session.run_pictures(crops)
+        outputs = self._session.run_pictures(crops, "" if real else "real")
+        if not real:
+            outputs.pop("real", None)
         signals, pose, points = outputs["signals"], outputs["pose"], outputs["points"]
         if signals.shape[1] != len(self._names):
             name = self._session.weights.name

@@ -23,6 +23,14 @@ _FULL_PRECISION = (
 are few and small."""
 
 
+def switch_of(output: str) -> str:
+    """Name of the input of a graph that tells whether `output` is computed; by default, it is.
+
+    The graph computes such an output in the first branch of an `If`, which an output of few uses does not slow down.
+    """
+    return f"with_{output}"
+
+
 def prepare(content: bytes, spec: InputSpec, precision: str) -> bytes:
     """Convert the graph to `precision`, and its input to RGB uint8 (N, H, W, 3).
 
@@ -32,8 +40,6 @@ def prepare(content: bytes, spec: InputSpec, precision: str) -> bytes:
     Raises:
         StreamgateError: the package onnx is missing.
     """
-    if spec.dtype == "uint8" and precision == "fp32":
-        return content
     try:
         import onnx
     except ImportError as error:
@@ -42,11 +48,30 @@ def prepare(content: bytes, spec: InputSpec, precision: str) -> bytes:
             "gpu and gpu-cu12 include it)"
         ) from error
     model = onnx.load_model_from_string(content)
+    always_compute(model)
     if spec.dtype != "uint8":
         _take_pixels(model, spec)
     if precision == "fp16":
         model = _halved(model)
     return bytes(model.SerializeToString())
+
+
+def always_compute(model: Any) -> None:
+    """Remove the switches of optional outputs (see `switch_of`), so that the graph computes all outputs."""
+    graph = model.graph
+    switches = {switch_of(output.name) for output in graph.output}
+    for node in [node for node in graph.node if node.op_type == "If" and node.input[0] in switches]:
+        (branch,) = [one.g for one in node.attribute if one.name == "then_branch"]
+        inner, outer = branch.output[0].name, node.output[0]
+        for one in branch.node:
+            one.output[:] = [outer if name == inner else name for name in one.output]
+            one.input[:] = [outer if name == inner else name for name in one.input]
+        graph.initializer.extend(branch.initializer)
+        graph.node.extend(branch.node)
+        for part in (graph.input, graph.initializer):
+            for one in [one for one in part if one.name == node.input[0]]:
+                part.remove(one)
+        graph.node.remove(node)
 
 
 def _take_pixels(model: Any, spec: InputSpec) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from streamgate.errors import DeviceError, WeightsError
 from streamgate.frames import Array
 from streamgate.networks.device import Device, choose_device, load_onnxruntime
-from streamgate.networks.graphs import prepare
+from streamgate.networks.graphs import prepare, switch_of
 from streamgate.networks.io_binding import BoundGraph, batch_of, device_error, is_fault, is_full, notes_on
 from streamgate.weights.catalog import InputSpec
 from streamgate.weights.store import Weights
@@ -67,16 +67,24 @@ class RowSession:
         # In some graphs, the rows of a batch affect each other; the batch axis of such a graph is fixed at 1.
         self._single = self.inputs[0][0][:1] == (1,)
         self.outputs = tuple(output.name for output in self._session.get_outputs())
+        switches = {one.name for one in self._session.get_overridable_initializers()}
+        self._optional = {name for name in self.outputs if switch_of(name) in switches}
 
-    def run(self, batch: Array) -> dict[str, Array]:
-        """All outputs by name for one prepared batch."""
-        values = self._call(lambda: self._session.run(None, {self._input: batch}))
+    def run(self, batch: Array, without: str = "") -> dict[str, Array]:
+        """All outputs by name for one prepared batch; see `run_rows`."""
+        fed = {self._input: batch}
+        if without in self._optional:
+            fed[switch_of(without)] = np.array(False)
+        values = self._call(lambda: self._session.run(None, fed))
         return dict(zip(self.outputs, values, strict=True))
 
-    def run_rows(self, rows: Array) -> dict[str, Array]:
-        """All outputs by name for rows (N, ...), N >= 1; each row's values are independent of the other rows."""
+    def run_rows(self, rows: Array, without: str = "") -> dict[str, Array]:
+        """All outputs by name for rows (N, ...), N >= 1; each row's values are independent of the other rows.
+
+        If the graph can leave out the output `without`, this output is not computed on the CPU, and its values are NaN.
+        """
         if self._device.index is None or self._single:
-            parts = [self.run(rows[i : i + 1]) for i in range(len(rows))]
+            parts = [self.run(rows[i : i + 1], without) for i in range(len(rows))]
         else:
             parts = []
             done = 0
@@ -162,15 +170,15 @@ class Session:
         """Remarks for the user about how the network runs, one line each; later runs may add more."""
         return list(self._graph.notes)
 
-    def run_pictures(self, pictures: Array) -> dict[str, Array]:
-        """All outputs by name for N >= 1 pictures RGB uint8 (N, H, W, 3).
+    def run_pictures(self, pictures: Array, without: str = "") -> dict[str, Array]:
+        """All outputs by name for N >= 1 pictures RGB uint8 (N, H, W, 3); for `without`, see `RowSession.run_rows`.
 
         Raises:
             DeviceError: the GPU failed.
         """
         if isinstance(self._graph, BoundGraph):
             return self._graph.run(pictures)
-        return self._graph.run_rows(as_input(pictures, self.weights.input))
+        return self._graph.run_rows(as_input(pictures, self.weights.input), without)
 
     def need_outputs(self, *names: str) -> None:
         """Check that the graph has the outputs that its role needs.
@@ -248,7 +256,5 @@ def _verified_bytes(weights: Weights) -> bytes:
             f"{weights.name}: {weights.path} cannot be read ({error.strerror}); run `streamgate models pull`"
         ) from error
     if hashlib.sha256(content).hexdigest() != weights.sha256:
-        raise WeightsError(
-            f"{weights.name}: {weights.path} does not match its receipt; run `streamgate models pull`"
-        )
+        raise WeightsError(f"{weights.name}: {weights.path} does not match its receipt; run `streamgate models pull`")
     return content

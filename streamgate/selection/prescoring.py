@@ -27,6 +27,12 @@ MAX_SHIFT_GAIN = 4.0
 so may the second run."""
 
 
+DRAWN_BELOW = 0.7
+"""While a track's usual value of `real` is below this, every evenly spaced face gets this value, not one per second:
+the track may be that of a drawn face."""
+REAL_INTERVAL_S = 1.0
+
+
 class Prescorer:
     """Prescores faces of one track, so that each gets a potential, which is an upper bound of its quality."""
 
@@ -46,7 +52,7 @@ class Prescorer:
         self._scorer = scorer
         self._config = config
         self._offsets = LandmarkOffsets()
-        self._last_pts = self._due_pts = -np.inf
+        self._last_pts = self._due_pts = self._real_pts = -np.inf
         self._thins = thins
         self._rejected = 0
         """Number of faces rejected since the last prescored face that was not rejected."""
@@ -70,12 +76,12 @@ class Prescorer:
         # The landmark offset of a track's first face is used for all later faces, so the second run of the expression
         # network on that face is not postponed.
         first = [] if self._offsets else chosen[:1]
-        seen = yield from self._prescore_faces(first)
+        seen = yield from self._prescore_faces(first, first)
         yield from self.run_expression([one for one in first if one.candidate is not None and one.candidate.unsettled])
         left = chosen[len(first) :]
         even = [*first, *(one for one in left if self._is_due(one, floor))]
         looked = [one for one in left if one in even or self._is_promising(one, floor)]
-        seen += yield from self._prescore_faces(looked)
+        seen += yield from self._prescore_faces(looked, even)
         for observation in even:
             if observation.candidate in seen:
                 self._reference.add(observation.candidate.evidence)
@@ -113,11 +119,18 @@ class Prescorer:
         return self._interval(observation) / 2
 
     def run_expression(
-        self, faces: Sequence[Observation]
+        self, faces: Sequence[Observation], even: Sequence[Observation] = ()
     ) -> Generator[list[InferenceRequest], list[Any], list[Candidate]]:
-        """Run the expression network on faces and update their potential; returns their candidates."""
+        """Run the expression network on faces and update their potential; returns their candidates.
+
+        Whether a face is drawn is found out for some of the `even` faces only, because it doubles the time of a run.
+        """
         seen = [(one, one.candidate, one.frame.picture) for one in faces if one.candidate is not None]
-        yield from in_lockstep(self._scorer.run_expression(candidate, picture) for _, candidate, picture in seen)
+        real = [one in even and self._takes_real(one) for one, _, _ in seen]
+        yield from in_lockstep(
+            self._scorer.run_expression(candidate, picture, real=wanted)
+            for (_, candidate, picture), wanted in zip(seen, real, strict=True)
+        )
         for observation, candidate, picture in seen:
             if candidate.refined and observation.detected is not None:
                 self._offsets.add(candidate.pts_seconds, observation.detected, candidate.face.landmarks)
@@ -134,16 +147,25 @@ class Prescorer:
             observation.potential = self._scorer.prescore(candidate, observation.frame.picture)
             observation.prescored = True
 
+    def _takes_real(self, observation: Observation) -> bool:
+        """Whether the evenly spaced face gets a value of `real`."""
+        usual = self._reference.usual.get("real", 0.0)
+        if usual < DRAWN_BELOW or observation.pts_seconds - self._real_pts >= REAL_INTERVAL_S:
+            self._real_pts = observation.pts_seconds
+            return True
+        return False
+
     def _prescore_faces(
-        self, faces: Sequence[Observation]
+        self, faces: Sequence[Observation], even: Sequence[Observation] = ()
     ) -> Generator[list[InferenceRequest], list[Any], list[Candidate]]:
         """Prescore faces and run the expression network on those that pass so far; returns the candidates on which the
-        network ran."""
+        network ran. For `even`, see `run_expression`."""
         for observation in faces:
             self.prescore(observation)
         if not self._scorer.sees_expressions:
             return []
-        return (yield from self.run_expression([one for one in faces if not one.scored and one.potential > 0]))
+        faces = [one for one in faces if not one.scored and one.potential > 0]
+        return (yield from self.run_expression(faces, even))
 
     def _interval(self, observation: Observation) -> float:
         """Seconds between two evenly spaced faces; the interval grows with the track, because individual frames of a
