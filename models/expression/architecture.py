@@ -187,8 +187,8 @@ class RealHead(nn.Module):
         return torch.sigmoid(self.logits(self.figures(planes, maps, eyes, features)))
 
     def figures(self, planes: Tensor, maps: list[Tensor], eyes: Tensor, features: Tensor) -> Tensor:
-        """Statistics (N, FIGURES, 1, 1): four of each small map of the trunk, the features, four of each map of each eye, and
-        those of the trunk with ImageNet's weights.
+        """Statistics (N, FIGURES, 1, 1): four of each map of the trunk except the largest, the features, four of each
+        map of each eye, and those of the trunk with ImageNet's weights.
         """
         count = features.shape[0]
         of_eyes = _four(eyes)
