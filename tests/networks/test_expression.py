@@ -105,6 +105,16 @@ def card_with(folder: Path, change: object) -> Path:
     return folder
 
 
+def test_without_real_all_else_is_the_same() -> None:
+    network = Networks.open("embedded", "cpu").expression
+    assert network is not None
+    crops = np.random.default_rng(0).integers(0, 256, (3, 144, 128, 3), np.uint8)
+    for some, everything in zip(network.run(crops, real=False), network.run(crops), strict=True):
+        assert some.real is None and everything.real is not None and 0 <= everything.real <= 1
+        assert some.signals == everything.signals and some.visible == everything.visible
+        assert np.array_equal(some.landmarks, everything.landmarks)
+
+
 def test_a_card_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     lacking = card_with(tmp_path / "lacking", {"signals": ["jawOpen"]})
     with pytest.raises(WeightsError, match="lacks the signal"):

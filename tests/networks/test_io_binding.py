@@ -112,6 +112,7 @@ def test_every_role_gives_what_it_gives_on_the_cpu(gpu: Networks, cpu: Networks,
     for one, other in zip(gpu.expression.run(upright), cpu.expression.run(upright), strict=True):
         assert one.signals == pytest.approx(other.signals, abs=1e-3)
         assert np.allclose(one.landmarks, other.landmarks, atol=1e-2)
+        assert one.real == pytest.approx(other.real, abs=1e-3)
     # Of two shapes, and more than a batch of one of them.
     pictures = [face[:200] for face in faces[:3]] + faces[:5]
     for found, wanted in zip(gpu.detector.detect(pictures), cpu.detector.detect(pictures), strict=True):

@@ -307,7 +307,7 @@ class Expressions(KnownQuality):
         super().__init__(quality)
         self._off = off
 
-    def run_expression(self, candidate: Candidate, picture: Picture) -> Steps:
+    def run_expression(self, candidate: Candidate, picture: Picture, *, real: bool = True) -> Steps:
         yield [InferenceRequest("expression", np.zeros((1, 1, 3), np.uint8))]
         candidate.unsettled = float(self._off(candidate.pts_seconds) and not candidate.refined)
         candidate.refined = True
@@ -332,7 +332,7 @@ def test_between_even_looks_only_faces_that_may_win_are_looked_at() -> None:
         def prescore(self, candidate: Candidate, picture: Picture) -> float:
             return self.potential(candidate, picture)
 
-        def run_expression(self, candidate: Candidate, picture: Picture) -> Steps:
+        def run_expression(self, candidate: Candidate, picture: Picture, *, real: bool = True) -> Steps:
             looked.append(candidate.pts_seconds)
             yield from super().run_expression(candidate, picture)
 
@@ -343,11 +343,29 @@ def test_between_even_looks_only_faces_that_may_win_are_looked_at() -> None:
     assert len([pts for pts in looked if pts < 0.5]) >= 5
 
 
+@pytest.mark.parametrize("usual, most", [(0.9, 14), (0.3, 100)])
+def test_whether_a_face_is_drawn_is_found_out_once_a_second(usual: float, most: int) -> None:
+    looked: list[tuple[float, bool]] = []
+
+    class Telling(Expressions):
+        def run_expression(self, candidate: Candidate, picture: Picture, *, real: bool = True) -> Steps:
+            looked.append((candidate.pts_seconds, real))
+            yield from super().run_expression(candidate, picture)
+            if real:
+                candidate.evidence.values["real"] = usual
+
+    drive(load_config("studio", EVERY_FRAME), Telling(lambda pts: 50 + pts), 8.0)
+    told = [pts for pts, real in looked if real]
+    assert 12 <= len(told) <= min(most, len(looked)) and max(np.diff(sorted(told))) < 1.3
+    if usual < 0.5:
+        assert len(told) > 30
+
+
 def test_searches_beside_failing_faces_stop_when_they_find_nothing() -> None:
     looked: set[float] = set()
 
     class Failing(Expressions):
-        def run_expression(self, candidate: Candidate, picture: Picture) -> Steps:
+        def run_expression(self, candidate: Candidate, picture: Picture, *, real: bool = True) -> Steps:
             looked.add(candidate.pts_seconds)
             yield from super().run_expression(candidate, picture)
 
@@ -373,7 +391,7 @@ def test_a_face_is_looked_at_again_only_if_its_eyes_moved_enough_for_what_it_lac
     seen: list[float] = []
 
     class Shifting(Expressions):
-        def run_expression(self, candidate: Candidate, picture: Picture) -> Steps:
+        def run_expression(self, candidate: Candidate, picture: Picture, *, real: bool = True) -> Steps:
             seen.append(candidate.pts_seconds)
             again = candidate.refined
             yield from super().run_expression(candidate, picture)

@@ -66,7 +66,7 @@ class OpeningEyes(KnownQuality):
         self.opening, self.usual = opening, usual
         self.seen: dict[int, float] = {}
 
-    def run_expression(self, candidate: Candidate, picture: Picture) -> Steps:
+    def run_expression(self, candidate: Candidate, picture: Picture, *, real: bool = True) -> Steps:
         yield [InferenceRequest("expression", np.zeros((1, 1, 3), np.uint8))]
         self.seen[id(candidate.evidence)] = candidate.pts_seconds
         candidate.evidence.values["eyes_open"] = self.opening.get(round(candidate.pts_seconds, 2), self.usual)
