@@ -26,7 +26,7 @@ are few and small."""
 def switch_of(output: str) -> str:
     """Name of the input of a graph that tells whether `output` is computed; by default, it is.
 
-    The graph computes such an output in the first branch of an `If`, which an output of few uses does not slow down.
+    The graph computes such an output in the first branch of an `If`, and leaves it out in the second.
     """
     return f"with_{output}"
 
@@ -47,7 +47,10 @@ def prepare(content: bytes, spec: InputSpec, precision: str) -> bytes:
             "the package onnx, which prepares the networks for a GPU, is not installed: pip install onnx (the extras "
             "gpu and gpu-cu12 include it)"
         ) from error
-    model = onnx.load_model_from_string(content)
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception:  # protobuf raises its own exception types
+        return content  # ONNX Runtime says that it cannot be run
     always_compute(model)
     if spec.dtype != "uint8":
         _take_pixels(model, spec)
