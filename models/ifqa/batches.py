@@ -35,6 +35,7 @@ class BatchSizes:
     steady: int
     kept: int
     unreal: int
+    graded_veils: int = 1
 
     def __post_init__(self) -> None:
         if self.graded_groups * self.graded_faces > self.pairs or max(self.kept, self.unreal) > self.pairs:
@@ -93,7 +94,9 @@ class Batches:
         degraded = [draw_low(rng).apply(face, float(rng.uniform(0.35, 1.0))) for face in base]
         batch: dict[str, np.ndarray] = {"lq": np.stack(degraded)}
         batch |= self._swaps(base, degraded, rng)
-        sizes_of_series = GradedSizes(sizes.graded_groups, sizes.graded_faces, sizes.graded_severities)
+        sizes_of_series = GradedSizes(
+            sizes.graded_groups, sizes.graded_faces, sizes.graded_severities, sizes.graded_veils
+        )
         batch |= draw_series(base, sizes_of_series, rng, self.films)
         # Some clean faces are slightly compressed at the end, because real clean faces come from files, too.
         batch["hq"] = np.stack([store(face, rng) for face in base])
