@@ -244,14 +244,11 @@ def draw_chain(rng: np.random.Generator) -> Degradation:
     return Degradation("mixture", steps, at_small_size=True)
 
 
-_BRIGHTEST = 0.82
-"""Smallest gamma of random tones."""
-
-
-def tone(picture: Picture, rng: np.random.Generator, strength: float = 1.0) -> Picture:
-    """Random gain, gamma, colour cast and saturation: exposure and skin tone must not influence the score."""
-    # Faces brightened more than this are degraded ones (camera.light), so a clean face is not.
-    gamma = max(_BRIGHTEST**strength, float(np.exp(rng.normal(0, 0.22 * strength))))
+def tone(picture: Picture, rng: np.random.Generator, strength: float = 1.0, least_gamma: float = 0.0) -> Picture:
+    """Random gain, gamma (at least `least_gamma`; below 1 is brighter), colour cast and saturation: exposure and skin
+    tone must not influence the score.
+    """
+    gamma = max(least_gamma, float(np.exp(rng.normal(0, 0.22 * strength))))
     cast = np.exp(rng.normal(0, 0.06 * strength, 3))
     gain = float(np.exp(rng.normal(-0.03, 0.12 * strength)))
     levels = (np.arange(256) / 255.0)[:, None] ** gamma * (gain * cast)[None, :] * 255

@@ -18,6 +18,8 @@ from models.ifqa.steady import draw_twins
 
 SIDE = 256
 MAP_SIDE = 64
+LEAST_GAMMA = 0.82
+"""Clean faces are not brightened more than this, because brighter ones are degraded (camera.light)."""
 SWAP_KINDS = {"noise": 0.45, "jpeg": 0.27, "blur": 0.12, "sharpen": 0.16}
 
 
@@ -184,7 +186,7 @@ def draw_clean(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             (SIDE, SIDE),
             interpolation=filters[int(rng.integers(len(filters)))],
         )
-    return tone(picture, rng) if rng.random() < 0.8 else picture
+    return tone(picture, rng, least_gamma=LEAST_GAMMA) if rng.random() < 0.8 else picture
 
 
 def store(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:

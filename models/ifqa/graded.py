@@ -85,7 +85,7 @@ REACHES = {
     "sensor": Reach(line=False, span=0.7),  # the noise is present from the first level on
     "smooth": Reach(across=False, line=False, span=0.5),
     "films": Reach(across=False, line=False, span=0.6),
-    "codec": Reach(across=False, line=False, span=0.7),
+    "codec": Reach(across=False, span=0.55),
     "regional": Reach(across=False, line=False, span=0.35),
 }
 

@@ -59,9 +59,8 @@ class Settings:
     generator_rate: float
     generator_every: int
     ema: float
+    real: float = 1.0
     veil_points: float = 0.0
-    points_x0: float = 0.376
-    points_w: float = 0.171
 
 
 def bf16_is_faster(device: torch.device) -> bool:
@@ -97,6 +96,7 @@ UNREAL_DEPTH = 5.0
 
 VEIL_POINTS = 0.5
 """Points by which a veil may raise the score in training; the evaluation allows 2."""
+POINTS_X0, POINTS_W = 0.376, 0.171
 
 
 class Trainer:
@@ -176,7 +176,7 @@ class Trainer:
         swap_label = torch.as_tensor(batch["swap_label"]).to(self.device)
         settings = self.settings
         terms = {
-            "real": lsgan(on_hq, zero + 1, self.face),
+            "real": settings.real * lsgan(on_hq, zero + 1, self.face),
             "low": 0.7 * lsgan(on_lq, zero, self.face),
             # A degraded region is a small part of its picture, so its pixels have a higher weight.
             "swap": 1.5 * lsgan(on_swap, swap_label, self.face * (5 - 4 * swap_label)),
@@ -253,9 +253,8 @@ class Trainer:
         }
 
     def _points(self, logits: Tensor) -> Tensor:
-        """Score logits on the calibrated scale, 0..100."""
-        raw = (torch.sigmoid(logits) - self.settings.points_x0) / self.settings.points_w
-        return 100 * torch.sigmoid(raw)
+        """Score logits on the scale of the gate, 0..100, by an earlier run's calibration."""
+        return 100 * torch.sigmoid((torch.sigmoid(logits) - POINTS_X0) / POINTS_W)
 
     def _apart(self, logits: Tensor, others: Tensor) -> Tensor:
         """Mean difference between the scores of pictures and of their counterparts (mirror images or second crops)."""
