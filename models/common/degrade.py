@@ -17,7 +17,7 @@ import numpy as np
 from models.common import camera, smoothing
 from models.common.images import decode_rgb, encode_jpeg
 from models.common.severity import Picture, geometric
-from models.common.video import h264
+from models.common.video import h264, hevc
 
 # --- one function per kind; `shape` in 0..1 selects a variant, `seed` determines the noise ---
 
@@ -114,6 +114,12 @@ def footage(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Pi
     return cv2.resize(coded, (width, height), interpolation=up) if factor > 1 else coded
 
 
+def codec(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Picture:
+    """A single H.264 (three quarters of the variants) or HEVC frame, CRF 20..46."""
+    encode = h264 if shape < 0.75 else hevc
+    return encode([picture], crf=round(20 + 26 * t), preset="veryfast")[0]
+
+
 def denoise(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Picture:
     """Smoothing that preserves edges: bilateral, median or non-local means; skin then looks like plastic."""
     if shape < 0.5:
@@ -140,6 +146,7 @@ KINDS: dict[str, Kind] = {
     "noise": noise,
     "jpeg": jpeg,
     "footage": footage,
+    "codec": codec,
     "denoise": denoise,
     "sharpen": sharpen,
     "motion": camera.motion,
@@ -237,9 +244,11 @@ def draw_chain(rng: np.random.Generator) -> Degradation:
     return Degradation("mixture", steps, at_small_size=True)
 
 
-def tone(picture: Picture, rng: np.random.Generator, strength: float = 1.0) -> Picture:
-    """Random gain, gamma, colour cast and saturation: exposure and skin tone must not influence the score."""
-    gamma = float(np.exp(rng.normal(0, 0.22 * strength)))
+def tone(picture: Picture, rng: np.random.Generator, strength: float = 1.0, least_gamma: float = 0.0) -> Picture:
+    """Random gain, gamma (at least `least_gamma`; below 1 is brighter), colour cast and saturation: exposure and skin
+    tone must not influence the score.
+    """
+    gamma = max(least_gamma, float(np.exp(rng.normal(0, 0.22 * strength))))
     cast = np.exp(rng.normal(0, 0.06 * strength, 3))
     gain = float(np.exp(rng.normal(-0.03, 0.12 * strength)))
     levels = (np.arange(256) / 255.0)[:, None] ** gamma * (gain * cast)[None, :] * 255

@@ -13,12 +13,14 @@ from models.common.severity import Picture, geometric
 
 def smooth(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Picture:
     """Guided filter, frequency separation, repeated bilateral or edge-preserving filter, from light to heavy."""
-    if shape < 0.3:
+    if shape < 0.4:
         filtered = guided(picture, 3 + seed % 6, geometric(4.0, 40.0, t))
+        if seed // 8 % 2:  # half of the variants replace the picture, the others are mixed with it
+            return filtered
         return cv2.addWeighted(filtered, 0.5 + 0.5 * t, picture, 0.5 - 0.5 * t, 0)
-    if shape < 0.6:
+    if shape < 0.75:
         return frequency_separation(picture, 0.8 + 0.2 * (seed % 4), 3.0 + seed // 4 % 5, geometric(0.25, 1.0, t))
-    if shape < 0.85:
+    if shape < 0.92:
         filtered = picture
         for _ in range(2):
             filtered = cv2.bilateralFilter(filtered, 5 + 2 * (seed % 2), geometric(10, 70, t), geometric(1.5, 5, t))

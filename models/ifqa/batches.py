@@ -18,6 +18,8 @@ from models.ifqa.steady import draw_twins
 
 SIDE = 256
 MAP_SIDE = 64
+LEAST_GAMMA = 0.82
+"""Clean faces are not brightened more than this, because brighter ones are degraded (camera.light)."""
 SWAP_KINDS = {"noise": 0.45, "jpeg": 0.27, "blur": 0.12, "sharpen": 0.16}
 
 
@@ -35,6 +37,7 @@ class BatchSizes:
     steady: int
     kept: int
     unreal: int
+    graded_veils: int = 1
 
     def __post_init__(self) -> None:
         if self.graded_groups * self.graded_faces > self.pairs or max(self.kept, self.unreal) > self.pairs:
@@ -93,7 +96,9 @@ class Batches:
         degraded = [draw_low(rng).apply(face, float(rng.uniform(0.35, 1.0))) for face in base]
         batch: dict[str, np.ndarray] = {"lq": np.stack(degraded)}
         batch |= self._swaps(base, degraded, rng)
-        sizes_of_series = GradedSizes(sizes.graded_groups, sizes.graded_faces, sizes.graded_severities)
+        sizes_of_series = GradedSizes(
+            sizes.graded_groups, sizes.graded_faces, sizes.graded_severities, sizes.graded_veils
+        )
         batch |= draw_series(base, sizes_of_series, rng, self.films)
         # Some clean faces are slightly compressed at the end, because real clean faces come from files, too.
         batch["hq"] = np.stack([store(face, rng) for face in base])
@@ -181,7 +186,7 @@ def draw_clean(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             (SIDE, SIDE),
             interpolation=filters[int(rng.integers(len(filters)))],
         )
-    return tone(picture, rng) if rng.random() < 0.8 else picture
+    return tone(picture, rng, least_gamma=LEAST_GAMMA) if rng.random() < 0.8 else picture
 
 
 def store(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:

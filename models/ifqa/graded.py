@@ -11,40 +11,59 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.common.degrade import Degradation, draw_chain, draw_mixture, draw_single
+from models.common.degrade import Degradation, Step, draw_chain, draw_mixture, draw_single
 from models.common.regions import blend, draw_swap
 from models.common.severity import Picture
 from models.common.veils import apply_veils, draw_veils
 
 KINDS = {
     "jpeg": 0.10,
-    "noise": 0.09,
-    "mixture": 0.19,
-    "blur": 0.07,
-    "lowres": 0.09,
-    "footage": 0.03,
+    "noise": 0.07,
+    "mixture": 0.15,
+    "blur": 0.05,
+    "lowres": 0.08,
+    "footage": 0.04,
     "films": 0.05,
-    "denoise": 0.03,
-    "sharpen": 0.05,
-    "motion": 0.05,
-    "sensor": 0.06,
-    "light": 0.14,
-    "smooth": 0.05,
+    "codec": 0.08,
+    "denoise": 0.02,
+    "sharpen": 0.04,
+    "motion": 0.04,
+    "sensor": 0.04,
+    "light": 0.11,
+    "smooth": 0.13,
 }
+_COMPRESSED = ("sharp upscaling", "error diffusion", "vignette")
+FAVOURED = {
+    "jpeg": _COMPRESSED,
+    "footage": _COMPRESSED,
+    "films": _COMPRESSED,
+    "codec": _COMPRESSED,
+    "noise": ("vignette", "error diffusion"),
+    "lowres": ("sharpening", "sharp upscaling"),
+    "motion": ("sharpening", "sharp upscaling"),
+    "smooth": ("sharpening", "sharp upscaling", "error diffusion"),
+    "denoise": ("sharpening", "error diffusion"),
+}
+"""The veils that raise the score of these kinds most often."""
 REGIONAL_SHARE = 0.15
 """Share of the series of REGIONAL_KINDS in which only one region of the face is degraded."""
 REGIONAL_KINDS = ("blur", "motion", "noise", "smooth", "jpeg", "lowres", "sharpen")
+BRIGHT = 0.3
+"""Shape of bright light (camera.light_kind)."""
 MILD_NOISE = 0.15
 """Severity of noise that is tolerated; series of noise start with it."""
 
 
 @dataclass(frozen=True)
 class GradedSizes:
-    """Number of degradations, of faces with each degradation, and of severities of each face."""
+    """Number of degradations, of faces with each degradation, of severities of each face, and of draws of veils for
+    each face.
+    """
 
     groups: int
     faces: int
     severities: int
+    veils: int = 1
 
 
 @dataclass(frozen=True)
@@ -61,11 +80,12 @@ class Reach:
 
 
 REACHES = {
-    "footage": Reach(span=0.6),  # a face in low-resolution footage is small, but usable: it must pass the gate
+    "footage": Reach(span=0.5),  # a face in low-resolution footage is small, but usable: it must pass the gate
     "light": Reach(across=False, line=False, span=0.45),  # light skin in a dark picture may look like dark skin
     "sensor": Reach(line=False, span=0.7),  # the noise is present from the first level on
     "smooth": Reach(across=False, line=False, span=0.5),
     "films": Reach(across=False, line=False, span=0.6),
+    "codec": Reach(across=False, span=0.55),
     "regional": Reach(across=False, line=False, span=0.35),
 }
 
@@ -77,11 +97,13 @@ def draw_series(
 
     graded: uint8 [G F S, 256, 256, 3]. One value per picture: graded_face; graded_group, the same for pictures whose
     severities can be compared; graded_t, the severity; graded_strength, the severity on the scale that all kinds share;
-    graded_line and graded_span, see Reach. veiled: uint8 [G F (S + 1), 256, 256, 3], each series under one draw of
-    veils, preceded by its clean face (severity 0). A series of films shows a face from `films` instead of `base`; its
-    clean face is only in `veiled`.
+    graded_line and graded_span, see Reach. veiled: uint8 [G F V (S + 1), 256, 256, 3], each series under V draws of
+    veils, each preceded by its clean face (severity 0); graded_veiled_of: int64 [G F V S], for each degraded picture in
+    `veiled`, in order, its index in `graded`. A series of films shows a face from `films` instead of `base`; its clean
+    face is only in `veiled`.
     """
-    out: dict[str, list] = {name: [] for name in ("graded", "face", "group", "t", "strength", "line", "span", "veiled")}
+    names = ("graded", "face", "group", "t", "strength", "line", "span", "veiled", "veiled_of")
+    out: dict[str, list] = {name: [] for name in names}
     for g in range(sizes.groups):
         kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
         if kind == "films" and films is None:
@@ -97,13 +119,18 @@ def draw_series(
             else:
                 clean = base[face]
                 severities = draw_severities(rng, sizes.severities, degradation.round_severities())
+                if kind == "light" and rng.random() < 0.5:
+                    severities[0] = min(severities[0], float(rng.uniform(0, 0.12)))
                 if kind == "noise":
                     severities = [MILD_NOISE + (1 - MILD_NOISE) * t for t in severities]
                 change = _only_a_region(degradation, rng) if regional else degradation.apply
                 pictures = [change(clean, t) for t in severities]
-            veils = draw_veils(rng)
+            first = len(out["graded"])
             out["graded"] += pictures
-            out["veiled"] += [apply_veils(veils, picture) for picture in (clean, *pictures)]
+            for _ in range(sizes.veils):
+                veils = draw_veils(rng, FAVOURED.get(kind, ()))
+                out["veiled"] += [apply_veils(veils, picture) for picture in (clean, *pictures)]
+                out["veiled_of"] += range(first, first + len(pictures))
             out["face"] += [face] * len(pictures)
             out["group"] += [g if reach.across else sizes.groups + face] * len(pictures)
             out["t"] += severities
@@ -111,7 +138,7 @@ def draw_series(
             out["strength"] += [(t - mild) / (1 - mild) * degradation.strength * reach.span for t in severities]
             out["line"] += [float(reach.line)] * len(pictures)
             out["span"] += [reach.span] * len(pictures)
-    kinds = {"face": np.int64, "group": np.int64}
+    kinds = {"face": np.int64, "group": np.int64, "veiled_of": np.int64}
     batch = {f"graded_{k}": np.array(v, kinds.get(k, np.float32)) for k, v in out.items() if k not in _PICTURES}
     return batch | {name: np.stack(out[name]) for name in _PICTURES}
 
@@ -137,7 +164,11 @@ def film_series(films: np.ndarray, count: int, rng: np.random.Generator) -> tupl
 
 
 def draw_kind(kind: str, rng: np.random.Generator) -> Degradation:
-    """A degradation of this kind. Two of five mixtures are the paper's chain; the others combine two or more kinds."""
+    """A degradation of this kind. Two of five mixtures are the paper's chain; the others combine two or more kinds. Of
+    light, three of ten are bright in addition to the equal shares, because it is the hardest to see.
+    """
+    if kind == "light" and rng.random() < 0.3:
+        return Degradation("light", (Step("light", BRIGHT, int(rng.integers(1 << 30))),))
     if kind != "mixture":
         return draw_single(rng, kind)
     return draw_chain(rng) if rng.random() < 0.4 else draw_mixture(rng, 0.5, minimum=2)

@@ -59,6 +59,8 @@ class Settings:
     generator_rate: float
     generator_every: int
     ema: float
+    real: float = 1.0
+    veil_points: float = 0.0
 
 
 def bf16_is_faster(device: torch.device) -> bool:
@@ -90,6 +92,11 @@ def to_input(pictures: Any, device: torch.device) -> Tensor:
 
 UNREAL_DEPTH = 5.0
 """A picture that is not a photograph should get a score logit below the negative of this value (realness below 1 %)."""
+
+
+VEIL_POINTS = 0.5
+"""Points by which a veil may raise the score in training; the evaluation allows 2."""
+POINTS_X0, POINTS_W = 0.376, 0.171
 
 
 class Trainer:
@@ -162,13 +169,14 @@ class Trainer:
         severity, on_the_line = series["graded_t"], series["graded_line"]
         # Faces with a degraded region, a shadow or light smoothing are ranked, but not labelled fake as a whole.
         counted = (severity >= self.settings.graded_fake_from) & (series["graded_span"] == 1)
-        ruined = _with_the_clean_face(counted, len(veiled))[:, None, None].float()
+        of = series["graded_veiled_of"]
+        ruined = _with_the_clean_face(counted[of], len(veiled))[:, None, None].float()
         counted = counted[:, None, None].float()
         small = F.interpolate(masks[:, None], size=(MAP_SIDE, MAP_SIDE), mode="area")[:, 0]
         swap_label = torch.as_tensor(batch["swap_label"]).to(self.device)
         settings = self.settings
         terms = {
-            "real": lsgan(on_hq, zero + 1, self.face),
+            "real": settings.real * lsgan(on_hq, zero + 1, self.face),
             "low": 0.7 * lsgan(on_lq, zero, self.face),
             # A degraded region is a small part of its picture, so its pixels have a higher weight.
             "swap": 1.5 * lsgan(on_swap, swap_label, self.face * (5 - 4 * swap_label)),
@@ -183,7 +191,8 @@ class Trainer:
         strength = series["graded_strength"].clamp_max(1.2)
         line = anchor_loss(scores, strength, settings.anchor_start, settings.anchor_fall, on_the_line)
         terms["anchor"] = settings.anchor * line
-        terms |= self._veils(scores, veiled_scores, strength, series)
+        bare = {k: v[of] for k, v in series.items() if k != "graded_veiled_of"}
+        terms |= self._veils(scores[of], veiled_scores, strength[of], bare)
         # Grain is tolerated, but not rewarded; otherwise grain on one part of a face would raise the score.
         gained = F.relu(kept_scores - self._score(on_hq)[: len(kept_scores)].detach())
         terms["keep"] = settings.keep * (F.relu(settings.keep_above - kept_scores) + gained).mean()
@@ -220,7 +229,8 @@ class Trainer:
         """Losses for series under a veil, which must score no higher than without the veil and than the line of their
         severity, and must have the same order.
 
-        scores: [G F S], without the veil; veiled: [G F (S + 1)], each series preceded by its clean face.
+        scores: [G F V S], without the veil, repeated for every draw of veils, like strength and series; veiled:
+        [G F V (S + 1)], each series preceded by its clean face.
         """
         settings, span = self.settings, series["graded_span"]
         # The clean face, at severity 0, forms an additional pair with each picture of its series.
@@ -234,11 +244,17 @@ class Trainer:
         margin = 0.5 * settings.rank_margin * reach[milder] * (times[stronger] - times[milder])
         line = settings.anchor_start - settings.anchor_fall * strength
         above = F.relu(veiled[behind] - line) * series["graded_line"]
+        excess = F.relu(self._points(veiled[behind]) - self._points(scores.detach()) - VEIL_POINTS)
         return {
             "veil": settings.veil * veil_loss(scores, veiled[behind]),
+            "veil_points": settings.veil_points * excess.mean() / 10,
             "veiled_line": settings.anchor * F.smooth_l1_loss(above, torch.zeros_like(above)),
             "veiled_rank": settings.veiled_rank * rank_loss(veiled[milder], veiled[stronger], margin),
         }
+
+    def _points(self, logits: Tensor) -> Tensor:
+        """Score logits on the scale of the gate, 0..100, by an earlier run's calibration."""
+        return 100 * torch.sigmoid((torch.sigmoid(logits) - POINTS_X0) / POINTS_W)
 
     def _apart(self, logits: Tensor, others: Tensor) -> Tensor:
         """Mean difference between the scores of pictures and of their counterparts (mirror images or second crops)."""

@@ -34,6 +34,13 @@ def test_every_series_has_a_veiled_twin_with_its_clean_face_in_front(drawn: list
         assert np.mean(own <= other) >= 0.5
 
 
+def test_each_series_is_veiled_as_often_as_asked_and_every_veiled_picture_knows_its_bare_one(face: np.ndarray) -> None:
+    sizes = GradedSizes(groups=1, faces=2, severities=3, veils=2)
+    batch = draw_series([face] * 2, sizes, np.random.default_rng(3))
+    assert batch["graded"].shape[0] == 6 and batch["veiled"].shape[0] == 2 * 2 * 4
+    assert batch["graded_veiled_of"].tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5]
+
+
 def test_severities_ascend_and_forgiven_noise_is_in_no_series(drawn: list[dict[str, np.ndarray]]) -> None:
     for batch in drawn:
         severities = batch["graded_t"].reshape(-1, 3)

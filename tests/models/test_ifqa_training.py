@@ -52,6 +52,12 @@ def test_a_smoke_run_with_the_recipe_of_the_open_set_writes_its_terms(tmp_path: 
     assert card["licence"].startswith("Apache-2.0")
 
 
+def test_a_smoke_run_with_the_settings_for_fine_tuning_writes_every_deliverable(tmp_path: Path) -> None:
+    done = train("--smoke", "--config", ROOT / "models/ifqa/finetune.toml", "--work", tmp_path, "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in (tmp_path / "smoke").iterdir()} == {"ifqa.onnx", "card.json", "ifqa_warm.pth"}
+
+
 def test_smoke_run_leaves_every_deliverable_and_resumes(tmp_path: Path) -> None:
     first = train("--smoke", "--work", tmp_path, "--threads", "1")
     assert first.returncode == 0, first.stderr

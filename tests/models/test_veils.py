@@ -35,6 +35,12 @@ def test_drawn_veils_repeat_exactly(face: np.ndarray) -> None:
         assert np.array_equal(apply_veils(veils, face), apply_veils(veils, face))
 
 
+def test_favoured_veils_are_drawn_more_often_than_others() -> None:
+    rng = np.random.default_rng(1)
+    drawn = [[v.kind for v in draw_veils(rng, ("vignette",))] for _ in range(200)]
+    assert 70 < sum(kinds == ["vignette"] for kinds in drawn) < 110
+
+
 def test_a_mild_grain_is_mild() -> None:
     grey = np.full((128, 128, 3), 128, np.uint8)
     rng = np.random.default_rng(0)
