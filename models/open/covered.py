@@ -5,6 +5,8 @@
     python models/open/hands.py MAKEHUMAN/makehuman/data PICTURES... --out DIR/covers.npz
     python models/open/covered.py face_landmarker.task --work DIR
 
+A run starts from the head in heads.pth, unless --fresh is given.
+
 The covers are those of the embedded network (`models/expression/covers.py`), but hands are drawn and textures come from
 the portraits. No photograph of a covered face is used. The head is written to models/open/expression/heads.pth;
 landmarker.py then adds it to the network.
@@ -33,7 +35,7 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
 from models.common.images import DataError  # noqa: E402
-from models.common.training import say, update_average  # noqa: E402
+from models.common.training import floats, say, update_average  # noqa: E402
 from models.expression.architecture import visible_share  # noqa: E402
 from models.expression.batches import Augmentation  # noqa: E402
 from models.expression.covered import CoveredBatches, Seen, Share, View  # noqa: E402
@@ -42,7 +44,7 @@ from models.expression.cutouts import load_bank  # noqa: E402
 from models.expression.dataset import prepare  # noqa: E402
 from models.expression.head import separation  # noqa: E402
 from models.open.crops import NAME  # noqa: E402
-from models.open.trunk import BOTTOM, CELLS, LEFT, RIGHT, TOP, CoveredHead, Trunk, write_head  # noqa: E402
+from models.open.trunk import BOTTOM, CELLS, LEFT, RIGHT, TOP, CoveredHead, Trunk, read_heads, write_head  # noqa: E402
 from streamgate.errors import StreamgateError  # noqa: E402
 
 _BARE, _EACH_KIND = 192, 32
@@ -51,6 +53,8 @@ _CELL = 12
 """Side in pixels of the crop of a cell of the head's map; the map of 16 x 16 cells begins CORNER pixels (across, down)
 before the crop."""
 CORNER = (32, 29)
+_LIT = 0.2
+"""Share of crops in coloured light."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--work", type=Path, required=True, help="the folder with crops and covers.npz")
     p.add_argument("--config", type=Path, default=HERE / "expression/config.toml")
     p.add_argument("--steps", type=int, help="number of steps, instead of the config's")
+    p.add_argument("--fresh", action="store_true", help="start from random weights")
     p.add_argument("--target", type=Path, default=HERE / "expression", help="folder of heads.pth")
     args = p.parse_args(arguments)
     try:
@@ -90,7 +95,12 @@ def train(args: argparse.Namespace) -> None:
     drawn = MapBatches(faces, held, 1, how, 0, share, bank, {}, Seen())
     views = {kind: _views(drawn, kind, count) for kind, count in (("", _BARE), *((k, _EACH_KIND) for k in KINDS))}
     say(f"{len(chosen)} faces to train on, {len(held)} held out")
-    head = CoveredHead()
+    before = {} if args.fresh else read_heads(args.target)
+    head, done = CoveredHead(), 0
+    if "visible" in before:
+        head.load_state_dict(floats(before["visible"]["weights"]))
+        done = before["visible"]["card"]["training_steps"]
+        steps = max(0, steps - done)
     average = copy.deepcopy(head).eval().requires_grad_(False)
     decayed, rest = ([q for q in head.parameters() if (q.ndim > 1) == wanted] for wanted in (True, False))
     optimiser = torch.optim.AdamW(
@@ -109,15 +119,15 @@ def train(args: argparse.Namespace) -> None:
         factor *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps))
         for group in optimiser.param_groups:
             group["lr"] = settings["rate"] * factor
-        losses = _step(head.train(), trunk, batches[step], optimiser, settings["cells"])
+        losses = _step(head.train(), trunk, batches[done + step], optimiser, settings["cells"])
         update_average(average, head, settings["ema"], step + 1)
         if (step + 1) % config["log"]["every"] == 0:
-            say(f"step {step + 1}/{steps}: extent {losses[0]:.3f}, cells {losses[1]:.3f}")
+            say(f"step {done + step + 1}/{done + steps}: extent {losses[0]:.3f}, cells {losses[1]:.3f}")
         if (step + 1) % config["log"]["monitor"] == 0 or step + 1 == steps:
             found = look()
             say(", ".join(f"{name} {value:.2f}" for name, value in found.items()))
             told = {
-                "training_steps": step + 1,
+                "training_steps": done + step + 1,
                 "training_faces": len(chosen),
                 "training_data": ["portraits A, B", "drawn covers; hands from MakeHuman (D)"],
                 "found_at_1_percent_lost": {name: round(value, 3) for name, value in found.items()},
@@ -143,12 +153,28 @@ def _step(
 
 
 class MapBatches(CoveredBatches):
-    """Batches whose `cells` and `weight` are float32 [N, 13, 12], like the map of `CoveredHead`."""
+    """Batches whose `cells` and `weight` are float32 [N, 13, 12], like the map of `CoveredHead`; some of the faces are
+    in coloured light, as on a stage.
+    """
+
+    def _coloured(self, crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return super()._coloured(coloured_light(crop, rng) if rng.random() < _LIT else crop, rng)
 
     def _told(self, crop: np.ndarray, hidden: np.ndarray, weights: np.ndarray, rng: np.random.Generator) -> View:
         cells = map_means(weights)
         share = map_means(hidden * weights) / np.maximum(cells, 1e-3)
         return View(self._coloured(crop, rng), covered_share(hidden, weights), share, np.minimum(cells, 1.0))
+
+
+def coloured_light(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The crop in the light of two coloured lamps, one on each side."""
+    height, width = crop.shape[:2]
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    angle = rng.uniform(0, 2 * np.pi)
+    along = (x - width / 2) * np.cos(angle) + (y - height / 2) * np.sin(angle)
+    share = (1 / (1 + np.exp(-along / rng.uniform(8, 80))))[..., None]
+    near, far = (np.exp(rng.normal(-0.15, 0.55, 3)) for _ in range(2))
+    return np.clip(crop * (near * share + far * (1 - share)), 0, 255).astype(np.uint8)
 
 
 def map_means(values: np.ndarray) -> np.ndarray:

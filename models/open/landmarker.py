@@ -3,6 +3,7 @@
 
     pip install tflite
     python models/open/landmarker.py face_landmarker.task PICTURES... --labels labels.npz
+    python models/open/landmarker.py face_landmarker.task        # keeps the constants of the committed network
 
 Two small heads on the maps of the first network, `visible` (trained by covered.py) and `real` (photographed.py), are
 read from models/open/expression/heads.pth and added; a head that was not trained yet is left out.
@@ -101,17 +102,23 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 written, 2 bad data or not the published file (one line on stderr)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", type=Path, help="face_landmarker.task as published by Google")
-    parser.add_argument("pictures", nargs="+", type=Path, help="folders or tar files of portraits")
-    parser.add_argument("--labels", type=Path, required=True, help="the file that label.py wrote for the portraits")
+    parser.add_argument("pictures", nargs="*", type=Path, help="folders or tar files of portraits")
+    parser.add_argument("--labels", type=Path, help="the file that label.py wrote for the portraits")
     parser.add_argument("--target", type=Path, default=HERE / "expression", help="folder for the exported files")
     args = parser.parse_args(arguments)
+    if bool(args.pictures) != bool(args.labels):
+        parser.error("give PICTURES and --labels, or neither")
     try:
         torch.set_num_threads(1)
         heads = read_heads(args.target)
         graph = LandmarkGraph(args.task, heads=heads).eval()
-        faces = portraits(args.pictures, args.labels)
-        print(f"{len(faces)} portraits", flush=True)
-        print(f"wrote {deploy(graph, corrected(graph, faces), heads, args.target)}")
+        if args.pictures:
+            faces = portraits(args.pictures, args.labels)
+            print(f"{len(faces)} portraits", flush=True)
+            fitted = corrected(graph, faces)
+        else:
+            fitted = kept(graph, args.target)
+        print(f"wrote {deploy(graph, fitted, heads, args.target)}")
     except (DataError, StreamgateError, OSError) as error:
         print(f"landmarker.py: {error}", file=sys.stderr)
         return 2
@@ -156,6 +163,24 @@ def corrected(graph: LandmarkGraph, faces: np.ndarray) -> dict[str, float]:
     graph.shift.copy_(torch.from_numpy(shift.astype(np.float32)))
     graph.gain.copy_(torch.from_numpy(gain))
     return {"portraits": len(faces), **{f"degrees of {name}": round(turn, 1) for name, turn in turns.items()}}
+
+
+def kept(graph: LandmarkGraph, folder: Path) -> dict[str, float]:
+    """Set the constants of a graph, in place, to those of the network in the folder; returns their description.
+
+    Raises DataError if there is no such network.
+    """
+    import onnx
+
+    try:
+        constants = {
+            one.name: onnx.numpy_helper.to_array(one) for one in onnx.load(folder / ONNX_NAME).graph.initializer
+        }
+        graph.shift.copy_(torch.from_numpy(constants["shift"].astype(np.float32)))
+        graph.gain.copy_(torch.from_numpy(constants["gain"].astype(np.float32)))
+        return dict(json.loads((folder / CARD_NAME).read_text())["constants"])
+    except (OSError, KeyError) as error:
+        raise DataError(f"{folder}: no network whose constants can be kept ({error}); give PICTURES") from error
 
 
 def _run(graph: LandmarkGraph, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
