@@ -31,6 +31,8 @@ from models.ifqa.unseen import restore, train_unseen  # noqa: E402
 from streamgate.measures.ifqa import MEASURE  # noqa: E402
 
 SIDE = 256
+EMBEDDED = "the embedded network"
+"""With --model, every table also has a column for the network of the default set."""
 LOW = MEASURE.limits[0].value
 """Limit of the gate, in points: faces with fewer points are rejected (`ifqa_low`)."""
 
@@ -71,6 +73,8 @@ def evaluate(args: argparse.Namespace) -> None:
     names, faces = read_faces(args.faces, args.limit)
     shipped = Shipped(args.model)
     networks = {"IFQA": shipped} | ({"before": Shipped(args.before)} if args.before else {})
+    if args.model.resolve() != HERE:
+        networks[EMBEDDED] = Shipped(HERE)
     mixed = [
         lambda: veiled.forgiven(faces, networks),
         lambda: veiled.footage(faces, networks, LOW),
@@ -85,6 +89,9 @@ def evaluate(args: argparse.Namespace) -> None:
     peers, absent = load_peers(args.peers)
     for line in absent:
         say(f"skipped {line}")
+    if EMBEDDED in networks:
+        embedded = networks[EMBEDDED]
+        peers = {EMBEDDED: lambda picture: float(embedded.scores([picture])[0]), **peers}
     scorers = Scorers(shipped, peers, args.work / "peer-scores")
     cache = build_cache(args.train_faces, args.work / "cache", 512)
     say("training the unseen restorer, or loading that of an earlier run")
