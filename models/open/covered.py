@@ -123,16 +123,17 @@ def train(args: argparse.Namespace) -> None:
         update_average(average, head, settings["ema"], step + 1)
         if (step + 1) % config["log"]["every"] == 0:
             say(f"step {done + step + 1}/{done + steps}: extent {losses[0]:.3f}, cells {losses[1]:.3f}")
-        if (step + 1) % config["log"]["monitor"] == 0 or step + 1 == steps:
-            found = look()
-            say(", ".join(f"{name} {value:.2f}" for name, value in found.items()))
-            told = {
-                "training_steps": done + step + 1,
-                "training_faces": len(chosen),
-                "training_data": ["portraits A, B", "drawn covers; hands from MakeHuman (D)"],
-                "found_at_1_percent_lost": {name: round(value, 3) for name, value in found.items()},
-            }
-            write_head(args.target, "visible", average, told)
+        if (step + 1) % config["log"]["monitor"] == 0:
+            say(", ".join(f"{name} {value:.2f}" for name, value in look().items()))
+            write_head(args.target, "visible", average, {"training_steps": done + step + 1})
+    found = look()
+    told = {
+        "training_steps": done + steps,
+        "training_faces": len(chosen),
+        "training_data": ["portraits A, B", "drawn covers (E); hands from MakeHuman (D)"],
+        "found_at_1_percent_lost": {name: round(value, 3) for name, value in found.items()},
+    }
+    write_head(args.target, "visible", average, told)
     say(f"wrote the head `visible` to {args.target}")
 
 

@@ -2,6 +2,7 @@
 """Train the head `real` of the open expression network on photographed portraits and on drawings of many kinds.
 
     python models/open/crops.py PICTURES... --labels labels.npz --out DIR
+    python models/open/hands.py MAKEHUMAN/makehuman/data PICTURES... --out DIR/covers.npz
     python models/open/heads.py MAKEHUMAN/makehuman/data --count 1400 --out HEADS
     python models/open/photographed.py face_landmarker.task --work DIR --heads HEADS
     python models/open/photographed.py --table FACES     # no training: the card's table, for both weight sets
@@ -45,10 +46,14 @@ from models.common.stats import mean_estimate  # noqa: E402
 from models.common.training import say  # noqa: E402
 from models.expression import realfaces  # noqa: E402
 from models.expression.batches import Augmentation  # noqa: E402
+from models.expression.covers import KINDS, Bank, paste  # noqa: E402
+from models.expression.covers import draw as draw_cover  # noqa: E402
+from models.expression.cutouts import load_bank  # noqa: E402
 from models.expression.dataset import MARGIN, FaceSet, align, canvas_matrix, prepare  # noqa: E402
 from models.expression.faces import read_crops  # noqa: E402
 from models.expression.network import OwnNetwork  # noqa: E402
 from models.open.cartoons import draw  # noqa: E402
+from models.open.covered import coloured_light  # noqa: E402
 from models.open.crops import NAME  # noqa: E402
 from models.open.trunk import PhotographHead, Trunk, write_head  # noqa: E402
 from streamgate.errors import StreamgateError  # noqa: E402
@@ -110,7 +115,8 @@ def train(args: argparse.Namespace) -> None:
     how = Augmentation(**config["augment"])
     index, _ = read_crops(args.work / "crops" / NAME)
     sizes = dict(zip(index["names"], index["eyes"], strict=True))
-    groups = portrait_rows(trunk, faces, sizes, settings, how, config["seed"])
+    bank = load_bank(args.work / "covers.npz")
+    groups = portrait_rows(trunk, faces, sizes, bank, settings, how, config["seed"])
     groups.append(head_rows(trunk, args.heads, settings, how, config["seed"]))
     say(", ".join(f"{len(each.figures)} {'photographs' if each.real else 'drawings'}" for each in groups))
     head = fit(groups, settings, config["seed"])
@@ -125,11 +131,17 @@ def train(args: argparse.Namespace) -> None:
 
 
 def portrait_rows(
-    trunk: Trunk, faces: FaceSet, sizes: dict[str, float], settings: dict[str, Any], how: Augmentation, seed: int
+    trunk: Trunk,
+    faces: FaceSet,
+    sizes: dict[str, float],
+    bank: Bank,
+    settings: dict[str, Any],
+    how: Augmentation,
+    seed: int,
 ) -> list[Rows]:
     """Photographs (large ones, other ones), paintings, and drawings made from photographs; each with its views.
 
-    sizes: distance between the eyes in the source, in pixels, by the name of the face.
+    sizes: distance between the eyes in the source, in pixels, by the name of the face; bank: what covers some faces.
     """
     kinds = read_kinds(HERE / KINDS_NAME)
     rng = np.random.default_rng(seed)
@@ -143,7 +155,7 @@ def portrait_rows(
             made = {"painting": [canvas] * settings["of_paintings"]}
         elif kind == "photograph":
             kind = "large" if sizes[name] >= settings["large_eyes"] else "small"
-            count = settings["of_large"] if kind == "large" else 1
+            count = settings[f"of_{kind}"]
             made = {kind: [canvas] * count}
             if kind == "large" or rng.random() < settings["drawn"]:
                 made["drawn"] = [draw(canvas, faces.points[i], rng) for _ in range(count)]
@@ -151,7 +163,12 @@ def portrait_rows(
             continue
         for into, pictures in made.items():
             for number, picture in enumerate(pictures):
-                found[into].append(_crop(picture, how, rng, number))
+                changed = picture.copy()
+                if rng.random() < settings["covered"]:
+                    _cover(changed, faces.points[i], bank, rng)
+                if rng.random() < settings["lit"]:
+                    changed = coloured_light(changed, rng)
+                found[into].append(_crop(changed, how, rng, number))
                 parts[into].append(part)
     shares = {"large": 0.5, "small": 0.5, "painting": settings["paintings_share"], "drawn": 1.0}
     return [
@@ -159,6 +176,13 @@ def portrait_rows(
         for name, crops in found.items()
         if crops
     ]
+
+
+def _cover(canvas: np.ndarray, points: np.ndarray, bank: Bank, rng: np.random.Generator) -> None:
+    """Draw a cover into the middle of a canvas, in place: photographs and drawings are covered equally often."""
+    crop = canvas[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    kind = list(KINDS)[int(rng.integers(len(KINDS)))]
+    crop[:] = paste(crop, draw_cover(crop, points - MARGIN, rng, bank, kind))
 
 
 def _crop(canvas: np.ndarray, how: Augmentation, rng: np.random.Generator, number: int) -> np.ndarray:
