@@ -71,13 +71,13 @@ def test_the_set_fills_what_a_run_needs_and_nothing_from_the_default_one() -> No
     assert found["recognizer"].calibration is not None and found["recognizer"].identity_threshold is not None
 
 
-def test_a_run_with_it_leaves_no_measure_out() -> None:
+def test_a_run_with_it_leaves_out_no_measure_but_the_one_for_drawings() -> None:
     for role in ROLES:
         card(role)
     with Engine(load_config(), models="embedded", device="cpu") as engine:
         usual = set(engine.run_info().absent_measures)
     with Engine(load_config(), models="open", device="cpu") as engine:
-        assert set(engine.run_info().absent_measures) == usual
+        assert set(engine.run_info().absent_measures) - usual <= {"real"}
 
 
 def test_the_set_is_small_enough() -> None:
