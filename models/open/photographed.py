@@ -112,7 +112,7 @@ def train(args: argparse.Namespace) -> None:
     settings = config["real"]
     trunk = Trunk(args.task, "real")
     faces = prepare([args.work / "crops" / NAME], args.work / "aligned", config["visible"]["smallest_eyes"])
-    how = Augmentation(**config["augment"])
+    how = Augmentation(**{**config["augment"], "degraded": settings["degraded"]})
     index, _ = read_crops(args.work / "crops" / NAME)
     sizes = dict(zip(index["names"], index["eyes"], strict=True))
     bank = load_bank(args.work / "covers.npz")
