@@ -45,12 +45,13 @@ def cut(pictures: list[Path], labels: Path, base: Path) -> int:
     """Write crops and labels of the largest face of each picture; returns their number. Raises DataError."""
     crops = Crops()
     points, shapes, poses = [], [], []
-    # `labelled_pictures` has checked the file.
-    given = labelled_pictures(pictures, labels)
-    with np.load(labels, allow_pickle=False) as arrays:
-        told = {name: arrays[name] for name in ("sha256", "mesh", "box", "shapes", "pose")}
-    first = {digest: row for row, digest in reversed(list(enumerate(told["sha256"])))}
-    for digest, landmarks, content in given:
+    told: dict[str, np.ndarray] = {}
+    first: dict[str, int] = {}
+    for digest, landmarks, content in labelled_pictures(pictures, labels):
+        if not told:  # The file is readable, or `labelled_pictures` would have raised.
+            with np.load(labels, allow_pickle=False) as arrays:
+                told = {name: arrays[name] for name in ("sha256", "mesh", "box", "shapes", "pose")}
+            first = {digest: row for row, digest in reversed(list(enumerate(told["sha256"])))}
         picture, row = decode_rgb(content), first[digest]
         if picture is None:
             continue

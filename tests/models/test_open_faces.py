@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +119,30 @@ def test_the_listed_portraits_are_among_the_pictures() -> None:
     known = {digest[:16]: name for digest, name in names.items()}
     assert set(kinds.values()) == {"painting", "uncertain"}
     assert all(known[digest].startswith("voteview/member_photos:images/bio_guide/") for digest in kinds)
+
+
+def test_crops_have_the_form_that_the_training_reads(tmp_path: Path) -> None:
+    from skimage import data
+
+    from models.common.images import write_rgb
+    from models.expression.dataset import prepare
+    from models.open import crops
+
+    (tmp_path / "pictures").mkdir()
+    write_rgb(tmp_path / "pictures/one.png", data.astronaut())
+    digest = hashlib.sha256((tmp_path / "pictures/one.png").read_bytes()).hexdigest()
+    five = np.asarray(ASTRONAUT_LANDMARKS, np.float32)
+    mesh = np.repeat(five.mean(axis=0)[None], 478, axis=0)
+    for number, place in {33: 0, 133: 0, 362: 1, 263: 1}.items():
+        mesh[number] = five[place]
+    np.savez(
+        tmp_path / "labels.npz", sha256=np.array([digest]), points=five[None], mesh=mesh[None],
+        box=np.array([[165, 45, 285, 185]], np.float32), shapes=np.zeros((1, 52), np.float32),
+        pose=np.zeros((1, 3), np.float32),
+    )  # fmt: skip
+    arguments = [str(tmp_path / "pictures"), "--labels", str(tmp_path / "labels.npz"), "--out", str(tmp_path)]
+    assert crops.main(arguments) == 0
+    found = prepare([tmp_path / "crops" / crops.NAME], tmp_path / "aligned", 14.0)
+    assert found.names == [digest] and found.canvases[0].shape == (*CANVAS, 3)
+    (tmp_path / "labels.npz").write_bytes(b"no labels")
+    assert crops.main(arguments) == 2
