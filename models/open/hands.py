@@ -54,19 +54,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def textures(pictures: list[Path], rng: np.random.Generator) -> np.ndarray:
-    """uint8 [THINGS, 160, 160, 3]: random squares of random pictures. Raises DataError if there is no picture."""
-    sources = list(list_sources(pictures))
-    if not sources:
-        raise DataError(f"{', '.join(map(str, pictures))}: no pictures")
-    squares = []
-    while len(squares) < THINGS:
-        picture = decode_rgb(sources[int(rng.integers(len(sources)))].data)
+    """uint8 [THINGS, 160, 160, 3]: random squares of random pictures. Raises DataError if none is large enough."""
+    sources = [source.data for source in list_sources(pictures)]
+    squares: list[np.ndarray] = []
+    while sources and len(squares) < THINGS:
+        number = int(rng.integers(len(sources)))
+        picture = decode_rgb(sources[number])
         if picture is None or min(picture.shape[:2]) < THINGS_SIDE:
+            sources.pop(number)
             continue
         side = int(rng.uniform(THINGS_SIDE / 2, min(picture.shape[:2]) / 2 + THINGS_SIDE / 2))
         top, left = (int(rng.integers(size - side + 1)) for size in picture.shape[:2])
         square = picture[top : top + side, left : left + side]
         squares.append(cv2.resize(square, (THINGS_SIDE, THINGS_SIDE), interpolation=cv2.INTER_AREA))
+    if not squares:
+        raise DataError(f"{', '.join(map(str, pictures))}: no picture of {THINGS_SIDE} px or more")
     return np.stack(squares)
 
 
