@@ -28,13 +28,14 @@ def deploy(
     clips: int,
     data_names: list[str],
     clip_sources: list[str],
+    terms: Mapping[str, Any],
     target: Path,
     warm_only: bool,
 ) -> str:
     """Write the deliverables into `target`, each by one rename; returns what was written, for the log.
 
     agreement: correlation of each output with the teacher on held-out faces. faces, clips: number of training faces and
-    clips. warm_only: write only the weights for the next run.
+    clips. terms: config.toml, [card]. warm_only: write only the weights for the next run.
     """
     if warm_only:
         write_warm(trainer.average, trainer.steps_done, target)
@@ -42,20 +43,18 @@ def deploy(
     card: dict[str, Any] = {
         "role": "expression",
         "roles": ["expression"],
-        "name": "expression-slim",
+        "name": terms["name"],
         "version": VERSION,
         "file": ONNX_NAME,
         "sha256": "",
-        "licence": "research and non-commercial use only (terms of the training faces)",
+        "licence": terms["licence"],
         "training_data": data_names,
         "training_steps": trainer.steps_done,
         "training_faces": faces,
         "training_clips": clips,
         "clip_sources": clip_sources,
-        "distilled_from": [
-            "MediaPipe Face Landmarker (Apache-2.0; Google's own pictures): every output except `visible` and `real`"
-        ],
-        "research_only": True,
+        "distilled_from": terms["distilled_from"],
+        "research_only": terms["research_only"],
         "input": {},
         "crop": {
             "size": list(EXPRESSION_SIZE),

@@ -110,7 +110,8 @@ def evaluate(args: argparse.Namespace) -> None:
     if np.isnan(answers.visible).any():
         absent.append("covered faces: the network has no output `visible`")
     else:
-        done.insert(3, sections.covers(labelled, answers))
+        judged = {name: found for name, found in networks.items() if not np.isnan(found.visible).any()}
+        done.insert(3, sections.covers(labelled, judged))
     for section in done:
         print(section.markdown(), flush=True)
     page, sha256 = args.model / "card.md", own.card["sha256"]

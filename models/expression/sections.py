@@ -110,26 +110,34 @@ def eyes(labelled: Labelled, networks: dict[str, Answers]) -> Section:
     return section
 
 
-def covers(labelled: Labelled, answers: Answers) -> Section:
-    """Share of faces rejected by the default limit: faces labelled as covered, by clip, and good and usable faces."""
+def covers(labelled: Labelled, networks: dict[str, Answers]) -> Section:
+    """Share of faces rejected by the default limit: faces labelled as covered, by clip, and good and usable faces.
+
+    networks: answers by name of the network; the goals are those of the network "this".
+    """
     covered = np.array(["o" in why for why in labelled.why])
     mapping, limit = OCCLUSION.mapping, OCCLUSION.limits[0].value
     assert isinstance(mapping, Sigmoid)
-    rejected = np.array([mapping.scalar(float(share)) < limit for share in answers.visible])
+    rejected = {
+        name: np.array([mapping.scalar(float(share)) < limit for share in answers.visible])
+        for name, answers in networks.items()
+    }
+    this = networks["this"].visible
     section = Section(
         "Covered faces",
-        ["faces", "number", "rejected"],
+        ["faces", "number", *(["rejected"] if len(networks) == 1 else [f"rejected by {name}" for name in networks])],
         note="The table compares faces labelled as covered, which may also have other flaws, with uncovered faces "
         "labelled as good or usable. The median visible share of the good faces is "
-        f"{np.median(answers.visible[(labelled.label == 'g') & ~covered]):.3f}.",
+        f"{np.median(this[(labelled.label == 'g') & ~covered]):.3f}.",
     )
     groups = {"good": (labelled.label == "g") & ~covered, "usable": (labelled.label == "m") & ~covered}
     groups |= {f"covered, {clip}": covered & (labelled.clip == clip) for clip in np.unique(labelled.clip[covered])}
     groups["covered"] = covered
     for name, chosen in groups.items():
-        section.rows.append([name, str(int(chosen.sum())), f"{100 * rejected[chosen].mean():.1f} %"])
-    section.goal("covered faces found", float(rejected[covered].mean()), 0.8, unit=" %")
-    lost = float(rejected[groups["good"]].mean())
+        shares = [f"{100 * found[chosen].mean():.1f} %" for found in rejected.values()]
+        section.rows.append([name, str(int(chosen.sum())), *shares])
+    section.goal("covered faces found", float(rejected["this"][covered].mean()), 0.8, unit=" %")
+    lost = float(rejected["this"][groups["good"]].mean())
     section.goal("good faces rejected as covered", lost, 0.01, unit=" %", at_most=True)
     return section
 

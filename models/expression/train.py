@@ -151,7 +151,9 @@ def train(args: argparse.Namespace) -> int:
     found = correlations(trainer.look(crops), faces.signals[held], faces.pose[held])
     target = work / "smoke" if args.smoke else args.target
     sources = args.name or sorted({base.name for base in bases})
-    wrote = deploy(trainer, found, len(chosen), clips, sources, args.clip_source, target, args.warm_only)
+    wrote = deploy(
+        trainer, found, len(chosen), clips, sources, args.clip_source, config["card"], target, args.warm_only
+    )
     say(f"wrote {target}: {wrote}")
     return 0
 

@@ -31,6 +31,8 @@ from models.ifqa.unseen import restore, train_unseen  # noqa: E402
 from streamgate.measures.ifqa import MEASURE  # noqa: E402
 
 SIDE = 256
+EMBEDDED = "the embedded network"
+"""With --model, every table also has a column for the network of the default set."""
 LOW = MEASURE.limits[0].value
 """Limit of the gate, in points: faces with fewer points are rejected (`ifqa_low`)."""
 
@@ -60,6 +62,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--unreal", type=Path, nargs="*", default=[], help="aligned drawings, renders, puppets, statues")
     p.add_argument("--mixed-faces", type=int, default=40, help="number of faces for the slow tables (light, veils)")
     p.add_argument("--only-mixtures", action="store_true", help="only the tables that use --before; writes no file")
+    p.add_argument("--without-mixtures", action="store_true", help="leave out the slow tables (light, veils, ...)")
     p.add_argument("--limit", type=int, metavar="N", help="use only the first N faces, and write no file")
     p.add_argument("--unseen-steps", type=int, default=900)
     p.add_argument("--model", type=Path, default=HERE, help="folder of ifqa.onnx, card.json and card.md")
@@ -71,6 +74,8 @@ def evaluate(args: argparse.Namespace) -> None:
     names, faces = read_faces(args.faces, args.limit)
     shipped = Shipped(args.model)
     networks = {"IFQA": shipped} | ({"before": Shipped(args.before)} if args.before else {})
+    if args.model.resolve() != HERE:
+        networks[EMBEDDED] = Shipped(HERE)
     mixed = [
         lambda: veiled.forgiven(faces, networks),
         lambda: veiled.footage(faces, networks, LOW),
@@ -85,6 +90,11 @@ def evaluate(args: argparse.Namespace) -> None:
     peers, absent = load_peers(args.peers)
     for line in absent:
         say(f"skipped {line}")
+    if args.without_mixtures:
+        absent.append("degraded footage, light, drawings, veils: left out (--without-mixtures)")
+    if EMBEDDED in networks:
+        embedded = networks[EMBEDDED]
+        peers = {EMBEDDED: lambda picture: float(embedded.scores([picture])[0]), **peers}
     scorers = Scorers(shipped, peers, args.work / "peer-scores")
     cache = build_cache(args.train_faces, args.work / "cache", 512)
     say("training the unseen restorer, or loading that of an earlier run")
@@ -102,7 +112,7 @@ def evaluate(args: argparse.Namespace) -> None:
         lambda: sections.mirror(faces, scorers, graded),
         lambda: groups.by_picture(faces, scorers, read_glasses(args.glasses, names), high - low),
         *([lambda: labelled(args, scorers, high - low)] if args.labelled and args.detector else []),
-        *mixed,
+        *([] if args.without_mixtures else mixed),
     ):
         done += collect(section())
     if not args.limit:

@@ -3,6 +3,10 @@
 
     pip install tflite
     python models/open/landmarker.py face_landmarker.task PICTURES... --labels labels.npz
+    python models/open/landmarker.py face_landmarker.task        # keeps the constants of the committed network
+
+Two small heads on the maps of the first network, `visible` (trained by covered.py) and `real` (photographed.py), are
+read from models/open/expression/heads.pth and added; a head that was not trained yet is left out.
 
 Two networks of the published file (Apache-2.0) are joined: the network that finds 478 points on a face, and the network
 that computes 52 blendshapes from 146 of these points. The rest of the graph has no learned weights. It enlarges the
@@ -23,8 +27,9 @@ import os
 import struct
 import sys
 import tempfile
+import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +41,14 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from models.common.images import DataError, decode_rgb  # noqa: E402
-from models.expression.architecture import BLENDSHAPES, LOOK_ABOVE, LOOK_ACROSS, POINTS, SIGNALS  # noqa: E402
+from models.expression.architecture import (  # noqa: E402
+    BLENDSHAPES,
+    LOOK_ABOVE,
+    LOOK_ACROSS,
+    POINTS,
+    SIGNALS,
+    visible_share,
+)
 from models.expression.dataset import (  # noqa: E402
     INNER_LIPS,
     LEFT_CORNERS,
@@ -49,6 +61,7 @@ from models.expression.dataset import (  # noqa: E402
 from models.expression.deploy import CARD_NAME, ONNX_NAME  # noqa: E402
 from models.open.portraits import labelled_pictures  # noqa: E402
 from models.open.tflite_graph import LiteNetwork  # noqa: E402
+from models.open.trunk import HEADS, TAPS, read_heads, shown, trained  # noqa: E402
 from streamgate.convert.export import export, noise, write_onnx  # noqa: E402
 from streamgate.convert.onnx_check import OPSET  # noqa: E402
 from streamgate.errors import StreamgateError  # noqa: E402
@@ -63,6 +76,7 @@ from streamgate.networks.alignment import (  # noqa: E402
 TASK_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 TASK_BYTES = 3_758_596
 OUTPUTS = ("pose", "signals", "points")
+"""The outputs without those of the heads."""
 SIDE = 256
 """Side in pixels of the square that is the input of the network of points."""
 SQUARE, BELOW = 3.7, 0.6
@@ -88,16 +102,23 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 written, 2 bad data or not the published file (one line on stderr)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", type=Path, help="face_landmarker.task as published by Google")
-    parser.add_argument("pictures", nargs="+", type=Path, help="folders or tar files of portraits")
-    parser.add_argument("--labels", type=Path, required=True, help="the file that label.py wrote for the portraits")
+    parser.add_argument("pictures", nargs="*", type=Path, help="folders or tar files of portraits")
+    parser.add_argument("--labels", type=Path, help="the file that label.py wrote for the portraits")
     parser.add_argument("--target", type=Path, default=HERE / "expression", help="folder for the exported files")
     args = parser.parse_args(arguments)
+    if bool(args.pictures) != bool(args.labels):
+        parser.error("give PICTURES and --labels, or neither")
     try:
         torch.set_num_threads(1)
-        graph = LandmarkGraph(args.task).eval()
-        faces = portraits(args.pictures, args.labels)
-        print(f"{len(faces)} portraits", flush=True)
-        print(f"wrote {deploy(graph, corrected(graph, faces), args.target)}")
+        heads = read_heads(args.target)
+        graph = LandmarkGraph(args.task, heads=heads).eval()
+        if args.pictures:
+            faces = portraits(args.pictures, args.labels)
+            print(f"{len(faces)} portraits", flush=True)
+            fitted = corrected(graph, faces)
+        else:
+            fitted = kept(graph, args.target)
+        print(f"wrote {deploy(graph, fitted, heads, args.target)}")
     except (DataError, StreamgateError, OSError) as error:
         print(f"landmarker.py: {error}", file=sys.stderr)
         return 2
@@ -144,6 +165,24 @@ def corrected(graph: LandmarkGraph, faces: np.ndarray) -> dict[str, float]:
     return {"portraits": len(faces), **{f"degrees of {name}": round(turn, 1) for name, turn in turns.items()}}
 
 
+def kept(graph: LandmarkGraph, folder: Path) -> dict[str, float]:
+    """Set the constants of a graph, in place, to those of the network in the folder; returns their description.
+
+    Raises DataError if there is no such network.
+    """
+    import onnx
+
+    try:
+        constants = {
+            one.name: onnx.numpy_helper.to_array(one) for one in onnx.load(folder / ONNX_NAME).graph.initializer
+        }
+        graph.shift.copy_(torch.from_numpy(constants["shift"].astype(np.float32)))
+        graph.gain.copy_(torch.from_numpy(constants["gain"].astype(np.float32)))
+        return dict(json.loads((folder / CARD_NAME).read_text())["constants"])
+    except (OSError, KeyError) as error:
+        raise DataError(f"{folder}: no network whose constants can be kept ({error}); give PICTURES") from error
+
+
 def _run(graph: LandmarkGraph, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pose and signals of the faces."""
     with torch.no_grad():
@@ -165,10 +204,15 @@ def _slope(x: np.ndarray, y: np.ndarray) -> float:
     return float(found[0])
 
 
-def deploy(graph: LandmarkGraph, fitted: dict[str, float], target: Path) -> str:
-    """Write the network and its card into `target`; returns what was written. Raises WeightsError."""
+def deploy(graph: LandmarkGraph, fitted: dict[str, float], heads: Mapping[str, Any], target: Path) -> str:
+    """Write the network and its card into `target`; returns what was written. Raises WeightsError.
+
+    heads: from `read_heads`.
+    """
+    terms = tomllib.loads((HERE / "expression/config.toml").read_text())["card"]
     size = (*EXPRESSION_SIZE, 3)
-    model = export(graph, "face", OUTPUTS, noise(2, *size), noise(3, *size))
+    outputs = (*OUTPUTS, *(name for name in HEADS if name in heads))
+    model = export(graph, "face", outputs, noise(2, *size), noise(3, *size))
     # The slopes of the activations are used twice, unchanged and subtracted from 1, so they are not rounded.
     exact = {tensor.name for tensor in model.graph.initializer if list(tensor.dims)[1:] == [1, 1, 1]}
     target.mkdir(parents=True, exist_ok=True)
@@ -179,27 +223,29 @@ def deploy(graph: LandmarkGraph, fitted: dict[str, float], target: Path) -> str:
         card = {
             "role": "expression",
             "roles": ["expression"],
-            "name": "expression-open",
+            "name": terms["name"],
             "version": "1",
             "file": ONNX_NAME,
             "sha256": digest,
-            "licence": "Apache-2.0 as published; standing of each part: models/open/PROVENANCE.md",
+            "licence": terms["licence"],
             "training_data": ["its publisher's own pictures (Google; not published)", "constants: portraits A, B"],
             "training_steps": 0,
             "constants": fitted,
-            "distilled_from": ["MediaPipe Face Landmarker (Apache-2.0; Google's own pictures): weights unchanged"],
+            "distilled_from": terms["distilled_from"],
             "converted_from": {"file": "face_landmarker.task", "sha256": TASK_SHA256, "licence": "Apache-2.0"},
-            "research_only": False,
+            "research_only": terms["research_only"],
             "input": {},
             "crop": {
                 "size": list(EXPRESSION_SIZE),
                 "eye_distance": EXPRESSION_EYE_DISTANCE,
                 "eye_row": EXPRESSION_EYE_ROW,
             },
-            "outputs": list(OUTPUTS),
+            "outputs": list(outputs),
             "output": {"signals": list(SIGNALS), "points": list(POINTS)},
             "opset": OPSET,
-            "parameters": sum(value.numel() for part in (graph.mesh, graph.shapes) for value in part.buffers()),
+            "parameters": sum(value.numel() for part in (graph.mesh, graph.shapes) for value in part.buffers())
+            + sum(value.numel() for value in graph.parameters()),
+            **{name: heads[name]["card"] for name in HEADS if name in heads},
         }
         (stage / CARD_NAME).write_text(json.dumps(card, indent=2) + "\n")
         # A card next to weights marks them as complete, so it is moved last.
@@ -210,11 +256,13 @@ def deploy(graph: LandmarkGraph, fitted: dict[str, float], target: Path) -> str:
 
 class LandmarkGraph(nn.Module):
     """The graph that is exported. It receives crops uint8 (N, 144, 128, 3), and returns pose (N, 3), signals (N, S) and
-    points (N, P, 2), which are defined as in the embedded network.
+    points (N, P, 2), and for each head its output (N,), all defined as in the embedded network.
     """
 
-    def __init__(self, task: Path, square: float = SQUARE, below: float = BELOW) -> None:
-        """Raises DataError if `task` is not the published file."""
+    def __init__(
+        self, task: Path, square: float = SQUARE, below: float = BELOW, heads: Mapping[str, Any] | None = None
+    ) -> None:
+        """heads: from `read_heads`. Raises DataError if `task` is not the published file."""
         super().__init__()
         with task.open("rb") as file:
             content = file.read(TASK_BYTES + 1)
@@ -237,16 +285,30 @@ class LandmarkGraph(nn.Module):
         self.register_buffer("shift", torch.zeros(len(SIGNALS)))
         self.register_buffer("gain", torch.ones(len(SIGNALS)))
         self.register_buffer("covariance", torch.from_numpy(covariance.reshape(9, -1, 1, 1)))
+        given = heads or {}
+        self.heads = nn.ModuleDict({name: trained(given, name, HEADS[name]()) for name in HEADS if name in given})
 
-    def forward(self, face: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def maps(self, face: Tensor) -> list[Tensor]:
+        """The maps that the heads use (`trunk.shown`)."""
+        return shown(self.mesh(self._square(face), TAPS)[-len(TAPS) :])
+
+    def _square(self, face: Tensor) -> Tensor:
         planes = face.permute(0, 3, 1, 2).to(torch.float32) * (1.0 / 255.0)
-        square = torch.matmul(torch.matmul(self.rows, planes), self.columns)
-        found = self.mesh(square)[0]
+        return torch.matmul(torch.matmul(self.rows, planes), self.columns)
+
+    def forward(self, face: Tensor) -> tuple[Tensor, ...]:
+        found, *rest = self.mesh(self._square(face), TAPS)
         mesh = found.reshape(-1, 478, 3)
         flat = mesh[:, :, :2] * self.scale + mesh.new_tensor(self.corner) - 0.5
         shapes = self.shapes(mesh[:, list(SHAPE_POINTS), :2])[0]
         signals = (torch.cat([shapes[:, 1:], measured(flat)], 1) - self.shift) * self.gain
-        return self.pose(found), signals, flat[:, list(POINTS)]
+        results = [self.pose(found), signals, flat[:, list(POINTS)]]
+        maps = shown(rest[-len(TAPS) :])
+        if "visible" in self.heads:
+            results.append(visible_share(self.heads["visible"](maps)[1]))
+        if "real" in self.heads:
+            results.append(torch.sigmoid(self.heads["real"](maps)))
+        return tuple(results)
 
     def pose(self, found: Tensor) -> Tensor:
         """Yaw, pitch, roll in degrees (N, 3) from the coordinates of all points (N, 1434, 1, 1)."""

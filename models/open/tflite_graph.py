@@ -5,7 +5,7 @@ This module needs the package `tflite` (`pip install tflite`), which reads the f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,13 +73,13 @@ class LiteNetwork(nn.Module):
                     self.register_buffer(f"tensor_{number}", torch.from_numpy(fixed[number].astype(np.float32)))
             self._steps.append((step, inputs[:used], output))
 
-    def forward(self, given: Tensor) -> list[Tensor]:
-        """The outputs, in the order of the file."""
+    def forward(self, given: Tensor, taps: Sequence[int] = ()) -> list[Tensor]:
+        """The outputs, in the order of the file, and then the tensors with the numbers `taps`."""
         values = {self._input: given}
         for step, inputs, output in self._steps:
             taken = [values[number] if number in values else getattr(self, f"tensor_{number}") for number in inputs]
             values[output] = step(*taken)
-        return [values[number] for number in self._outputs]
+        return [values[number] for number in (*self._outputs, *taps)]
 
 
 def _step(name: str, operator: Any, others: list[Any], planes: bool) -> tuple[Callable[..., Tensor], int]:

@@ -47,7 +47,15 @@ def test_it_sees_open_eyes_and_a_smile_on_a_portrait(networks: Networks, crop: n
     assert 40 < right[0] - left[0] < 64
     assert found.both("mouthSmile") > 0.5 and found.signals["jawOpen"] < 0.2
     assert min(found.signals["lidsLeft"], found.signals["lidsRight"]) > 0.05
-    assert found.visible is None and found.real is None
+    assert found.visible is not None and found.visible > 0.965
+
+
+def test_a_box_before_the_mouth_is_seen(networks: Networks, crop: np.ndarray) -> None:
+    covered = crop.copy()
+    covered[80:125, 30:98] = (30, 60, 160)
+    bare, masked = run(networks, crop, covered)
+    assert bare.visible is not None and masked.visible is not None
+    assert masked.visible < 0.9 < bare.visible
 
 
 def test_a_mirrored_face_has_mirrored_values(networks: Networks, crop: np.ndarray) -> None:
@@ -63,6 +71,7 @@ def test_the_batch_does_not_change_a_face(networks: Networks, crop: np.ndarray) 
     for one, face in zip(together, [*NOISE, crop], strict=True):
         (alone,) = run(networks, face)
         assert one.signals == alone.signals and (one.yaw, one.pitch) == (alone.yaw, alone.pitch)
+        assert (one.visible, one.real) == (alone.visible, alone.real)
         assert (one.landmarks == alone.landmarks).all()
 
 
@@ -90,7 +99,7 @@ def test_the_committed_network_is_the_published_one(networks: Networks, crop: np
     if not task.is_file():
         pytest.skip(f"{task} is missing")
     with torch.no_grad():
-        pose, signals, points = LandmarkGraph(task).eval()(torch.from_numpy(crop[None]))
+        pose, signals, points, *_ = LandmarkGraph(task).eval()(torch.from_numpy(crop[None]))
     (found,) = run(networks, crop)
     assert pose[0, :2].tolist() == pytest.approx([found.yaw, found.pitch], abs=0.1)
     # The constants that are fitted to portraits do not touch lengths.

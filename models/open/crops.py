@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+"""Cut the faces of the labelled portraits for the expression network's heads `visible` and `real`.
+
+    python models/open/crops.py PICTURES... --labels labels.npz --out DIR
+
+PICTURES are folders or tar files; labels.npz is the file that label.py wrote for them. The script writes
+DIR/crops/portraits in the form of `models/expression/faces.py` and `teacher.py`. A face is named by the sha256 of its
+picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+from models.common.images import DataError, decode_rgb  # noqa: E402
+from models.expression.faces import Crops, loose_crop  # noqa: E402
+from models.open.portraits import labelled_pictures  # noqa: E402
+
+NAME = "portraits"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad data or arguments (one line on stderr)."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("--labels", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args(arguments)
+    try:
+        print(f"{args.out}: {cut(args.pictures, args.labels, args.out / 'crops' / NAME)} faces")
+    except (DataError, OSError) as error:
+        print(f"crops.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def cut(pictures: list[Path], labels: Path, base: Path) -> int:
+    """Write crops and labels of the largest face of each picture; returns their number. Raises DataError."""
+    crops = Crops()
+    points, shapes, poses = [], [], []
+    told: dict[str, np.ndarray] = {}
+    first: dict[str, int] = {}
+    for digest, landmarks, content in labelled_pictures(pictures, labels):
+        if not told:  # The file is readable, or `labelled_pictures` would have raised.
+            with np.load(labels, allow_pickle=False) as arrays:
+                told = {name: arrays[name] for name in ("sha256", "mesh", "box", "shapes", "pose")}
+            first = {digest: row for row, digest in reversed(list(enumerate(told["sha256"])))}
+        picture, row = decode_rgb(content), first[digest]
+        if picture is None:
+            continue
+        crop, placed = loose_crop(picture, told["box"][row], np.concatenate([landmarks, told["mesh"][row]]))
+        eyes = float(np.hypot(*(landmarks[1] - landmarks[0])))
+        crops.add(digest, "", (crop, placed[:5], eyes))
+        points.append(np.column_stack([placed[5:], np.zeros(len(placed) - 5)]))
+        shapes.append(told["shapes"][row])
+        poses.append(told["pose"][row])
+    if not crops.names:
+        raise DataError(f"{labels}: no labelled face in {', '.join(map(str, pictures))}")
+    crops.save(base)
+    np.savez(
+        base.with_suffix(".npz"),
+        points=np.array(points, np.float32),
+        blendshapes=np.array(shapes, np.float32),
+        pose=np.array(poses, np.float32),
+    )
+    return len(crops.names)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""The maps of the Face Landmarker's network that the heads `visible` and `real` read, and these heads.
+
+The published network receives a square of 256 px around the crop, in which the crop's border is repeated. The heads
+only see the cells of its maps that show the crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.common.images import DataError
+from models.common.training import floats
+
+HEADS_NAME = "heads.pth"
+TAPS = (257, 281, 313, 345, 377, 408)
+"""The tensors of the published graph whose maps are used: 16 x 128 x 128 (twice), 32 x 64 x 64, 64 x 32 x 32,
+128 x 16 x 16 and 128 x 8 x 8."""
+CHANNELS = (16, 16, 32, 64, 128, 128)
+_SIDES = (128, 128, 64, 32, 16, 8)
+TOP, BOTTOM, LEFT, RIGHT = 2, 15, 2, 14
+"""The rows and columns of the map of 16 x 16 cells that show the crop."""
+CELLS = (BOTTOM - TOP, RIGHT - LEFT)
+FIGURES = 4 * sum(CHANNELS)
+"""Number of statistics of a face that the head `real` receives."""
+_LARGE = 40
+
+
+def shown(maps: list[Tensor]) -> list[Tensor]:
+    """The cells of the maps of TAPS that show the crop."""
+    found = []
+    for each, side in zip(maps, _SIDES, strict=True):
+        if side < 16:
+            found.append(each[:, :, 1:7, 1:7])
+        else:
+            gain = side // 16
+            found.append(each[:, :, TOP * gain : BOTTOM * gain, LEFT * gain : RIGHT * gain])
+    return found
+
+
+def _unit(inputs: int, outputs: int, stride: int = 1, side: int = 3) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, side, stride, side // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+def _over_map(layer: nn.Linear, maps: Tensor) -> Tensor:
+    """A linear layer on maps (N, C, H, W), as (N, outputs, 1, 1); the batch does not change a face's result."""
+    sizes = [int(size) for size in maps.shape[1:]]
+    return nn.functional.conv2d(maps, layer.weight.reshape(-1, *sizes), layer.bias)
+
+
+class CoveredHead(nn.Module):
+    """Occlusion: logits of the covered share of each cell (N, 13, 12), and of the extent (N,), the square root of the
+    covered share (`models.expression.architecture.VisibleHead`).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.edges = _unit(CHANNELS[1], 16, 2)
+        self.parts = _unit(16 + CHANNELS[2], 32, 2)
+        self.wholes = _unit(32 + CHANNELS[3], 48, 2)
+        self.known = _unit(CHANNELS[4], 48, 1, 1)
+        self.both = _unit(48 + 48, 64)
+        self.cells = nn.Conv2d(64, 1, 1)
+        self.squeeze = _unit(64, 16, 1, 1)
+        self.hidden = nn.Linear(16 * CELLS[0] * CELLS[1], 48)
+        self.extent = nn.Linear(48, 1)
+
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """maps: from `shown`."""
+        parts = self.parts(torch.cat([self.edges(maps[1]), maps[2]], dim=1))
+        wholes = self.wholes(torch.cat([parts, maps[3]], dim=1))
+        found = self.both(torch.cat([wholes, self.known(maps[4])], dim=1))
+        hidden = torch.relu(_over_map(self.hidden, self.squeeze(found)))
+        return self.cells(found).flatten(2).reshape(-1, *CELLS), _over_map(self.extent, hidden).flatten(1).squeeze(1)
+
+
+class PhotographHead(nn.Module):
+    """Is the face photographed? One logit from `figures` (`models.expression.architecture.RealHead`)."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(FIGURES, 64)
+        self.photograph = nn.Linear(64, 1)
+        self.register_buffer("mean", torch.zeros(FIGURES, 1, 1))
+        self.register_buffer("scale", torch.ones(FIGURES, 1, 1))
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Logits (N,); maps: from `shown`."""
+        return self.logits(figures(maps))
+
+    def logits(self, found: Tensor, dropped: float = 0.0) -> Tensor:
+        """Logits (N,) from `figures` (N, FIGURES, 1, 1); dropped: dropout rate in training."""
+        found = ((found - self.mean) * self.scale).clamp(-6.0, 6.0)
+        if dropped:
+            found = nn.functional.dropout(found, dropped)
+        hidden = torch.relu(_over_map(self.hidden, found))
+        if dropped:
+            hidden = nn.functional.dropout(hidden, dropped)
+        return _over_map(self.photograph, hidden).flatten(1).squeeze(1)
+
+
+HEADS: dict[str, type[nn.Module]] = {"visible": CoveredHead, "real": PhotographHead}
+"""The heads by the names of their outputs, in the order of the outputs."""
+
+
+def figures(maps: list[Tensor]) -> Tensor:
+    """Mean, standard deviation, maximum and extent of each map from `shown`, (N, FIGURES, 1, 1)."""
+    pool = nn.functional.adaptive_avg_pool2d
+    parts = []
+    for each in maps:
+        # In a large map, every second row and column is enough.
+        some = each[:, :, ::2, ::2] if each.shape[-1] > _LARGE else each
+        mean = pool(some, 1)
+        # The small constant keeps the rounding of a map without contrast from being amplified by the root.
+        variance = (pool(some * some, 1) - mean * mean).clamp_min(0.0) + 1e-3
+        extent = pool((some * 4.0).clamp(0.0, 1.0), 1)
+        parts += [mean, variance.sqrt(), nn.functional.adaptive_max_pool2d(some, 1), extent]
+    return torch.cat(parts, dim=1)
+
+
+def read_heads(folder: Path) -> dict[str, Any]:
+    """The file with the trained heads: for each head `visible` and `real`, its weights and what the card says of it.
+
+    A head that was not trained yet is missing. Raises DataError if the file cannot be read.
+    """
+    path = folder / HEADS_NAME
+    if not path.is_file():
+        return {}
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch raises errors of many types for damaged files
+        raise DataError(f"{path}: not the file of heads ({error})") from error
+
+
+def write_head(folder: Path, name: str, head: nn.Module, told: Mapping[str, Any]) -> None:
+    """Replace a head in the file; weights are stored in half precision, and the file is replaced in one step."""
+    heads = read_heads(folder)
+    weights = {k: v.cpu().half() if v.is_floating_point() else v.cpu() for k, v in head.state_dict().items()}
+    heads[name] = {"weights": weights, "card": dict(told)}
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{HEADS_NAME}.part"
+    torch.save(heads, part)
+    part.replace(folder / HEADS_NAME)
+
+
+def trained(heads: Mapping[str, Any], name: str, head: nn.Module) -> nn.Module:
+    """The head with its weights from `read_heads`, for inference."""
+    head.load_state_dict(floats(heads[name]["weights"]))
+    return head.eval().requires_grad_(False)
+
+
+class Trunk:
+    """The published network in ONNX Runtime, on one thread: what a head receives for crops."""
+
+    def __init__(self, task: Path, head: str) -> None:
+        """head: "visible" for the maps that `CoveredHead` uses, "real" for `figures`. Raises DataError if `task` is not
+        the published file.
+        """
+        import onnxruntime
+
+        from models.open.landmarker import LandmarkGraph
+        from streamgate.convert.export import export, noise
+        from streamgate.networks.alignment import EXPRESSION_SIZE
+
+        size = (*EXPRESSION_SIZE, 3)
+        self._names = ("figures",) if head == "real" else ("map1", "map2", "map3", "map4")
+        graph = _Given(LandmarkGraph(task).eval(), head == "real")
+        model = export(graph, "face", self._names, noise(2, *size), noise(3, *size))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+
+    def maps(self, crops: np.ndarray) -> list[Tensor]:
+        """Maps as from `shown`, for crops uint8 [N, 144, 128, 3]; those that `CoveredHead` does not use are empty."""
+        found = self._session.run(list(self._names), {"face": crops})
+        return [torch.empty(0), *map(torch.from_numpy, found), torch.empty(0)]
+
+    def figures(self, crops: np.ndarray, chunk: int = 16) -> Tensor:
+        """What `PhotographHead` receives, float32 [N, FIGURES, 1, 1], for crops uint8 [N, 144, 128, 3]."""
+        parts = [
+            self._session.run(None, {"face": np.ascontiguousarray(crops[start : start + chunk])})[0]
+            for start in range(0, len(crops), chunk)
+        ]
+        return torch.from_numpy(np.concatenate(parts))
+
+
+class _Given(nn.Module):
+    def __init__(self, graph: nn.Module, statistics: bool) -> None:
+        super().__init__()
+        self.graph, self.statistics = graph, statistics
+
+    def forward(self, face: Tensor) -> tuple[Tensor, ...]:
+        maps = self.graph.maps(face)
+        return (figures(maps),) if self.statistics else tuple(maps[1:5])
