@@ -370,7 +370,7 @@ def export_onnx(network: ExpressionNetwork, path: Path, kept: Path | None = None
     # Units and means stay float32, because their values are output directly.
     exact = {name for node in model.graph.node if node.op_type in ("Add", "Mul", "Sub") for name in node.input}
     write_onnx(model, path, keep=exact, smallest=_SMALLEST_STORED_HALF)
-    # Most faces do not need this output, which takes more than half of the time of a run.
+    # Most faces do not need this output, which takes up more than half the time of a run.
     model = onnx.load(path)
     make_optional(model, "real")
     onnx.checker.check_model(model)

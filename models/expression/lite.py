@@ -95,7 +95,7 @@ def _three(maps: Tensor) -> Tensor:
 
 
 def _fold(convolution: nn.Module, state: Mapping[str, Tensor], name: str, normalised: str) -> None:
-    """Load `convolution`, which has a bias, with a convolution without bias and the batch normalisation after it."""
+    """Set the weights and bias of `convolution` to those of `name`, folded with the batch normalisation after it."""
     parts = [state[f"{normalised}.{part}"].float() for part in ("weight", "bias", "running_mean", "running_var")]
     gain = parts[0] / torch.sqrt(parts[3] + _BATCH_EPSILON)
     weight = state[f"{name}.weight"].float() * gain.view(-1, 1, 1, 1)

@@ -134,7 +134,9 @@ def train(args: argparse.Namespace) -> int:
         put_between(target / "card.md", BEGIN, END, section.markdown())
         return 0
     if not limit or not all(source.real for source in limit):
-        raise DataError("at least one source listed as `limit` in config.toml must exist, and all must be photographs")
+        raise DataError(
+            "at least one source listed as `limit` in the configuration must exist, and all must be photographs"
+        )
     counts = {real: sum(len(source.canvases) for source in chosen if source.real == real) for real in (True, False)}
     say(f"{counts[True]} photographs and {counts[False]} drawings to train on")
     how = Augmentation(**config["augment"])

@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("task", type=Path, help="face_landmarker.task as published by Google")
     parser.add_argument("pictures", nargs="*", type=Path, help="folders or tar files of portraits")
     parser.add_argument("--labels", type=Path, help="the file that label.py wrote for the portraits")
-    parser.add_argument("--target", type=Path, default=HERE / "expression", help="folder of heads.pth and the results")
+    parser.add_argument("--target", type=Path, default=HERE / "expression", help="folder of heads.pth and the output")
     args = parser.parse_args(arguments)
     if bool(args.pictures) != bool(args.labels):
         parser.error("give PICTURES and --labels, or neither")

@@ -13,8 +13,8 @@ network's maps are computed once for every face and for some degraded views of i
 and written to models/open/expression/heads.pth. FACES is the folder `real` of `models/expression/real.py`; the table
 uses those of its sources that are listed as `held_out` in models/expression/config.toml.
 
-The limit is chosen with photographs that the head rating them was not trained on: all faces are divided into parts, and
-each part is rated by a head that was trained on the other parts.
+The limit is chosen with ratings of photographs by heads that were not trained on them: all faces are divided into
+parts, and each part is rated by a head that was trained on the other parts.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def portrait_rows(
 
 def _cover(canvas: np.ndarray, points: np.ndarray, bank: Bank, rng: np.random.Generator) -> None:
     """Draw a cover into the middle of a canvas, in place. Photographs and drawings are covered equally often, so that
-    the head does not learn from covers.
+    a cover does not tell the head which of the two it sees.
     """
     crop = canvas[MARGIN:-MARGIN, MARGIN:-MARGIN]
     kind = list(KINDS)[int(rng.integers(len(KINDS)))]
@@ -251,7 +251,7 @@ def fit(groups: list[Rows], settings: dict[str, Any], seed: int) -> PhotographHe
             wanted.append(torch.full((int(left.sum()),), float(each.real)))
     logits, real = torch.cat(unseen), torch.cat(wanted) > 0.5
     limit = torch.quantile(logits[real], settings["lost"])
-    say(f"in parts not trained on, {100 * float((logits[~real] < limit).float().mean()):.1f} % of the drawings are "
+    say(f"in held-out parts, {100 * float((logits[~real] < limit).float().mean()):.1f} % of the drawings are "
         f"rejected at the limit that rejects {100 * settings['lost']:.1f} % of the photographs")  # fmt: skip
     head = fit_once(groups, settings, -1)
     head.photograph.bias -= limit

@@ -24,9 +24,9 @@ are few and small."""
 
 
 def switch_of(output: str) -> str:
-    """Name of the graph's input, a bool scalar, that decides whether an optional `output` is computed (the default).
+    """Name of the graph input, a bool scalar, that decides whether an optional `output` is computed; true by default.
 
-    Such an output is computed in the first branch of an `If`; in the second branch, it is NaN.
+    Such an output is computed in the first branch of an `If`; in the second branch, it is a single NaN.
     """
     return f"with_{output}"
 

@@ -51,7 +51,7 @@ faces that failed by more than 0.05 after the first run, four passed after the s
 STEADY_REASONS = frozenset({SMALL, "dark", "bright", "blurred"})
 """Reasons that hardly depend on the exact landmarks, because the face's box, light and detail stay the same. The
 same is true of `edge` once the landmarks have been corrected (`Candidate.corrected`). (Of 215 corrected faces that
-failed by more than 0.1, two passed with refined landmarks.)"""
+failed for `edge` by more than 0.1, two passed with refined landmarks.)"""
 MOVED, FURTHEST = 0.03, 0.25
 """Two shares of the distance between the eyes. If the expression network moves an eye of a prescored face by more than
 the first share, a second run is worthwhile. If it moves any landmark by more than the second share, the old landmarks

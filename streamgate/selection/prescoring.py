@@ -63,8 +63,9 @@ class Prescorer:
     ) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
         """Prescore evenly spaced faces of the window and return them; the others get no potential.
 
-        Until a face is kept, every evenly spaced face is due for the expression network; after that, only one every
-        `MAX_INTERVAL_S`. On the other evenly spaced faces, the network runs only if they could still exceed `floor`.
+        While `floor` is 0 because a rank is free, every evenly spaced face is due for the expression network; after
+        that, one is due every `MAX_INTERVAL_S`. On the other evenly spaced faces, the network runs only if they could
+        still exceed `floor`.
         """
         chosen: list[Observation] = []
         for observation in window:

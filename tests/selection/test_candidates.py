@@ -298,7 +298,7 @@ def test_prescored_faces_come_apart_as_a_track_grows_older() -> None:
 
 
 class Expressions(KnownQuality):
-    """Sees expressions: at the first look less than there is where landmarks were `off`, at the second all."""
+    """With expressions. Where landmarks are `off`, potentials are 5 points too low until the network's second run."""
 
     sees_expressions = True
     context = SimpleNamespace(evaluator=SimpleNamespace(follows_reference=lambda candidate: True))
