@@ -50,9 +50,10 @@ class Candidate(ScoredFace):
     """A face of a track that may be kept. Its `image` is lossless and exists only while the face may still be kept.
 
     `interpolated` says whether box and landmarks are interpolated between two detections, `corrected` whether the
-    landmarks were corrected by those that were found for other faces of the track, `refined` whether the landmarks are
-    from a second pass over the region. `unsettled` is how far the first pass of the expression network
-    moved the eyes, as a share of the distance between them; it is 0.0 before the first pass and after the second.
+    detector's landmarks were corrected by the offsets that the expression network found for other faces of the track,
+    `refined` whether the landmarks are from the expression network or from a second detection in the face's region.
+    `unsettled` is how far the first run of the expression network moved the eyes, as a share of the distance between
+    them; it is 0.0 before the first run and after the second.
     """
 
     track_id: int

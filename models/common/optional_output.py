@@ -1,4 +1,4 @@
-"""Makes an output of an ONNX graph optional, so that runs that do not need it are cheaper."""
+"""Make an output of an ONNX graph optional, so that runs that do not need this output are cheaper."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from streamgate.networks.graphs import switch_of
 
 
 def make_optional(model: Any, output: str) -> None:
-    """Compute an output, float32 (N,), only if the input `switch_of(output)` is true, which is the default.
+    """Add a switch to a graph: `output`, float32 (N,), is computed only if the new input `switch_of(output)` is true.
 
-    model: ModelProto, changed in place. If the input is false, the output is NaN, of shape (1,). The nodes and weights
-    that only this output needs move into a branch of an `If`. (The weights must move as well: otherwise, ONNX Runtime
-    does not treat them as constant in the branch, which then takes three times as long.)
+    model: ModelProto, changed in place. The input is a bool scalar, true by default. If it is false, the output is a
+    single NaN, of shape (1,). The nodes and weights that only this output needs move into a branch of an `If`. (The
+    weights must move as well: otherwise, ONNX Runtime does not treat them as constants in the branch, which then takes
+    three times as long.)
     """
     from onnx import TensorProto, helper, numpy_helper
 

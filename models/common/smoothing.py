@@ -15,7 +15,7 @@ def smooth(picture: Picture, t: float, shape: float = 0.0, seed: int = 0) -> Pic
     """Guided filter, frequency separation, repeated bilateral or edge-preserving filter, from light to heavy."""
     if shape < 0.4:
         filtered = guided(picture, 3 + seed % 6, geometric(4.0, 40.0, t))
-        if seed // 8 % 2:  # half of the variants replace the picture, the others are mixed with it
+        if seed // 8 % 2:  # half of the variants are not mixed with the original
             return filtered
         return cv2.addWeighted(filtered, 0.5 + 0.5 * t, picture, 0.5 - 0.5 * t, 0)
     if shape < 0.75:

@@ -69,9 +69,9 @@ def error_diffusion(picture: Picture, t: float, shape: float, seed: int) -> Pict
     """Floyd-Steinberg dither to 256..12 colours: a palette made for the picture (GIF), or a fixed colour cube."""
     image = Image.fromarray(picture)
     if shape < 0.75:
-        # An octree leaves coarse dither, and a median cut fine dither that looks like skin texture.
+        # With an octree palette, the dither is coarse; with a median cut, it is fine and looks like skin texture.
         method = Image.Quantize.FASTOCTREE if shape < 0.25 else Image.Quantize.MEDIANCUT
-        # A median cut of every pixel would take most of the time of a batch.
+        # A median cut of all pixels would take most of the time of a batch; one in nine is enough.
         seen = image if shape < 0.25 else Image.fromarray(np.ascontiguousarray(picture[seed % 3 :: 3, ::3]))
         palette = seen.quantize(round(geometric(256, 12, t)), method=method)
     else:
@@ -173,7 +173,8 @@ class Veil:
 def draw_veils(rng: np.random.Generator, favoured: Sequence[str] = ()) -> list[Veil]:
     """One veil or, in three of ten cases, two veils, one over the other.
 
-    favoured: veils one of which is drawn, alone, in four of ten cases.
+    favoured: kinds of veils. If there are any, four of ten draws are a single veil of one of these kinds, and the rule
+    above applies to the other draws.
     """
     if favoured and rng.random() < 0.4:
         kinds = [favoured[int(rng.integers(len(favoured)))]]

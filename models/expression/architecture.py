@@ -11,8 +11,9 @@ Input: `face`, uint8 (N, 144, 128, 3) RGB, aligned by the eye line (`networks.al
 A trunk of plain 3x3 convolutions receives the whole crop. Lids and irises are smaller than a pixel of its maps, so a
 second small network receives a patch of each eye; the right patch is mirrored, so that both eyes share the weights. The
 head for occlusion uses the trunk's maps at four depths, the first of them because it shows hard edges; it is trained
-separately (visible.py), with the rest of the network frozen. A small head on statistics of the same maps, and of those
-of a trunk that was trained on pictures of all kinds (lite.py), tells photographs from drawings (real.py).
+separately (visible.py), with the rest of the network frozen. A small head tells photographs from drawings (real.py);
+it uses statistics of the maps of the trunk and of the eyes, and of the maps of a second trunk, which was trained on
+ImageNet (lite.py).
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ _TRUNK = (24, 48, 64, 64, 64, 128, 128, 48)
 """Channels of the trunk's units."""
 _HIDDEN = 192 + 2 * 64
 _FIRST = 2
-"""The first unit whose maps the head `real` receives: those of the large maps cost much and did not help."""
+"""Index of the first unit of the trunk whose maps the head `real` uses. Statistics of the larger maps before it are
+expensive and did not help."""
 FIGURES = 4 * sum(_TRUNK[_FIRST:]) + _HIDDEN + 2 * 4 * 64 + LITE_FIGURES
 """Number of statistics of a face that the head `real` receives."""
 
@@ -161,8 +163,9 @@ class VisibleHead(nn.Module):
 
 
 class RealHead(nn.Module):
-    """Is the face photographed? One logit, from statistics of all maps of face and eyes, from the hidden features, and
-    from statistics of the maps of a trunk with ImageNet's weights, which are not trained further.
+    """Is the face photographed? One logit, from statistics of the maps of the trunk (except the largest maps) and of
+    the eyes, from the hidden features, and from statistics of the maps of EfficientNet-Lite0, whose ImageNet weights
+    are not trained further.
 
     Smooth areas, outlines and few colours distinguish drawings, wherever they are in the face; therefore statistics are
     sufficient. The hidden features describe the shape of face and eyes. For training, the statistics are computed once
@@ -181,14 +184,14 @@ class RealHead(nn.Module):
         self.register_buffer("scale", torch.ones(FIGURES, 1, 1))
 
     def forward(self, planes: Tensor, maps: list[Tensor], eyes: Tensor, features: Tensor) -> Tensor:
-        """0..1 (N,), from the planes, the maps of the trunk and the eyes, and the features from which pose and signals
-        are read.
+        """0..1 (N,), below 0.5 for a drawing, from the normalised planes (N, 3, 144, 128), the maps of the trunk and of
+        the eyes, and the features from which pose and signals are computed.
         """
         return torch.sigmoid(self.logits(self.figures(planes, maps, eyes, features)))
 
     def figures(self, planes: Tensor, maps: list[Tensor], eyes: Tensor, features: Tensor) -> Tensor:
-        """Statistics (N, FIGURES, 1, 1): four of each map of the trunk except the largest, the features, four of each
-        map of each eye, and those of the trunk with ImageNet's weights.
+        """Statistics (N, FIGURES, 1, 1): four of each map of the trunk except the largest maps, the features, four of
+        each map of each eye, and those of `LiteTrunk`.
         """
         count = features.shape[0]
         of_eyes = _four(eyes)
@@ -350,6 +353,8 @@ def normalise(faces: Tensor) -> Tensor:
 def export_onnx(network: ExpressionNetwork, path: Path, kept: Path | None = None) -> None:
     """Write one ONNX file for any batch size; large weights are stored as float16. Its output is compared with torch's.
 
+    The output `real` is optional (`models.common.optional_output`).
+
     kept: an ONNX file of the same network. Only the head `real` is then exported from `network`, and all other outputs
     stay bit-identical to those of this file. Without it, they would change slightly, because the committed
     half-precision weights are rounded differently from the folded weights in the file.
@@ -365,7 +370,7 @@ def export_onnx(network: ExpressionNetwork, path: Path, kept: Path | None = None
     # Units and means stay float32, because their values are output directly.
     exact = {name for node in model.graph.node if node.op_type in ("Add", "Mul", "Sub") for name in node.input}
     write_onnx(model, path, keep=exact, smallest=_SMALLEST_STORED_HALF)
-    # Most faces need no such value, and computing it takes more than half of a run.
+    # Most faces do not need this output, which takes up more than half the time of a run.
     model = onnx.load(path)
     make_optional(model, "real")
     onnx.checker.check_model(model)

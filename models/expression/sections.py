@@ -113,7 +113,7 @@ def eyes(labelled: Labelled, networks: dict[str, Answers]) -> Section:
 def covers(labelled: Labelled, networks: dict[str, Answers]) -> Section:
     """Share of faces rejected by the default limit: faces labelled as covered, by clip, and good and usable faces.
 
-    networks: answers by name of the network; the goals are those of the network "this".
+    networks: the answers of each network, by its name; the goals apply to the network "this".
     """
     covered = np.array(["o" in why for why in labelled.why])
     mapping, limit = OCCLUSION.mapping, OCCLUSION.limits[0].value

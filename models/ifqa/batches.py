@@ -19,7 +19,8 @@ from models.ifqa.steady import draw_twins
 SIDE = 256
 MAP_SIDE = 64
 LEAST_GAMMA = 0.82
-"""Clean faces are not brightened more than this, because brighter ones are degraded (camera.light)."""
+"""Minimum gamma when the tone of a clean face is changed. With a lower gamma, the face would be so bright that it would
+count as degraded (camera.light)."""
 SWAP_KINDS = {"noise": 0.45, "jpeg": 0.27, "blur": 0.12, "sharpen": 0.16}
 
 

@@ -32,7 +32,7 @@ from streamgate.measures.ifqa import MEASURE  # noqa: E402
 
 SIDE = 256
 EMBEDDED = "the embedded network"
-"""With --model, every table also has a column for the network of the default set."""
+"""Name of the network of the default set. If --model gives another network, the tables compare the two."""
 LOW = MEASURE.limits[0].value
 """Limit of the gate, in points: faces with fewer points are rejected (`ifqa_low`)."""
 
@@ -62,7 +62,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--unreal", type=Path, nargs="*", default=[], help="aligned drawings, renders, puppets, statues")
     p.add_argument("--mixed-faces", type=int, default=40, help="number of faces for the slow tables (light, veils)")
     p.add_argument("--only-mixtures", action="store_true", help="only the tables that use --before; writes no file")
-    p.add_argument("--without-mixtures", action="store_true", help="leave out the slow tables (light, veils, ...)")
+    p.add_argument("--without-mixtures", action="store_true", help="leave out the slow tables of --only-mixtures")
     p.add_argument("--limit", type=int, metavar="N", help="use only the first N faces, and write no file")
     p.add_argument("--unseen-steps", type=int, default=900)
     p.add_argument("--model", type=Path, default=HERE, help="folder of ifqa.onnx, card.json and card.md")

@@ -44,12 +44,12 @@ FAVOURED = {
     "smooth": ("sharpening", "sharp upscaling", "error diffusion"),
     "denoise": ("sharpening", "error diffusion"),
 }
-"""The veils that raise the score of these kinds most often."""
+"""For each kind of degradation, the veils that most often raise the score of a face that is degraded in this way."""
 REGIONAL_SHARE = 0.15
 """Share of the series of REGIONAL_KINDS in which only one region of the face is degraded."""
 REGIONAL_KINDS = ("blur", "motion", "noise", "smooth", "jpeg", "lowres", "sharpen")
 BRIGHT = 0.3
-"""Shape of bright light (camera.light_kind)."""
+"""A `shape` for which `camera.light_kind` returns "bright"."""
 MILD_NOISE = 0.15
 """Severity of noise that is tolerated; series of noise start with it."""
 
@@ -57,7 +57,7 @@ MILD_NOISE = 0.15
 @dataclass(frozen=True)
 class GradedSizes:
     """Number of degradations, of faces with each degradation, of severities of each face, and of draws of veils for
-    each face.
+    each series.
     """
 
     groups: int
@@ -99,8 +99,8 @@ def draw_series(
     severities can be compared; graded_t, the severity; graded_strength, the severity on the scale that all kinds share;
     graded_line and graded_span, see Reach. veiled: uint8 [G F V (S + 1), 256, 256, 3], each series under V draws of
     veils, each preceded by its clean face (severity 0); graded_veiled_of: int64 [G F V S], for each degraded picture in
-    `veiled`, in order, its index in `graded`. A series of films shows a face from `films` instead of `base`; its clean
-    face is only in `veiled`.
+    `veiled`, in order, the index in `graded` of the same picture without a veil. A series of films shows a face from
+    `films` instead of `base`; its clean face is only in `veiled`.
     """
     names = ("graded", "face", "group", "t", "strength", "line", "span", "veiled", "veiled_of")
     out: dict[str, list] = {name: [] for name in names}
@@ -164,8 +164,9 @@ def film_series(films: np.ndarray, count: int, rng: np.random.Generator) -> tupl
 
 
 def draw_kind(kind: str, rng: np.random.Generator) -> Degradation:
-    """A degradation of this kind. Two of five mixtures are the paper's chain; the others combine two or more kinds. Of
-    light, three of ten are bright in addition to the equal shares, because it is the hardest to see.
+    """A degradation of this kind. Two of five mixtures are the paper's chain; the others combine two or more kinds.
+    Three of ten degradations of light are bright, because bright light is the hardest to see; the others are of all
+    kinds of light, including bright.
     """
     if kind == "light" and rng.random() < 0.3:
         return Degradation("light", (Step("light", BRIGHT, int(rng.integers(1 << 30))),))

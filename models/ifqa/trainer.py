@@ -95,8 +95,9 @@ UNREAL_DEPTH = 5.0
 
 
 VEIL_POINTS = 0.5
-"""Points by which a veil may raise the score in training; the evaluation allows 2."""
+"""Points (0..100) by which a veil may raise the score in training without a loss; the evaluation allows 2 points."""
 POINTS_X0, POINTS_W = 0.376, 0.171
+"""x0 and w of an earlier run's calibration, with which scores are mapped to points."""
 
 
 class Trainer:
@@ -229,8 +230,8 @@ class Trainer:
         """Losses for series under a veil, which must score no higher than without the veil and than the line of their
         severity, and must have the same order.
 
-        scores: [G F V S], without the veil, repeated for every draw of veils, like strength and series; veiled:
-        [G F V (S + 1)], each series preceded by its clean face.
+        scores: [G F V S], without the veil; veiled: [G F V (S + 1)], each series preceded by its clean face. Scores,
+        strength and the values of series are repeated for every draw of veils.
         """
         settings, span = self.settings, series["graded_span"]
         # The clean face, at severity 0, forms an additional pair with each picture of its series.
@@ -253,7 +254,7 @@ class Trainer:
         }
 
     def _points(self, logits: Tensor) -> Tensor:
-        """Score logits on the scale of the gate, 0..100, by an earlier run's calibration."""
+        """Score logits as points, 0..100, the scale of the gate's limit, by an earlier run's calibration."""
         return 100 * torch.sigmoid((torch.sigmoid(logits) - POINTS_X0) / POINTS_W)
 
     def _apart(self, logits: Tensor, others: Tensor) -> Tensor:

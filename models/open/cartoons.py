@@ -1,7 +1,8 @@
-"""Faces that are not photographs, made from portraits and their mesh points: the training data of the head `real`.
+"""Faces that are not photographs, made from portraits and their mesh points, for training the head `real`.
 
-A picture is a canvas of `models/expression/dataset.py`, uint8 [188, 172, 3] RGB, with points [P, 2] in the order of
-POINTS. Nothing but the portrait and a random generator is used, so the terms of the portraits apply.
+Each style receives a canvas of `models/expression/dataset.py`, uint8 [188, 172, 3] RGB, and its mesh points, [P, 2] in
+pixels, in the order of `models.expression.architecture.POINTS`. It returns a new canvas of the same size. Only the
+portrait and a random generator are used, so the terms of the portraits apply to the results.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Draw = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 
 
 def painted(canvas: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A portrait painted over by a filter."""
+    """The portrait turned into a painting by a filter."""
     return draw_painting(canvas, rng)
 
 
@@ -88,7 +89,7 @@ def sculpted(canvas: np.ndarray, points: np.ndarray, rng: np.random.Generator) -
         blank = level + 12 * np.clip((at(points, [iris])[0, 1] - np.mgrid[: CANVAS[0], : CANVAS[1]][0]) / 6, -1, 1)
         soft = cv2.GaussianBlur(shape, (0, 0), 0.7)
         luma += soft * (blank - luma)
-    # Hair and skin are of the same material, so slow changes of the brightness are reduced.
+    # Hair and skin are of the same material, so gradual changes of brightness are reduced.
     slow = cv2.GaussianBlur(luma, (0, 0), 18)
     luma = rng.uniform(90, 180) + (luma - slow) * rng.uniform(0.8, 1.3) + (slow - slow.mean()) * rng.uniform(0.2, 0.6)
     grain = cv2.GaussianBlur(rng.normal(0, 1, CANVAS).astype(np.float32), (0, 0), float(rng.uniform(0.6, 3)))
@@ -98,7 +99,7 @@ def sculpted(canvas: np.ndarray, points: np.ndarray, rng: np.random.Generator) -
 
 
 def doll(canvas: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Plastic skin with drawn eyes, brows and lips, as of dolls and rendered figures."""
+    """Plastic skin with drawn eyes, brows and lips, as on dolls and rendered figures."""
     smooth = canvas
     for _ in range(int(rng.integers(3, 6))):
         smooth = cv2.bilateralFilter(smooth, 9, float(rng.uniform(25, 45)), 5)
@@ -113,7 +114,7 @@ def doll(canvas: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> np
 
 
 def cartoon(canvas: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A face drawn from the points alone, between a plain cartoon and the large eyes of anime."""
+    """A face drawn from the points alone, in styles from plain cartoons to anime with large eyes."""
     size = (CANVAS[0] * _FINER, CANVAS[1] * _FINER)
     points = points * _FINER
     picture = np.zeros((*size, 3), np.uint8)
@@ -174,7 +175,7 @@ STYLES: dict[str, tuple[Draw, float]] = {
 
 
 def draw(canvas: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The portrait in a random style; a quarter of them once more in another one, so that styles mix."""
+    """The portrait in a random style. A fifth of the results are also painted or flattened, so that styles mix."""
     names = list(STYLES)
     odds = [STYLES[name][1] for name in names]
     out = STYLES[names[int(rng.choice(len(names), p=odds))]][0](canvas, points, rng)
@@ -288,7 +289,7 @@ def _smoothed(outline: np.ndarray) -> np.ndarray:
 
 
 def _filled(outline: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """float32 of this size, 1 inside the outline."""
+    """float32 [height, width] of this size, 1 inside the outline and 0 outside."""
     shape = np.zeros(size, np.float32)
     cv2.fillPoly(shape, [np.round(outline).astype(np.int32)], 1.0, cv2.LINE_AA)
     return shape

@@ -5,11 +5,11 @@
     python models/open/hands.py MAKEHUMAN/makehuman/data PICTURES... --out DIR/covers.npz
     python models/open/covered.py face_landmarker.task --work DIR
 
-A run starts from the head in heads.pth, unless --fresh is given.
+A run continues from the head in heads.pth, unless --fresh is given.
 
-The covers are those of the embedded network (`models/expression/covers.py`), but hands are drawn and textures come from
-the portraits. No photograph of a covered face is used. The head is written to models/open/expression/heads.pth;
-landmarker.py then adds it to the network.
+The covers are those used for the embedded network (`models/expression/covers.py`), except that hands are drawn and
+textures come from the portraits. No photograph of a covered face is used. The head is written to
+models/open/expression/heads.pth; landmarker.py then adds it to the network.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ from streamgate.errors import StreamgateError  # noqa: E402
 _BARE, _EACH_KIND = 192, 32
 """Numbers of views of held-out faces for the log: of uncovered faces, and of faces with each kind of cover."""
 _CELL = 12
-"""Side in pixels of the crop of a cell of the head's map; the map of 16 x 16 cells begins CORNER pixels (across, down)
-before the crop."""
+"""Side of a cell of the head's map, in pixels of the crop. The map of 16 x 16 cells extends beyond the crop: its
+corner is CORNER pixels (to the left, above) from that of the crop."""
 CORNER = (32, 29)
 _LIT = 0.2
 """Share of crops in coloured light."""
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("task", type=Path, help="face_landmarker.task as published by Google")
     p.add_argument("--work", type=Path, required=True, help="the folder with crops and covers.npz")
     p.add_argument("--config", type=Path, default=HERE / "expression/config.toml")
-    p.add_argument("--steps", type=int, help="number of steps, instead of the config's")
+    p.add_argument("--steps", type=int, help="total number of steps, instead of the config's")
     p.add_argument("--fresh", action="store_true", help="start from random weights")
     p.add_argument("--target", type=Path, default=HERE / "expression", help="folder of heads.pth")
     args = p.parse_args(arguments)
@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train the head, and write it."""
+    """Train the head, and write it. Raises DataError if there are too few faces."""
     config = tomllib.loads(args.config.read_text())
     settings = config["visible"]
     steps = args.steps or settings["steps"]
@@ -88,7 +88,7 @@ def train(args: argparse.Namespace) -> None:
     held = np.array([i for i, name in enumerate(faces.names) if int(name[:8], 16) % settings["held_out_of"] == 0])
     chosen = np.setdiff1d(np.arange(len(faces)), held)
     if not len(held) or not len(chosen):
-        raise DataError(f"only {len(faces)} faces")
+        raise DataError(f"{args.work}: only {len(faces)} faces, too few to hold some of them out")
     bank = load_bank(args.work / "covers.npz")
     how, share = Augmentation(**config["augment"]), Share(**config["covers"])
     batches = MapBatches(faces, chosen, config["batch"]["size"], how, config["seed"], share, bank, {}, Seen())
@@ -168,7 +168,7 @@ class MapBatches(CoveredBatches):
 
 
 def coloured_light(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The crop in the light of two coloured lamps, one on each side."""
+    """The crop, uint8 [height, width, 3] RGB, in the light of two coloured lamps, one on each side."""
     height, width = crop.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
@@ -179,7 +179,9 @@ def coloured_light(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def map_means(values: np.ndarray) -> np.ndarray:
-    """float32 [13, 12], means of [144, 128] over the cells of the map; 0 outside the crop."""
+    """Means over the cells of the head's map, float32 [13, 12], of values [144, 128] for the pixels of a crop; outside
+    the crop, values count as 0.
+    """
     across, down = CORNER
     square = np.zeros((16 * _CELL, 16 * _CELL), np.float32)
     square[down : down + values.shape[0], across : across + values.shape[1]] = values
@@ -189,7 +191,7 @@ def map_means(values: np.ndarray) -> np.ndarray:
 
 
 def _views(drawn: MapBatches, kind: str, count: int) -> np.ndarray:
-    """Crops of held-out faces with one kind of cover, "" for none; the same crops on every call."""
+    """Crops of held-out faces with one kind of cover ("": uncovered); the same crops on every call."""
     rng = np.random.default_rng((0, len(kind)))
     crops: list[Any] = []
     while len(crops) < count:

@@ -4,8 +4,8 @@
     python models/open/crops.py PICTURES... --labels labels.npz --out DIR
 
 PICTURES are folders or tar files; labels.npz is the file that label.py wrote for them. The script writes
-DIR/crops/portraits in the form of `models/expression/faces.py` and `teacher.py`. A face is named by the sha256 of its
-picture.
+DIR/crops/portraits in the format of `models/expression/faces.py` and `teacher.py`. Each face is named after the sha256
+of its picture.
 """
 
 from __future__ import annotations
@@ -42,13 +42,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def cut(pictures: list[Path], labels: Path, base: Path) -> int:
-    """Write crops and labels of the largest face of each picture; returns their number. Raises DataError."""
+    """Write crops and labels of the largest face of each picture; returns the number of faces.
+
+    Raises DataError if the labels cannot be read or if there is no face.
+    """
     crops = Crops()
     points, shapes, poses = [], [], []
     told: dict[str, np.ndarray] = {}
     first: dict[str, int] = {}
     for digest, landmarks, content in labelled_pictures(pictures, labels):
-        if not told:  # The file is readable, or `labelled_pictures` would have raised.
+        if not told:  # The file is readable; otherwise, `labelled_pictures` would have raised.
             with np.load(labels, allow_pickle=False) as arrays:
                 told = {name: arrays[name] for name in ("sha256", "mesh", "box", "shapes", "pose")}
             first = {digest: row for row, digest in reversed(list(enumerate(told["sha256"])))}

@@ -3,8 +3,8 @@
 
     python models/open/hands.py MAKEHUMAN/makehuman/data PICTURES... --out DIR/covers.npz
 
-The script writes the file that `models/expression/cutouts.py` writes for the embedded network: hands with opacity, the
-wrist at the bottom, and square parts of PICTURES (folders or tar files).
+The script writes a file in the format of `models/expression/cutouts.py`, which serves the embedded network: hands with
+opacity and with the wrist at the bottom, and squares cut from PICTURES (folders or tar files).
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def textures(pictures: list[Path], rng: np.random.Generator) -> np.ndarray:
-    """uint8 [THINGS, 160, 160, 3]: random squares of random pictures. Raises DataError if none is large enough."""
+    """Random squares of random pictures, uint8 [THINGS, 160, 160, 3] RGB.
+
+    Raises DataError if no picture is large enough.
+    """
     sources = [source.data for source in list_sources(pictures)]
     squares: list[np.ndarray] = []
     while sources and len(squares) < THINGS:
@@ -68,12 +71,12 @@ def textures(pictures: list[Path], rng: np.random.Generator) -> np.ndarray:
         square = picture[top : top + side, left : left + side]
         squares.append(cv2.resize(square, (THINGS_SIDE, THINGS_SIDE), interpolation=cv2.INTER_AREA))
     if not squares:
-        raise DataError(f"{', '.join(map(str, pictures))}: no picture of {THINGS_SIDE} px or more")
+        raise DataError(f"{', '.join(map(str, pictures))}: no picture has at least {THINGS_SIDE} px on both sides")
     return np.stack(squares)
 
 
 def draw_hand(rng: np.random.Generator, mesh: Mesh) -> np.ndarray:
-    """A hand in a random pose, from a random side: uint8 [100, 100, 4], RGB and opacity."""
+    """A hand in a random pose, seen from a random side: uint8 [100, 100, 4], RGB and opacity."""
 
     def joint(name: str) -> np.ndarray:
         return mesh.points[np.unique(np.concatenate(mesh.parts[f"joint-r-{name}"]))].mean(axis=0)
@@ -106,7 +109,7 @@ def draw_hand(rng: np.random.Generator, mesh: Mesh) -> np.ndarray:
 def _bent(
     rng: np.random.Generator, points: np.ndarray, wrist: np.ndarray, fingers: np.ndarray, palm: np.ndarray
 ) -> np.ndarray:
-    """The points after bending the fingers by random angles towards the palm; fingers: joints [5, 4, 3]."""
+    """The points [n, 3], with the fingers bent by random angles, mostly towards the palm; fingers: joints [5, 4, 3]."""
     bones = [(wrist, fingers[f, 0], f, -1) for f in range(5)]
     bones += [(fingers[f, k], fingers[f, k + 1], f, k) for f in range(5) for k in range(3)]
     apart = np.stack([_distance(points, start, end) for start, end, _, _ in bones])
@@ -154,7 +157,7 @@ def _painted(
     shown = np.clip(skin * light[:, None] + 4.0 * waves[:, None], 0, 255)
     canvas, shape = np.zeros((size, size, 3), np.uint8), np.zeros((size, size), np.uint8)
     canvas[:] = np.clip(skin * ambient, 0, 255)
-    # Mirrored meshes turn their polygons around, so the side that faces the camera is found by its normal.
+    # In a mirrored mesh, the corners run the other way round, so the sign of the normals has to be determined.
     front = normals[:, 2] > 0 if _outward(placed, quads, normals) else normals[:, 2] < 0
     points = np.round(pixels[quads] * 16).astype(np.int32)
     for index in np.argsort(corners[:, :, 2].mean(axis=1)):

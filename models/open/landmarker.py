@@ -5,14 +5,16 @@
     python models/open/landmarker.py face_landmarker.task PICTURES... --labels labels.npz
     python models/open/landmarker.py face_landmarker.task        # keeps the constants of the committed network
 
-Two small heads on the maps of the first network, `visible` (trained by covered.py) and `real` (photographed.py), are
-read from models/open/expression/heads.pth and added; a head that was not trained yet is left out.
-
 Two networks of the published file (Apache-2.0) are joined: the network that finds 478 points on a face, and the network
-that computes 52 blendshapes from 146 of these points. The rest of the graph has no learned weights. It enlarges the
-crop to the input size of the first network, computes lengths from the points (`models.expression.dataset.measured`),
-and computes the rotation of the head that best maps the file's mean face to the points (Kabsch), with the file's
-weights of the points. A few constants are fitted to portraits (PICTURES, with the labels of label.py), see `corrected`.
+that computes 52 blendshapes from 146 of these points. Except for the heads, the rest of the graph has no learned
+weights. It enlarges the crop to the input size of the first network, computes lengths from the points
+(`models.expression.dataset.measured`), and computes the rotation of the head that best maps the file's mean face to the
+points (Kabsch), with the file's weights of the points. A few constants are fitted to portraits (PICTURES, with the
+labels of label.py), see `corrected`.
+
+Two small heads of our own are read from models/open/expression/heads.pth and added: `visible` (trained by covered.py)
+and `real` (trained by photographed.py). They use the maps of the network of points. A head that has not been trained
+yet is left out.
 
 The script writes models/open/expression/expression.onnx and its card.json, each by one rename.
 """
@@ -76,7 +78,7 @@ from streamgate.networks.alignment import (  # noqa: E402
 TASK_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 TASK_BYTES = 3_758_596
 OUTPUTS = ("pose", "signals", "points")
-"""The outputs without those of the heads."""
+"""The outputs that do not come from a head."""
 SIDE = 256
 """Side in pixels of the square that is the input of the network of points."""
 SQUARE, BELOW = 3.7, 0.6
@@ -104,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("task", type=Path, help="face_landmarker.task as published by Google")
     parser.add_argument("pictures", nargs="*", type=Path, help="folders or tar files of portraits")
     parser.add_argument("--labels", type=Path, help="the file that label.py wrote for the portraits")
-    parser.add_argument("--target", type=Path, default=HERE / "expression", help="folder for the exported files")
+    parser.add_argument("--target", type=Path, default=HERE / "expression", help="folder of heads.pth and the output")
     args = parser.parse_args(arguments)
     if bool(args.pictures) != bool(args.labels):
         parser.error("give PICTURES and --labels, or neither")
@@ -166,7 +168,8 @@ def corrected(graph: LandmarkGraph, faces: np.ndarray) -> dict[str, float]:
 
 
 def kept(graph: LandmarkGraph, folder: Path) -> dict[str, float]:
-    """Set the constants of a graph, in place, to those of the network in the folder; returns their description.
+    """Set `shift` and `gain` of a graph, in place, to those of the network in the folder; returns the description of
+    these constants from its card.
 
     Raises DataError if there is no such network.
     """
@@ -180,7 +183,9 @@ def kept(graph: LandmarkGraph, folder: Path) -> dict[str, float]:
         graph.gain.copy_(torch.from_numpy(constants["gain"].astype(np.float32)))
         return dict(json.loads((folder / CARD_NAME).read_text())["constants"])
     except (OSError, KeyError) as error:
-        raise DataError(f"{folder}: no network whose constants can be kept ({error}); give PICTURES") from error
+        raise DataError(
+            f"{folder}: no network whose constants can be kept ({error}); give PICTURES and --labels"
+        ) from error
 
 
 def _run(graph: LandmarkGraph, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -255,8 +260,8 @@ def deploy(graph: LandmarkGraph, fitted: dict[str, float], heads: Mapping[str, A
 
 
 class LandmarkGraph(nn.Module):
-    """The graph that is exported. It receives crops uint8 (N, 144, 128, 3), and returns pose (N, 3), signals (N, S) and
-    points (N, P, 2), and for each head its output (N,), all defined as in the embedded network.
+    """The graph that is exported. It receives crops uint8 (N, 144, 128, 3) RGB, and returns pose (N, 3), signals
+    (N, S), points (N, P, 2), and one output (N,) for each head, all defined as in the embedded network.
     """
 
     def __init__(
@@ -289,7 +294,7 @@ class LandmarkGraph(nn.Module):
         self.heads = nn.ModuleDict({name: trained(given, name, HEADS[name]()) for name in HEADS if name in given})
 
     def maps(self, face: Tensor) -> list[Tensor]:
-        """The maps that the heads use (`trunk.shown`)."""
+        """The maps that the heads use (`trunk.shown`), of crops uint8 (N, 144, 128, 3) RGB."""
         return shown(self.mesh(self._square(face), TAPS)[-len(TAPS) :])
 
     def _square(self, face: Tensor) -> Tensor:

@@ -5,16 +5,16 @@
     python models/open/hands.py MAKEHUMAN/makehuman/data PICTURES... --out DIR/covers.npz
     python models/open/heads.py MAKEHUMAN/makehuman/data --count 1400 --out HEADS
     python models/open/photographed.py face_landmarker.task --work DIR --heads HEADS
-    python models/open/photographed.py --table FACES     # no training: the card's table, for both weight sets
+    python models/open/photographed.py --table FACES     # no training: the card's table, with the embedded network
 
 Photographs are the portraits that kinds.txt does not list. Drawings are the paintings in kinds.txt, MakeHuman's heads,
 and portraits turned into paintings, prints, statues, dolls and cartoons (cartoons.py). Statistics of the published
 network's maps are computed once for every face and for some degraded views of it; the head is then trained in seconds,
-and written to models/open/expression/heads.pth. FACES is the folder `real` of `models/expression/real.py`; its sources
-listed as `held_out` are only used for the table.
+and written to models/open/expression/heads.pth. FACES is the folder `real` of `models/expression/real.py`; the table
+uses those of its sources that are listed as `held_out` in models/expression/config.toml.
 
-The limit is chosen with portraits that a head was not trained on: the portraits are divided into parts, and each part
-is rated by a head that was trained on the other parts.
+The limit is chosen with ratings of photographs by heads that were not trained on them: all faces are divided into
+parts, and each part is rated by a head that was trained on the other parts.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ from streamgate.errors import StreamgateError  # noqa: E402
 BEGIN, END = "<!-- real: begin (written by photographed.py) -->", "<!-- real: end -->"
 KINDS_NAME = "kinds.txt"
 _SURE = 0.02
-"""Difference of the training targets from 0 and 1, because some of them are wrong."""
+"""Difference of the training targets from 0 and 1, because some labels are wrong."""
 _EDGE = MARGIN - realfaces.MARGIN
 
 
@@ -69,8 +69,8 @@ _EDGE = MARGIN - realfaces.MARGIN
 class Rows:
     """The head's input for faces of one kind.
 
-    real: they are photographs; figures: float32 [n, FIGURES, 1, 1]; part: the part of each row, int64 [n]; share: the
-    weight of all rows together, among photographs or drawings.
+    real: they are photographs; figures: float32 [n, FIGURES, 1, 1]; part: the part to which each row belongs, int64
+    [n]; share: total weight of the rows, relative to that of the other groups of photographs (or of drawings).
     """
 
     real: bool
@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad data or arguments (one line on stderr)."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("task", type=Path, nargs="?", help="face_landmarker.task as published by Google")
-    p.add_argument("--work", type=Path, help="the folder with crops")
+    p.add_argument("--work", type=Path, help="the folder with crops and covers.npz")
     p.add_argument("--heads", type=Path, help="the folder that heads.py wrote")
     p.add_argument("--config", type=Path, default=HERE / "expression/config.toml")
     p.add_argument("--target", type=Path, default=HERE / "expression", help="folder of heads.pth and card.md")
@@ -139,9 +139,11 @@ def portrait_rows(
     how: Augmentation,
     seed: int,
 ) -> list[Rows]:
-    """Photographs (large ones, other ones), paintings, and drawings made from photographs; each with its views.
+    """The rows of the portraits: large photographs, other photographs, paintings, and drawings made from photographs.
+    Each portrait has several views.
 
-    sizes: distance between the eyes in the source, in pixels, by the name of the face; bank: what covers some faces.
+    sizes: distance between the eyes in the source, in pixels, by the name of the face; bank: for covers, which are
+    drawn on some of the faces.
     """
     kinds = read_kinds(HERE / KINDS_NAME)
     rng = np.random.default_rng(seed)
@@ -179,14 +181,18 @@ def portrait_rows(
 
 
 def _cover(canvas: np.ndarray, points: np.ndarray, bank: Bank, rng: np.random.Generator) -> None:
-    """Draw a cover into the middle of a canvas, in place: photographs and drawings are covered equally often."""
+    """Draw a cover into the middle of a canvas, in place. Photographs and drawings are covered equally often, so that
+    a cover does not tell the head which of the two it sees.
+    """
     crop = canvas[MARGIN:-MARGIN, MARGIN:-MARGIN]
     kind = list(KINDS)[int(rng.integers(len(KINDS)))]
     crop[:] = paste(crop, draw_cover(crop, points - MARGIN, rng, bank, kind))
 
 
 def _crop(canvas: np.ndarray, how: Augmentation, rng: np.random.Generator, number: int) -> np.ndarray:
-    """A view of a canvas of `dataset.py`: as it is half of the times, else degraded."""
+    """A view, uint8 [144, 128, 3] RGB, of a canvas of `dataset.py`. Half of the views with an even number are the
+    unchanged middle of the canvas; all others are random (`realfaces.view`).
+    """
     inner = np.ascontiguousarray(canvas[_EDGE:-_EDGE, _EDGE:-_EDGE])
     if number % 2 == 0 and rng.random() < 0.5:
         return realfaces.centre(inner[None])[0]
@@ -194,7 +200,10 @@ def _crop(canvas: np.ndarray, how: Augmentation, rng: np.random.Generator, numbe
 
 
 def head_rows(trunk: Trunk, folder: Path, settings: dict[str, Any], how: Augmentation, seed: int) -> Rows:
-    """MakeHuman's heads that do not turn far away. Raises DataError if there are none."""
+    """The rows of MakeHuman's heads that are large enough and not turned far from the camera.
+
+    folder: what heads.py wrote. Raises DataError if there is no such head.
+    """
     rng = np.random.default_rng((seed, 1))
     crops, parts, name = [], [], ""
     for line in (folder / "label.txt").read_text().splitlines():
@@ -218,7 +227,7 @@ def head_rows(trunk: Trunk, folder: Path, settings: dict[str, Any], how: Augment
         crops.append(_crop(canvas, how, rng, 0))
         parts.append(len(parts) % settings["parts"])
     if not crops:
-        raise DataError(f"{folder}: no head is turned towards the camera")
+        raise DataError(f"{folder}: no head is large enough and turned towards the camera")
     return Rows(False, trunk.figures(np.stack(crops)), torch.tensor(parts), settings["heads_share"])
 
 
@@ -229,8 +238,8 @@ def read_kinds(file: Path) -> dict[str, str]:
 
 
 def fit(groups: list[Rows], settings: dict[str, Any], seed: int) -> PhotographHead:
-    """The trained head, shifted so that the limit of 0.5 rejects the share `lost` of the photographs in parts that a
-    head was not trained on.
+    """The trained head, shifted so that the limit of 0.5 rejects the share `lost` of the photographs, where each part
+    is rated by a head that was not trained on it.
     """
     torch.manual_seed(seed)
     unseen, wanted = [], []
@@ -242,15 +251,15 @@ def fit(groups: list[Rows], settings: dict[str, Any], seed: int) -> PhotographHe
             wanted.append(torch.full((int(left.sum()),), float(each.real)))
     logits, real = torch.cat(unseen), torch.cat(wanted) > 0.5
     limit = torch.quantile(logits[real], settings["lost"])
-    say(f"of the portraits in other parts, {100 * float((logits[~real] < limit).float().mean()):.1f} % of the drawings "
-        f"are rejected at {100 * settings['lost']:.1f} % of the photographs")  # fmt: skip
+    say(f"in held-out parts, {100 * float((logits[~real] < limit).float().mean()):.1f} % of the drawings are "
+        f"rejected at the limit that rejects {100 * settings['lost']:.1f} % of the photographs")  # fmt: skip
     head = fit_once(groups, settings, -1)
     head.photograph.bias -= limit
     return head
 
 
 def fit_once(groups: list[Rows], settings: dict[str, Any], left_out: int) -> PhotographHead:
-    """A head trained on all parts but one, before it is shifted to fit the limit."""
+    """A head trained on all parts except `left_out` (-1: on all parts), before it is shifted to fit the limit."""
     kept = [(each, each.figures[each.part != left_out]) for each in groups]
     rows = torch.cat([found for _, found in kept])
     wanted = torch.cat([torch.full((len(found),), float(each.real)) for each, found in kept])
@@ -282,7 +291,7 @@ def table(target: Path, faces: Path) -> Section:
         "Not a photograph",
         ["faces", "number", *networks],
         note="Share of faces rejected at the limit of 0.5, with 95 % bootstrap intervals. No face of these sources was "
-        "used for training, nor for choosing the limit.",
+        "used for training or for choosing the limit.",
     )
     for real, name in ((False, "drawings"), (True, "photographs")):
         groups: dict[str, list[list[np.ndarray]]] = {}

@@ -74,7 +74,7 @@ class LiteNetwork(nn.Module):
             self._steps.append((step, inputs[:used], output))
 
     def forward(self, given: Tensor, taps: Sequence[int] = ()) -> list[Tensor]:
-        """The outputs, in the order of the file, and then the tensors with the numbers `taps`."""
+        """The outputs, in the order of the file, followed by the tensors whose numbers in the file are `taps`."""
         values = {self._input: given}
         for step, inputs, output in self._steps:
             taken = [values[number] if number in values else getattr(self, f"tensor_{number}") for number in inputs]

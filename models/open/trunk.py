@@ -1,7 +1,7 @@
-"""The maps of the Face Landmarker's network that the heads `visible` and `real` read, and these heads.
+"""The heads `visible` and `real` of the open expression network, and the Face Landmarker's maps that they use.
 
-The published network receives a square of 256 px around the crop, in which the crop's border is repeated. The heads
-only see the cells of its maps that show the crop.
+The published network receives a square of 256 px that extends beyond the crop; there, the crop's border pixels are
+repeated. The heads only receive the cells of the network's maps that show the crop.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from models.common.training import floats
 
 HEADS_NAME = "heads.pth"
 TAPS = (257, 281, 313, 345, 377, 408)
-"""The tensors of the published graph whose maps are used: 16 x 128 x 128 (twice), 32 x 64 x 64, 64 x 32 x 32,
-128 x 16 x 16 and 128 x 8 x 8."""
+"""Numbers of the tensors of the published graph whose maps are used. The maps (channels x height x width) are
+16 x 128 x 128 (twice), 32 x 64 x 64, 64 x 32 x 32, 128 x 16 x 16 and 128 x 8 x 8."""
 CHANNELS = (16, 16, 32, 64, 128, 128)
 _SIDES = (128, 128, 64, 32, 16, 8)
 TOP, BOTTOM, LEFT, RIGHT = 2, 15, 2, 14
-"""The rows and columns of the map of 16 x 16 cells that show the crop."""
+"""The rows (TOP to BOTTOM - 1) and columns (LEFT to RIGHT - 1) of the map of 16 x 16 cells that show the crop."""
 CELLS = (BOTTOM - TOP, RIGHT - LEFT)
 FIGURES = 4 * sum(CHANNELS)
 """Number of statistics of a face that the head `real` receives."""
@@ -32,7 +32,7 @@ _LARGE = 40
 
 
 def shown(maps: list[Tensor]) -> list[Tensor]:
-    """The cells of the maps of TAPS that show the crop."""
+    """The cells that show the crop, of each of the maps of TAPS, (N, C, H, W)."""
     found = []
     for each, side in zip(maps, _SIDES, strict=True):
         if side < 16:
@@ -56,7 +56,7 @@ def _over_map(layer: nn.Linear, maps: Tensor) -> Tensor:
 
 class CoveredHead(nn.Module):
     """Occlusion: logits of the covered share of each cell (N, 13, 12), and of the extent (N,), the square root of the
-    covered share (`models.expression.architecture.VisibleHead`).
+    covered share (as in `models.expression.architecture.VisibleHead`).
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class CoveredHead(nn.Module):
 
 
 class PhotographHead(nn.Module):
-    """Is the face photographed? One logit from `figures` (`models.expression.architecture.RealHead`)."""
+    """Is the face photographed? One logit from `figures` (as in `models.expression.architecture.RealHead`)."""
 
     mean: Tensor
     scale: Tensor
@@ -109,7 +109,7 @@ class PhotographHead(nn.Module):
 
 
 HEADS: dict[str, type[nn.Module]] = {"visible": CoveredHead, "real": PhotographHead}
-"""The heads by the names of their outputs, in the order of the outputs."""
+"""The heads by the name of their output, in the order of the outputs."""
 
 
 def figures(maps: list[Tensor]) -> Tensor:
@@ -120,7 +120,7 @@ def figures(maps: list[Tensor]) -> Tensor:
         # In a large map, every second row and column is enough.
         some = each[:, :, ::2, ::2] if each.shape[-1] > _LARGE else each
         mean = pool(some, 1)
-        # The small constant keeps the rounding of a map without contrast from being amplified by the root.
+        # Without the small constant, the root would amplify the rounding errors of a map without contrast.
         variance = (pool(some * some, 1) - mean * mean).clamp_min(0.0) + 1e-3
         extent = pool((some * 4.0).clamp(0.0, 1.0), 1)
         parts += [mean, variance.sqrt(), nn.functional.adaptive_max_pool2d(some, 1), extent]
@@ -128,9 +128,11 @@ def figures(maps: list[Tensor]) -> Tensor:
 
 
 def read_heads(folder: Path) -> dict[str, Any]:
-    """The file with the trained heads: for each head `visible` and `real`, its weights and what the card says of it.
+    """The trained heads in a folder's heads.pth: `{"weights": state dict, "card": entry of the card}`, by name of the
+    head (`visible`, `real`).
 
-    A head that was not trained yet is missing. Raises DataError if the file cannot be read.
+    A head that has not been trained yet is missing, and so are both if there is no file. Raises DataError if the file
+    cannot be read.
     """
     path = folder / HEADS_NAME
     if not path.is_file():
@@ -138,11 +140,14 @@ def read_heads(folder: Path) -> dict[str, Any]:
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises errors of many types for damaged files
-        raise DataError(f"{path}: not the file of heads ({error})") from error
+        raise DataError(f"{path}: not a file of trained heads ({error})") from error
 
 
 def write_head(folder: Path, name: str, head: nn.Module, told: Mapping[str, Any]) -> None:
-    """Replace a head in the file; weights are stored in half precision, and the file is replaced in one step."""
+    """Add a head to a folder's heads.pth, or replace it; the file is replaced in one step.
+
+    Weights are stored in half precision. told: the head's entry of the card.
+    """
     heads = read_heads(folder)
     weights = {k: v.cpu().half() if v.is_floating_point() else v.cpu() for k, v in head.state_dict().items()}
     heads[name] = {"weights": weights, "card": dict(told)}
@@ -159,11 +164,11 @@ def trained(heads: Mapping[str, Any], name: str, head: nn.Module) -> nn.Module:
 
 
 class Trunk:
-    """The published network in ONNX Runtime, on one thread: what a head receives for crops."""
+    """Computes what a head receives for crops, with the published network in ONNX Runtime on one thread."""
 
     def __init__(self, task: Path, head: str) -> None:
-        """head: "visible" for the maps that `CoveredHead` uses, "real" for `figures`. Raises DataError if `task` is not
-        the published file.
+        """head: "visible" if `maps` will be called, "real" if `figures` will be called. Raises DataError if `task` is
+        not the published file.
         """
         import onnxruntime
 
@@ -182,12 +187,12 @@ class Trunk:
         )
 
     def maps(self, crops: np.ndarray) -> list[Tensor]:
-        """Maps as from `shown`, for crops uint8 [N, 144, 128, 3]; those that `CoveredHead` does not use are empty."""
+        """Maps as from `shown`, for crops uint8 [N, 144, 128, 3] RGB; maps without use in `CoveredHead` are empty."""
         found = self._session.run(list(self._names), {"face": crops})
         return [torch.empty(0), *map(torch.from_numpy, found), torch.empty(0)]
 
     def figures(self, crops: np.ndarray, chunk: int = 16) -> Tensor:
-        """What `PhotographHead` receives, float32 [N, FIGURES, 1, 1], for crops uint8 [N, 144, 128, 3]."""
+        """The statistics `figures`, float32 [N, FIGURES, 1, 1], for crops uint8 [N, 144, 128, 3] RGB."""
         parts = [
             self._session.run(None, {"face": np.ascontiguousarray(crops[start : start + chunk])})[0]
             for start in range(0, len(crops), chunk)

@@ -26,7 +26,7 @@ from streamgate.networks.recognizer import RecognizerOutput
 from streamgate.parallel import usable_cores
 
 WITHOUT_REAL = "expression:without_real"
-"""The role "expression", but the output `real` is not needed."""
+"""Role of a request to the expression network that does not need the output `real`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def runners(networks: Networks, threshold: float) -> dict[str, Runner]:
 
 
 def _network_of(role: str) -> str:
-    """The role of a network, of which `role` may be a part."""
+    """The role of the network that answers requests with `role`."""
     return role.partition(":")[0]
 
 

@@ -76,7 +76,8 @@ class ExpressionNetwork:
     def run(self, crops: Array, *, real: bool = True) -> list[ExpressionOutput]:
         """Run crops RGB uint8 (N, 144, 128, 3), aligned with `expression_matrix`; returns one result per crop.
 
-        Without `real`, that value is None, and on the CPU a run takes less than half the time.
+        If `real` is false, the results have no value of `real` (None). If the graph can leave out this output, a run
+        on the CPU then takes less than half the time.
 
         Raises WeightsError if the number of signals differs between the graph and its card.
         """

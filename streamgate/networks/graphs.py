@@ -24,9 +24,9 @@ are few and small."""
 
 
 def switch_of(output: str) -> str:
-    """Name of the input of a graph that tells whether `output` is computed; by default, it is.
+    """Name of the graph input, a bool scalar, that decides whether an optional `output` is computed; true by default.
 
-    The graph computes such an output in the first branch of an `If`, and leaves it out in the second.
+    Such an output is computed in the first branch of an `If`; in the second branch, it is a single NaN.
     """
     return f"with_{output}"
 
@@ -34,8 +34,9 @@ def switch_of(output: str) -> str:
 def prepare(content: bytes, spec: InputSpec, precision: str) -> bytes:
     """Convert the graph to `precision`, and its input to RGB uint8 (N, H, W, 3).
 
-    Outputs are float32 in both precisions. With "fp32", they are bit-identical to those of the original graph with
-    `sessions.as_input`.
+    Outputs are float32 in both precisions, and all of them are computed, even optional ones (see `switch_of`). With
+    "fp32", they are bit-identical to those of the original graph with `sessions.as_input`. Content that is not an ONNX
+    model is returned unchanged.
 
     Raises:
         StreamgateError: the package onnx is missing.
@@ -50,7 +51,7 @@ def prepare(content: bytes, spec: InputSpec, precision: str) -> bytes:
     try:
         model = onnx.load_model_from_string(content)
     except Exception:  # protobuf raises its own exception types
-        return content  # ONNX Runtime says that it cannot be run
+        return content  # ONNX Runtime rejects it, and the session reports this
     always_compute(model)
     if spec.dtype != "uint8":
         _take_pixels(model, spec)
@@ -60,7 +61,10 @@ def prepare(content: bytes, spec: InputSpec, precision: str) -> bytes:
 
 
 def always_compute(model: Any) -> None:
-    """Remove the switches of optional outputs (see `switch_of`), so that the graph computes all outputs."""
+    """Remove the switches of optional outputs (see `switch_of`), so that the graph computes all outputs.
+
+    model: ModelProto, changed in place.
+    """
     graph = model.graph
     switches = {switch_of(output.name) for output in graph.output}
     for node in [node for node in graph.node if node.op_type == "If" and node.input[0] in switches]:

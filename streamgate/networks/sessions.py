@@ -71,7 +71,7 @@ class RowSession:
         self._optional = {name for name in self.outputs if switch_of(name) in switches}
 
     def run(self, batch: Array, without: str = "") -> dict[str, Array]:
-        """All outputs by name for one prepared batch; see `run_rows`."""
+        """All outputs by name for one prepared batch; for `without`, see `run_rows`."""
         fed = {self._input: batch}
         if without in self._optional:
             fed[switch_of(without)] = np.array(False)
@@ -81,7 +81,8 @@ class RowSession:
     def run_rows(self, rows: Array, without: str = "") -> dict[str, Array]:
         """All outputs by name for rows (N, ...), N >= 1; each row's values are independent of the other rows.
 
-        If the graph can leave out the output `without`, this output is not computed on the CPU, and its values are NaN.
+        without: an output that is not needed. If the graph can leave it out, the CPU does not compute it, and its
+        values are NaN.
         """
         if self._device.index is None or self._single:
             parts = [self.run(rows[i : i + 1], without) for i in range(len(rows))]

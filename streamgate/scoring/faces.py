@@ -49,9 +49,9 @@ UNREFINED, NARROWLY = 0.5, 0.1
 applies while its landmarks come from the detector, the second after the first run of the expression network. (Of 420
 faces that failed by more than 0.05 after the first run, four passed after the second run.)"""
 STEADY_REASONS = frozenset({SMALL, "dark", "bright", "blurred"})
-"""Reasons that hardly depend on the exact landmarks, because the face's box, light and detail stay the same. Nor does
-`edge`, once a face's landmarks were corrected by those of its track's other faces. (Of 215 such faces that failed by
-more than 0.1, two passed with refined landmarks.)"""
+"""Reasons that hardly depend on the exact landmarks, because the face's box, light and detail stay the same. The
+same is true of `edge` once the landmarks have been corrected (`Candidate.corrected`). (Of 215 corrected faces that
+failed for `edge` by more than 0.1, two passed with refined landmarks.)"""
 MOVED, FURTHEST = 0.03, 0.25
 """Two shares of the distance between the eyes. If the expression network moves an eye of a prescored face by more than
 the first share, a second run is worthwhile. If it moves any landmark by more than the second share, the old landmarks
@@ -113,8 +113,9 @@ class FaceScorer:
     def run_expression(
         self, candidate: Candidate, picture: Picture, *, ready: bool = False, real: bool = True
     ) -> Steps:
-        """Run the expression network once on a face; collects evidence without evaluating it. Without `real`, a run
-        takes less than half the time, and tells nothing about whether the face is drawn.
+        """Run the expression network once on a face; collects evidence without evaluating it.
+
+        If `real` is false, the run takes less than half the time, but does not show whether the face is a drawing.
 
         The network also finds the landmarks, except in a `ready` crop, whose landmarks are fixed. The network's
         landmarks are more stable than the detector's: when the crop is shifted, they vary by 0.4 % of the distance
@@ -315,7 +316,7 @@ class FaceScorer:
                 note(spec, spec.read(output), evidence)
 
     def _run_real(self, candidate: Candidate, picture: Picture) -> Steps:
-        """Find out whether a face is drawn, if earlier runs of the expression network left this out."""
+        """Run the expression network for its output `real`, which earlier runs for this face left out."""
         try:
             matrix = expression_matrix(candidate.face.landmarks)
         except ValueError:

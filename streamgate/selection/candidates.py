@@ -32,7 +32,7 @@ RETRIES = 3
 """Number of further faces of a window that are tried if a face fails before all networks have run (because of its pose,
 for example). No further faces are tried if several windows in a row have failed and a face is already kept."""
 MAX_FRUITLESS = 2
-"""Number of searches beside a narrowly failed face, in a row, after which such searches stop until a face passes."""
+"""After this many searches in a row beside narrowly failed faces, no more are made until a face may pass again."""
 MAX_NEIGHBOUR_STEPS = 3
 """Maximum number of times that the search for the best face moves on to a better neighbour."""
 TEMPLATE_FACES = 8

@@ -23,14 +23,15 @@ HOPELESS = 4
 rejected. A turned or covered face usually stays turned or covered for a while."""
 
 MAX_SHIFT_GAIN = 4.0
-"""The first run of the expression network may raise the potential by this many points, because it moves the landmarks;
-so may the second run."""
+"""Maximum number of points by which the first run of the expression network is expected to raise the potential, because
+it moves the landmarks; the same maximum applies to the second run."""
 
 
 DRAWN_BELOW = 0.7
-"""While a track's usual value of `real` is below this, every evenly spaced face gets this value, not one per second:
-the track may be that of a drawn face."""
+"""While the usual value of `real` in a track is below this or not known yet, the face may be a drawing, so `real` is
+computed for every due face (see `Prescorer.spread`)."""
 REAL_INTERVAL_S = 1.0
+"""Minimum time in seconds between two computations of `real` otherwise."""
 
 
 class Prescorer:
@@ -62,8 +63,9 @@ class Prescorer:
     ) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
         """Prescore evenly spaced faces of the window and return them; the others get no potential.
 
-        Once a face is kept, the expression network runs on every face that is `MAX_INTERVAL_S` after the last of these,
-        but on a face in between only if the face could exceed `floor`.
+        While `floor` is 0 because a rank is free, every evenly spaced face is due for the expression network; after
+        that, one is due every `MAX_INTERVAL_S`. On the other evenly spaced faces, the network runs only if they could
+        still exceed `floor`.
         """
         chosen: list[Observation] = []
         for observation in window:
@@ -90,7 +92,7 @@ class Prescorer:
         return chosen
 
     def _is_due(self, observation: Observation, floor: Floor) -> bool:
-        """Whether the expression network runs on an evenly spaced face, whatever its potential is."""
+        """Return whether an evenly spaced face is due for the expression network; if so, record its time."""
         due = observation.pts_seconds - self._due_pts >= MAX_INTERVAL_S - 1e-6
         if due or observation.candidate is None or not floor(observation.candidate):
             self._due_pts = observation.pts_seconds
@@ -123,7 +125,8 @@ class Prescorer:
     ) -> Generator[list[InferenceRequest], list[Any], list[Candidate]]:
         """Run the expression network on faces and update their potential; returns their candidates.
 
-        Whether a face is drawn is found out for some of the `even` faces only, because it doubles the time of a run.
+        even: the faces that are due (see `spread`). The output `real` is computed for some of these only, because it
+        more than doubles the time of a run.
         """
         seen = [(one, one.candidate, one.frame.picture) for one in faces if one.candidate is not None]
         real = [one in even and self._takes_real(one) for one, _, _ in seen]
@@ -148,7 +151,7 @@ class Prescorer:
             observation.prescored = True
 
     def _takes_real(self, observation: Observation) -> bool:
-        """Whether the evenly spaced face gets a value of `real`."""
+        """Return whether `real` is to be computed for a due face; if so, record the time of the face."""
         usual = self._reference.usual.get("real", 0.0)
         if usual < DRAWN_BELOW or observation.pts_seconds - self._real_pts >= REAL_INTERVAL_S:
             self._real_pts = observation.pts_seconds

@@ -94,7 +94,7 @@ class SkippingDecoder:
         self._latest: float | None = None
         self._stops_at = 1 << 62  # number of the packet where hints end
         self._hints_end = 1 << 62  # time of the packet where hints end
-        self._whole_from = 1 << 62  # number of the packet from which on no frame is discarded, because of damage
+        self._whole_from = 1 << 62  # from this packet number on, no frame is discarded, because of damage
         self._skip_until = -(1 << 62)  # frames up to this pts were already yielded
         self._bridges: deque[int] = deque(maxlen=_REORDERED)  # times of the last frames that are certain to be yielded
         self._spared: set[int] = set()  # times of frames that may be left out
@@ -116,16 +116,16 @@ class SkippingDecoder:
         self._stops_at = rank + LAG
 
     def damaged(self, rank: int) -> None:
-        """Discard no more frames, from `LAG` packets after the damaged frame with `rank` on.
+        """Stop discarding frames `LAG` packets after the damaged frame with `rank`.
 
-        Where one frame is damaged, others often are, and the damage of a discarded frame would not be noticed. Packets
-        that are marked as corrupt have this effect at once.
+        Where one frame is damaged, others often are, too, and damage to a discarded frame would not be noticed. A
+        packet that is marked as corrupt has the same effect at once.
         """
         self._whole_from = min(self._whole_from, rank + LAG)
 
     def failed(self) -> None:
-        """Like `damaged`, for an error that the decoder has just raised."""
-        # With frame threading, an error comes as many packets late as there are other threads.
+        """Stop discarding frames, like `damaged`, after an error that the decoder has just raised."""
+        # With frame threading, the decoder raises an error late, by one packet for each additional thread.
         threaded = self._codec.codec.capabilities & Capabilities.frame_threads
         self.damaged(self._sent - (self._codec.thread_count - 1 if threaded else 0))
 

@@ -50,7 +50,7 @@ def answers(own: OwnNetwork, crop: np.ndarray) -> Answers:
 
 def test_the_card_describes_the_file(card: dict[str, Any]) -> None:
     assert hashlib.sha256((FOLDER / card["file"]).read_bytes()).hexdigest() == card["sha256"]
-    # Before `visible` and `real` 3.2 MB; test_detector_card.py bounds all weights of the wheel together.
+    # Without the heads `visible` and `real`, it had 3.2 MB; test_detector_card.py limits the wheel's weights in total.
     assert (FOLDER / card["file"]).stat().st_size < 9_000_000
     assert card["research_only"] is True and "non-commercial" in card["licence"]
     assert card["training_data"] and card["training_clips"] >= 40 and len(card["clip_sources"]) >= 40

@@ -34,7 +34,7 @@ def test_every_series_has_a_veiled_twin_with_its_clean_face_in_front(drawn: list
         assert np.mean(own <= other) >= 0.5
 
 
-def test_each_series_is_veiled_as_often_as_asked_and_every_veiled_picture_knows_its_bare_one(face: np.ndarray) -> None:
+def test_each_series_gets_the_requested_draws_of_veils_and_indices_of_its_bare_pictures(face: np.ndarray) -> None:
     sizes = GradedSizes(groups=1, faces=2, severities=3, veils=2)
     batch = draw_series([face] * 2, sizes, np.random.default_rng(3))
     assert batch["graded"].shape[0] == 6 and batch["veiled"].shape[0] == 2 * 2 * 4

@@ -50,7 +50,7 @@ def test_it_sees_open_eyes_and_a_smile_on_a_portrait(networks: Networks, crop: n
     assert found.visible is not None and found.visible > 0.965
 
 
-def test_a_box_before_the_mouth_is_seen(networks: Networks, crop: np.ndarray) -> None:
+def test_a_box_in_front_of_the_mouth_lowers_the_visible_share(networks: Networks, crop: np.ndarray) -> None:
     covered = crop.copy()
     covered[80:125, 30:98] = (30, 60, 160)
     bare, masked = run(networks, crop, covered)

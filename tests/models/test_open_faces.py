@@ -1,4 +1,4 @@
-"""What the heads of the open expression network are trained on, and the file that keeps the heads."""
+"""Training data of the heads of the open expression network, and the file in which the heads are stored."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SIDES = ((104, 96), (104, 96), (52, 48), (26, 24), (13, 12), (6, 6))
 
 @pytest.fixture(scope="module")
 def face() -> tuple[np.ndarray, np.ndarray]:
-    """scikit-image's astronaut on a canvas, and her mesh points on it."""
+    """The face of scikit-image's astronaut on a canvas, and its mesh points, in pixels of the canvas."""
     from skimage import data
 
     canvas = align(data.astronaut(), canvas_matrix(np.asarray(ASTRONAUT_LANDMARKS, np.float64)))
@@ -55,7 +55,7 @@ def maps(count: int) -> list:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_style_gives_another_picture_of_the_same_size_that_follows_from_the_seed(style: str, face: tuple) -> None:
+def test_a_style_changes_the_picture_but_not_its_size_and_depends_only_on_the_seed(style: str, face: tuple) -> None:
     canvas, points = face
     first, again = (STYLES[style][0](canvas, points, np.random.default_rng(3)) for _ in range(2))
     assert first.shape == (*CANVAS, 3) and first.dtype == np.uint8 and (first == again).all()
@@ -76,7 +76,7 @@ def test_coloured_light_keeps_black_black() -> None:
     assert np.ptp(lit.reshape(-1, 3).mean(axis=0)) > 1
 
 
-def test_cells_are_means_of_the_crop_beneath_them() -> None:
+def test_cell_values_are_means_over_the_crop() -> None:
     whole = map_means(np.ones((144, 128), np.float32))
     assert whole.shape == CELLS and (whole[1:, 1:-1] == 1).mean() > 0.9 and whole.max() == 1
     upper = np.zeros((144, 128), np.float32)
@@ -84,7 +84,7 @@ def test_cells_are_means_of_the_crop_beneath_them() -> None:
     assert map_means(upper)[:4].mean() > 0.7 and not map_means(upper)[7:].any()
 
 
-def test_the_batch_does_not_change_what_a_head_says_of_a_face() -> None:
+def test_the_output_of_a_head_for_a_face_does_not_depend_on_the_batch() -> None:
     covered, photograph = CoveredHead().eval(), PhotographHead().eval()
     together = maps(3)
     alone = [each[1:2] for each in together]
@@ -95,7 +95,7 @@ def test_the_batch_does_not_change_what_a_head_says_of_a_face() -> None:
         assert torch.allclose(photograph(together)[1:2], photograph(alone), atol=1e-5)
 
 
-def test_a_head_is_kept_beside_the_other(tmp_path: Path) -> None:
+def test_writing_a_head_keeps_the_other(tmp_path: Path) -> None:
     assert read_heads(tmp_path) == {}
     first, second = CoveredHead().eval(), PhotographHead().eval()
     write_head(tmp_path, "visible", first, {"training_steps": 3})
@@ -107,7 +107,7 @@ def test_a_head_is_kept_beside_the_other(tmp_path: Path) -> None:
         assert torch.allclose(back(maps(2))[1], first(maps(2))[1], atol=2e-2)
 
 
-def test_a_damaged_file_of_heads_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_damaged_file_of_heads(tmp_path: Path) -> None:
     (tmp_path / HEADS_NAME).write_bytes(b"no heads")
     with pytest.raises(DataError, match=HEADS_NAME):
         read_heads(tmp_path)
@@ -121,7 +121,7 @@ def test_the_listed_portraits_are_among_the_pictures() -> None:
     assert all(known[digest].startswith("voteview/member_photos:images/bio_guide/") for digest in kinds)
 
 
-def test_crops_have_the_form_that_the_training_reads(tmp_path: Path) -> None:
+def test_crops_have_the_format_that_the_training_reads(tmp_path: Path) -> None:
     from skimage import data
 
     from models.common.images import write_rgb

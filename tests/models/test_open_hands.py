@@ -1,4 +1,4 @@
-"""Hands drawn from a mesh, and textures cut from pictures, as covers of faces."""
+"""Hands drawn from a mesh, and textures cut from pictures, which cover faces in training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from models.open.heads import Mesh
 
 
 def tube(start: np.ndarray, end: np.ndarray, radius: float, first: int) -> tuple[np.ndarray, list[list[int]]]:
-    """Points and quads of a closed tube of eight rings; first: the number of its first point."""
+    """Points and quads of a tube of eight rings; first: index of its first point in the mesh."""
     way = (end - start) / np.linalg.norm(end - start)
     side = np.cross(way, [0.0, 0.0, 1.0])
     up = np.cross(side, way)
@@ -73,7 +73,7 @@ def test_textures_are_squares_of_the_pictures(tmp_path: Path, monkeypatch: pytes
     assert found.shape == (5, THINGS_SIDE, THINGS_SIDE, 3) and (found == (200, 10, 10)).all()
 
 
-def test_a_folder_without_a_large_picture_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_folder_without_a_large_picture(tmp_path: Path) -> None:
     write_rgb(tmp_path / "small.png", np.zeros((20, 20, 3), np.uint8))
     with pytest.raises(DataError, match=str(tmp_path)):
         hands.textures([tmp_path], np.random.default_rng(0))

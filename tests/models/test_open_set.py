@@ -69,7 +69,7 @@ def test_the_set_fills_what_a_run_needs_and_nothing_from_the_default_one() -> No
     assert found["recognizer"].calibration is not None and found["recognizer"].identity_threshold is not None
 
 
-def test_a_run_with_it_leaves_out_only_ifqa_and_the_measure_for_drawings() -> None:
+def test_a_run_with_the_set_leaves_out_only_the_measures_ifqa_and_real() -> None:
     for role in ROLES:
         card(role)
     with Engine(load_config(), models="embedded", device="cpu") as engine:

@@ -105,7 +105,7 @@ def card_with(folder: Path, change: object) -> Path:
     return folder
 
 
-def test_without_real_all_else_is_the_same() -> None:
+def test_without_real_the_other_outputs_are_the_same() -> None:
     network = Networks.open("embedded", "cpu").expression
     assert network is not None
     crops = np.random.default_rng(0).integers(0, 256, (3, 144, 128, 3), np.uint8)

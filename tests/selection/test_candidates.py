@@ -298,7 +298,7 @@ def test_prescored_faces_come_apart_as_a_track_grows_older() -> None:
 
 
 class Expressions(KnownQuality):
-    """Sees expressions: at the first look less than there is where landmarks were `off`, at the second all."""
+    """With expressions. Where landmarks are `off`, potentials are 5 points too low until the network's second run."""
 
     sees_expressions = True
     context = SimpleNamespace(evaluator=SimpleNamespace(follows_reference=lambda candidate: True))
@@ -325,7 +325,7 @@ def test_a_good_moment_beside_a_face_that_nearly_leads_is_found() -> None:
     assert len(scorer.scored) < 20
 
 
-def test_between_even_looks_only_faces_that_may_win_are_looked_at() -> None:
+def test_between_due_faces_the_expression_network_runs_only_on_faces_that_may_win() -> None:
     looked: list[float] = []
 
     class Looking(Expressions):
@@ -344,7 +344,7 @@ def test_between_even_looks_only_faces_that_may_win_are_looked_at() -> None:
 
 
 @pytest.mark.parametrize("usual, most", [(0.9, 14), (0.3, 100)])
-def test_whether_a_face_is_drawn_is_found_out_once_a_second(usual: float, most: int) -> None:
+def test_real_is_computed_once_a_second_unless_the_face_may_be_drawn(usual: float, most: int) -> None:
     looked: list[tuple[float, bool]] = []
 
     class Telling(Expressions):
@@ -361,7 +361,7 @@ def test_whether_a_face_is_drawn_is_found_out_once_a_second(usual: float, most: 
         assert len(told) > 30
 
 
-def test_searches_beside_failing_faces_stop_when_they_find_nothing() -> None:
+def test_searches_beside_failed_faces_stop_after_they_have_found_nothing() -> None:
     looked: set[float] = set()
 
     class Failing(Expressions):

@@ -305,10 +305,10 @@ def test_damage_is_passed_over_as_before(clip: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_losses_are_counted_as_in_a_whole_decode(open_groups: Path, tmp_path: Path, seed: int) -> None:
-    """FFmpeg marks a packet near the gap; it and all later frames are decoded."""
+def test_losses_are_counted_as_when_every_frame_is_decoded(open_groups: Path, tmp_path: Path, seed: int) -> None:
+    """FFmpeg marks a packet near the gap as corrupt; from this packet on, no frame is discarded."""
     path = lossy_ts(open_groups, tmp_path / "lossy.ts", seed)
-    # One thread: with several, FFmpeg may mark a damaged picture only after it was output.
+    # One thread, because with several, FFmpeg may mark a damaged frame only after it has returned it.
     whole, everything = shown(path, threads=1)
     some, stats = shown(path, Witness(discard="steady"), threads=1)
     assert stats.decode_errors == everything.decode_errors > 0
@@ -316,14 +316,14 @@ def test_losses_are_counted_as_in_a_whole_decode(open_groups: Path, tmp_path: Pa
     assert len(left_out) > 10 and set(some) < set(whole)
     with av.open(str(path)) as container:
         marked = [packet for packet in container.demux(video=0) if packet.is_corrupt]
-    # Frames are shown in another order than they are stored in, by a few frames.
+    # The order in which frames are shown differs from the order in which they are stored, by a few frames.
     assert left_out[-1] < float(marked[0].pts * marked[0].time_base) + 0.2
     assert set(shown(path, Witness(discard="steady"), threads=9)[0]) == set(some)
 
 
 @pytest.mark.parametrize("length", [60, 3000])
 def test_after_damage_no_frame_is_left_out(clip: Path, tmp_path: Path, length: int) -> None:
-    """The packet of the key frame at 6 s cannot be decoded, or its picture is damaged."""
+    """The packet of the key frame at 6 s cannot be decoded, or is decoded to a damaged frame."""
     with av.open(str(clip)) as container:
         key = next(one for one in container.demux(video=0) if one.is_keyframe and one.pts * one.time_base == 6)
     data = bytearray(clip.read_bytes())
