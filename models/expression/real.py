@@ -122,7 +122,7 @@ def train(args: argparse.Namespace) -> int:
     for group in (chosen, held):
         if {source.real for source in group} != {True, False}:
             raise DataError("both the training sources and the held-out sources must have photographs and drawings")
-    network, steps = committed(args.start)
+    network, steps = committed(None if args.table else args.start)
     card = json.loads((HERE / CARD_NAME).read_text())
     target = work / "smoke" if args.smoke else args.target
     target.mkdir(parents=True, exist_ok=True)
@@ -153,6 +153,7 @@ def train(args: argparse.Namespace) -> int:
         "pretrained": PRETRAINED,
         "rejected_of_held_out": {row[0]: row[2] for row in section.rows},
     }
+    card["training_data"] = [*(name for name in card["training_data"] if name != PRETRAINED), PRETRAINED]
     wrote = deploy_network(network, steps, card, target, HERE / ONNX_NAME)
     put_between(target / "card.md", BEGIN, END, section.markdown())
     say(f"wrote {target}: {wrote}")
