@@ -18,6 +18,9 @@ from streamgate.tracks import Candidate
 
 MAX_INTERVAL_S = 0.25
 """Maximum time between two prescored faces, for long tracks: short enough to catch a smile or a turn of the head."""
+FIRST_S = 1.0
+"""The expression network runs on all evenly spaced faces of a track's first second, because a short track needs enough
+of them for its reference values: without these, a drawn face that looks real in one frame would pass."""
 HOPELESS = 4
 """When this many prescored faces in a row have been rejected, the interval becomes `MAX_INTERVAL_S` until a face is not
 rejected. A turned or covered face usually stays turned or covered for a while."""
@@ -62,8 +65,9 @@ class Prescorer:
     ) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
         """Prescore evenly spaced faces of the window and return them; the others get no potential.
 
-        Once a face is kept, the expression network runs on every face that is `MAX_INTERVAL_S` after the last of these,
-        but on a face in between only if the face could exceed `floor`.
+        After the track's first `FIRST_S`, the expression network runs on every face that is `MAX_INTERVAL_S` after the
+        last of these, but on a face in between only if the face could exceed `floor`. The faces in between do not count
+        for the person's reference values, because these must not depend on what is kept.
         """
         chosen: list[Observation] = []
         for observation in window:
@@ -73,14 +77,13 @@ class Prescorer:
             if observation.pts_seconds - self._last_pts >= interval - 1e-6:
                 self._last_pts = observation.pts_seconds
                 chosen.append(observation)
+        even = [one for one in chosen if self._is_due(one)]
         # The landmark offset of a track's first face is used for all later faces, so the second run of the expression
         # network on that face is not postponed.
         first = [] if self._offsets else chosen[:1]
-        seen = yield from self._prescore_faces(first, first)
+        seen = yield from self._prescore_faces(first, even)
         yield from self.run_expression([one for one in first if one.candidate is not None and one.candidate.unsettled])
-        left = chosen[len(first) :]
-        even = [*first, *(one for one in left if self._is_due(one, floor))]
-        looked = [one for one in left if one in even or self._is_promising(one, floor)]
+        looked = [one for one in chosen[len(first) :] if one in even or self._is_promising(one, floor)]
         seen += yield from self._prescore_faces(looked, even)
         for observation in even:
             if observation.candidate in seen:
@@ -89,18 +92,20 @@ class Prescorer:
             self._rejected = 0 if observation.potential > 0 else self._rejected + 1
         return chosen
 
-    def _is_due(self, observation: Observation, floor: Floor) -> bool:
+    def _is_due(self, observation: Observation) -> bool:
         """Whether the expression network runs on an evenly spaced face, whatever its potential is."""
-        due = observation.pts_seconds - self._due_pts >= MAX_INTERVAL_S - 1e-6
-        if due or observation.candidate is None or not floor(observation.candidate):
+        new = observation.pts_seconds - self._observed.first_pts < FIRST_S or not self._reference.usual
+        # Of the evenly spaced faces, the one that is nearest to the wanted time.
+        if new or observation.pts_seconds - self._due_pts >= MAX_INTERVAL_S - self._interval(observation) / 2:
             self._due_pts = observation.pts_seconds
             return True
         return False
 
     def _is_promising(self, observation: Observation, floor: Floor) -> bool:
         """Prescore a face without any network; returns whether it may still exceed the floor."""
+        if observation.candidate is None:
+            return False
         self.prescore(observation)
-        assert observation.candidate is not None
         return observation.potential + MAX_SHIFT_GAIN > floor(observation.candidate)
 
     def beside(self, observation: Observation) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
