@@ -123,10 +123,10 @@ class SkippingDecoder:
         """
         self._whole_from = min(self._whole_from, rank + LAG)
 
-    def failed(self) -> None:
-        """Like `damaged`, for an error that the decoder has just raised."""
-        # With frame threading, an error comes as many packets late as there are other threads.
-        threaded = self._codec.codec.capabilities & Capabilities.frame_threads
+    def failed(self, *, decoding: bool = True) -> None:
+        """Like `damaged`, for an error that the decoder has just raised, or the container if not `decoding`."""
+        # With frame threading, the decoder raises an error as many packets late as there are other threads.
+        threaded = decoding and self._codec.codec.capabilities & Capabilities.frame_threads
         self.damaged(self._sent - (self._codec.thread_count - 1 if threaded else 0))
 
     def shown(self, rank: int, pts_seconds: float) -> None:
