@@ -154,6 +154,8 @@ class Prescorer:
 
     def _takes_real(self, observation: Observation) -> bool:
         """Whether the evenly spaced face gets a value of `real`."""
+        if not self._scorer.sees_drawings:
+            return False
         usual = self._reference.usual.get("real", 0.0)
         if usual < DRAWN_BELOW or observation.pts_seconds - self._real_pts >= REAL_INTERVAL_S:
             self._real_pts = observation.pts_seconds

@@ -354,6 +354,19 @@ def test_a_short_track_has_reference_values_although_its_later_faces_cannot_win(
     assert selector.reference.usual["real"] == 0.1
 
 
+def test_where_real_is_not_in_use_it_is_never_computed() -> None:
+    class Unasked(Expressions):
+        sees_drawings = False
+
+        def run_expression(self, candidate: Candidate, picture: Picture, *, real: bool = True) -> Steps:
+            told.add(real)
+            yield from super().run_expression(candidate, picture)
+
+    told: set[bool] = set()
+    drive(load_config(), Unasked(lambda pts: 50 + pts), 2.0)
+    assert told == {False}
+
+
 @pytest.mark.parametrize("usual, most", [(0.9, 14), (0.3, 100)])
 def test_whether_a_face_is_drawn_is_found_out_once_a_second(usual: float, most: int) -> None:
     looked: list[tuple[float, bool]] = []
