@@ -77,6 +77,8 @@ class FaceScorer:
             for spec in self._by_source.get("expression", ())
             if spec.output == "real" and spec.name in self._evaluator.names
         ]
+        self.sees_drawings = bool(self._real)
+        """Whether the run's set has a measure that tells whether a face is drawn."""
         self.identity_threshold = context.identity_threshold
         self._refines = context.config.advanced.refine
 

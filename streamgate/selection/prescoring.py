@@ -18,6 +18,9 @@ from streamgate.tracks import Candidate
 
 MAX_INTERVAL_S = 0.25
 """Maximum time between two prescored faces, for long tracks: short enough to catch a smile or a turn of the head."""
+FIRST_S = 1.0
+"""The expression network runs on all evenly spaced faces of a track's first second, because a short track needs enough
+of them for its reference values: without these, a drawn face that looks real in one frame would pass."""
 HOPELESS = 4
 """When this many prescored faces in a row have been rejected, the interval becomes `MAX_INTERVAL_S` until a face is not
 rejected. A turned or covered face usually stays turned or covered for a while."""
@@ -63,9 +66,10 @@ class Prescorer:
     ) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
         """Prescore evenly spaced faces of the window and return them; the others get no potential.
 
-        While `floor` is 0 because a rank is free, every evenly spaced face is due for the expression network; after
-        that, one is due every `MAX_INTERVAL_S`. On the other evenly spaced faces, the network runs only if they could
-        still exceed `floor`.
+        During the track's first `FIRST_S`, every evenly spaced face is due for the expression network; after that, one
+        is due every `MAX_INTERVAL_S`. On the other evenly spaced faces, the network runs only if they could still
+        exceed `floor`. Only due faces count for the person's reference values, because these values must not depend on
+        what is kept.
         """
         chosen: list[Observation] = []
         for observation in window:
@@ -75,14 +79,13 @@ class Prescorer:
             if observation.pts_seconds - self._last_pts >= interval - 1e-6:
                 self._last_pts = observation.pts_seconds
                 chosen.append(observation)
+        even = [one for one in chosen if self._is_due(one)]
         # The landmark offset of a track's first face is used for all later faces, so the second run of the expression
         # network on that face is not postponed.
         first = [] if self._offsets else chosen[:1]
-        seen = yield from self._prescore_faces(first, first)
+        seen = yield from self._prescore_faces(first, even)
         yield from self.run_expression([one for one in first if one.candidate is not None and one.candidate.unsettled])
-        left = chosen[len(first) :]
-        even = [*first, *(one for one in left if self._is_due(one, floor))]
-        looked = [one for one in left if one in even or self._is_promising(one, floor)]
+        looked = [one for one in chosen[len(first) :] if one in even or self._is_promising(one, floor)]
         seen += yield from self._prescore_faces(looked, even)
         for observation in even:
             if observation.candidate in seen:
@@ -91,18 +94,20 @@ class Prescorer:
             self._rejected = 0 if observation.potential > 0 else self._rejected + 1
         return chosen
 
-    def _is_due(self, observation: Observation, floor: Floor) -> bool:
+    def _is_due(self, observation: Observation) -> bool:
         """Return whether an evenly spaced face is due for the expression network; if so, record its time."""
-        due = observation.pts_seconds - self._due_pts >= MAX_INTERVAL_S - 1e-6
-        if due or observation.candidate is None or not floor(observation.candidate):
+        new = observation.pts_seconds - self._observed.first_pts < FIRST_S or not self._reference.usual
+        # Of the evenly spaced faces, the one that is nearest to the wanted time.
+        if new or observation.pts_seconds - self._due_pts >= MAX_INTERVAL_S - self._interval(observation) / 2:
             self._due_pts = observation.pts_seconds
             return True
         return False
 
     def _is_promising(self, observation: Observation, floor: Floor) -> bool:
         """Prescore a face without any network; returns whether it may still exceed the floor."""
+        if observation.candidate is None:
+            return False
         self.prescore(observation)
-        assert observation.candidate is not None
         return observation.potential + MAX_SHIFT_GAIN > floor(observation.candidate)
 
     def beside(self, observation: Observation) -> Generator[list[InferenceRequest], list[Any], list[Observation]]:
@@ -152,6 +157,8 @@ class Prescorer:
 
     def _takes_real(self, observation: Observation) -> bool:
         """Return whether `real` is to be computed for a due face; if so, record the time of the face."""
+        if not self._scorer.sees_drawings:
+            return False
         usual = self._reference.usual.get("real", 0.0)
         if usual < DRAWN_BELOW or observation.pts_seconds - self._real_pts >= REAL_INTERVAL_S:
             self._real_pts = observation.pts_seconds

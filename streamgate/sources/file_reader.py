@@ -337,7 +337,7 @@ class FileReader:
             except (av.error.FFmpegError, OSError):
                 self._check_store()
                 self._stats.decode_errors += failures == 0  # consecutive failures count as one error
-                self._skipping.failed()
+                self._skipping.failed(decoding=False)
                 failures += 1
                 packets = self._container.demux(self._stream)
                 continue

@@ -123,10 +123,11 @@ class SkippingDecoder:
         """
         self._whole_from = min(self._whole_from, rank + LAG)
 
-    def failed(self) -> None:
-        """Stop discarding frames, like `damaged`, after an error that the decoder has just raised."""
+    def failed(self, *, decoding: bool = True) -> None:
+        """Stop discarding frames, like `damaged`, after an error that has just been raised by the decoder, or by the
+        container if not `decoding`."""
         # With frame threading, the decoder raises an error late, by one packet for each additional thread.
-        threaded = self._codec.codec.capabilities & Capabilities.frame_threads
+        threaded = decoding and self._codec.codec.capabilities & Capabilities.frame_threads
         self.damaged(self._sent - (self._codec.thread_count - 1 if threaded else 0))
 
     def shown(self, rank: int, pts_seconds: float) -> None:

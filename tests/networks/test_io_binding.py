@@ -17,6 +17,7 @@ import pytest
 from streamgate.errors import DeviceError, StreamgateError, UsageError, WeightsError
 from streamgate.networks import Batcher, Networks
 from streamgate.networks import io_binding as bound_module
+from streamgate.networks.batcher import WITHOUT_REAL, InferenceRequest
 from streamgate.networks.device import Device
 from streamgate.networks.ifqa import ifqa_scores
 from streamgate.networks.pose import head_poses
@@ -119,6 +120,18 @@ def test_every_role_gives_what_it_gives_on_the_cpu(gpu: Networks, cpu: Networks,
         assert [face.score for face in found] == pytest.approx([face.score for face in wanted], abs=1e-3)
         assert np.allclose([face.landmarks for face in found], [face.landmarks for face in wanted], atol=1e-2)
     assert gpu.notes == [] and gpu.batch("recognizer") == 8 and cpu.batch("recognizer") == 1
+
+
+def test_faces_with_and_without_real_share_a_queue(gpu: Networks, faces: list[np.ndarray]) -> None:
+    crops = [np.ascontiguousarray(face[40:184, 60:188]) for face in faces[:2]]
+    with Batcher.over(gpu) as batcher:
+        runs: list[int] = []
+        queue = batcher._queues["expression"]
+        run, queue._run = queue._run, lambda crops: (runs.append(len(crops)), run(crops))[1]
+        asked = [InferenceRequest(role, crop) for crop in crops for role in ("expression", WITHOUT_REAL)]
+        found = batcher.infer(asked)
+    assert sum(runs) == 4 and all(one.real is not None for one in found)
+    assert found[0].signals == found[1].signals and found[2].signals == found[3].signals
 
 
 def test_who_shares_a_batch_changes_nothing(gpu: Networks, faces: list[np.ndarray]) -> None:

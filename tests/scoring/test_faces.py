@@ -13,6 +13,7 @@ from streamgate.config import load_config
 from streamgate.engine import Engine
 from streamgate.faces import Face, Status
 from streamgate.frames import Array
+from streamgate.networks.batcher import InferenceRequest
 from streamgate.networks.crop_measures import CropOutput
 from streamgate.networks.expression import NEEDED, ExpressionOutput
 from streamgate.networks.recognizer import RecognizerOutput
@@ -37,6 +38,11 @@ AT_REST = ExpressionOutput(
 )
 
 
+def role_of(request: InferenceRequest) -> str:
+    """The network's role, whether or not the request needs all its outputs."""
+    return request.role.partition(":")[0]
+
+
 def scored(face: Face = FACE, **outputs: Any) -> Candidate:
     answers = {
         "pose": np.array([3.0, -2.0, 1.0]),
@@ -46,9 +52,7 @@ def scored(face: Face = FACE, **outputs: Any) -> Candidate:
         **outputs,
     }
     config = load_config("studio", ["advanced.refine=false"])
-    context = ScoringContext(
-        config, evaluator(), lambda wanted: [answers[one.role.partition(":")[0]] for one in wanted]
-    )
+    context = ScoringContext(config, evaluator(), lambda wanted: [answers[role_of(one)] for one in wanted])
     candidate = Candidate(face, track_id=1, pts_seconds=0.0)
     steps = FaceScorer(context).score(candidate, picture_of_rgb(astronaut()), no_floor, full=True)
     run_in_lockstep([steps], context.infer)
@@ -105,9 +109,7 @@ def test_what_a_face_promised_is_corrected_by_what_was_seen_of_it() -> None:
     outputs = {"expression": blinking, "pose": np.zeros(3), "recognizer": RECOGNISED,
                "ifqa": CropOutput(0.7, np.zeros((256, 256), np.float32))}  # fmt: skip
     config = load_config("studio", ["advanced.refine=false"])
-    context = ScoringContext(
-        config, evaluator(), lambda wanted: [outputs[one.role.partition(":")[0]] for one in wanted]
-    )
+    context = ScoringContext(config, evaluator(), lambda wanted: [outputs[role_of(one)] for one in wanted])
     scorer, picture, candidate = (
         FaceScorer(context),
         picture_of_rgb(astronaut()),
@@ -138,9 +140,7 @@ def test_landmarks_far_from_the_face_are_not_taken() -> None:
     far = replace(AT_REST, landmarks=np.full((5, 2), 500.0))
     config = load_config("studio")
     outputs = {"detector": [FACE], "expression": far, "pose": np.zeros(3), "recognizer": RECOGNISED}
-    context = ScoringContext(
-        config, evaluator(), lambda wanted: [outputs.get(one.role.partition(":")[0]) for one in wanted]
-    )
+    context = ScoringContext(config, evaluator(), lambda wanted: [outputs.get(role_of(one)) for one in wanted])
     candidate = Candidate(FACE, track_id=1, pts_seconds=0.0, refined=True)
     run_in_lockstep([FaceScorer(context).run_expression(candidate, picture_of_rgb(astronaut()))], context.infer)
     assert np.array_equal(candidate.face.landmarks, FACE.landmarks)

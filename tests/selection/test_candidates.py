@@ -335,12 +335,36 @@ def test_between_due_faces_the_expression_network_runs_only_on_faces_that_may_wi
         def run_expression(self, candidate: Candidate, picture: Picture, *, real: bool = True) -> Steps:
             looked.append(candidate.pts_seconds)
             yield from super().run_expression(candidate, picture)
+            candidate.evidence.values["real"] = 0.9
 
     scorer = Looking(lambda pts: 80.0 if pts < 0.5 else 90.0 if 6.05 < pts < 6.3 else 60.0)
     assert 6.05 < best(drive(load_config(), scorer, 8.0)).pts_seconds < 6.3
     later = sorted(pts for pts in looked if 2 < pts < 6)
     assert len(later) <= 16 and max(np.diff(later)) < 0.4
     assert len([pts for pts in looked if pts < 0.5]) >= 5
+
+
+def test_a_short_track_has_reference_values_although_its_later_faces_cannot_win() -> None:
+    class Drawn(Expressions):
+        def run_expression(self, candidate: Candidate, picture: Picture, *, real: bool = True) -> Steps:
+            yield from super().run_expression(candidate, picture)
+            candidate.evidence.values["real"] = 0.9 if candidate.pts_seconds < 0.2 else 0.1
+
+    selector = drive(load_config(), Drawn(lambda pts: 80.0 if pts < 0.2 else 30.0), 0.6, stride=1)
+    assert selector.reference.usual["real"] == 0.1
+
+
+def test_where_real_is_not_in_use_it_is_never_computed() -> None:
+    class Unasked(Expressions):
+        sees_drawings = False
+
+        def run_expression(self, candidate: Candidate, picture: Picture, *, real: bool = True) -> Steps:
+            told.add(real)
+            yield from super().run_expression(candidate, picture)
+
+    told: set[bool] = set()
+    drive(load_config(), Unasked(lambda pts: 50 + pts), 2.0)
+    assert told == {False}
 
 
 @pytest.mark.parametrize("usual, most", [(0.9, 14), (0.3, 100)])

@@ -33,6 +33,7 @@ class KnownQuality:
         """When the gate is shut before a quality is known."""
 
     sees_expressions = False
+    sees_drawings = True
     identity_threshold = None
 
     def prescore(self, candidate: Candidate, picture: Picture) -> float:
