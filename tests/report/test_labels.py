@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -114,6 +115,7 @@ def test_keys_label_faces_and_the_file_is_downloaded(out: Path, browser: Browser
         show_report(browser, report)
         return "1 good, 1 bad" in browser.text("#labels-count")
 
+    time.sleep(2)  # a process that ends at once may not have handed over what it stored
     browser.wait(reopened)  # they are still there
     browser.click("#labels-download")
     browser.wait(lambda: (tmp_path / "labels.csv").is_file())
