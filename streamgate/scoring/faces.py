@@ -130,9 +130,7 @@ class FaceScorer:
         except ValueError:
             candidate.evidence.failed.update(spec.name for spec in self._by_source["expression"])
             return
-        height, width = EXPRESSION_SIZE
-        role = "expression" if real else WITHOUT_REAL
-        (output,) = yield [InferenceRequest(role, picture.warp(matrix, (width, height)))]
+        (output,) = yield [_expression_request(picture, matrix, real=real)]
         moved = self._take_landmarks(candidate, output, matrix) if self._refines and not ready else 0.0
         candidate.unsettled = 0.0 if again else moved
         if again or moved:
@@ -323,8 +321,7 @@ class FaceScorer:
             matrix = expression_matrix(candidate.face.landmarks)
         except ValueError:
             return  # `run_expression` has noted the failure
-        height, width = EXPRESSION_SIZE
-        (output,) = yield [InferenceRequest("expression", picture.warp(matrix, (width, height)))]
+        (output,) = yield [_expression_request(picture, matrix, real=True)]
         for spec in self._real:
             if spec.read is not None:
                 note(spec, spec.read(output), candidate.evidence)
@@ -375,6 +372,12 @@ def note(
         evidence.values.update(values)
     else:
         evidence.failed.add(spec.name)
+
+
+def _expression_request(picture: Picture, matrix: Array, *, real: bool) -> InferenceRequest:
+    """A run of the expression network on the crop that `matrix` cuts out; without `real`, that output is not needed."""
+    height, width = EXPRESSION_SIZE
+    return InferenceRequest("expression" if real else WITHOUT_REAL, picture.warp(matrix, (width, height)))
 
 
 def _kept_square(face: Face) -> Array | None:
