@@ -10,7 +10,6 @@ of its picture.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -21,24 +20,16 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 from models.common.images import DataError, decode_rgb  # noqa: E402
 from models.expression.faces import Crops, loose_crop  # noqa: E402
-from models.open.portraits import labelled_pictures  # noqa: E402
+from models.open.portraits import labelled_pictures, run_cut  # noqa: E402
 
 NAME = "portraits"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad data or arguments (one line on stderr)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", nargs="+", type=Path)
-    parser.add_argument("--labels", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args(arguments)
-    try:
-        print(f"{args.out}: {cut(args.pictures, args.labels, args.out / 'crops' / NAME)} faces")
-    except (DataError, OSError) as error:
-        print(f"crops.py: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_cut(
+        "crops.py", __doc__, lambda pictures, labels, out: cut(pictures, labels, out / "crops" / NAME), arguments
+    )
 
 
 def cut(pictures: list[Path], labels: Path, base: Path) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -33,7 +33,17 @@ OUTSIDE = 0.02
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad data or arguments (one line on stderr)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return run_cut("portraits.py", __doc__, cut, arguments)
+
+
+def run_cut(
+    script: str, about: str | None, cut: Callable[[list[Path], Path, Path], int], arguments: list[str] | None
+) -> int:
+    """The command line of a script that cuts the faces of labelled pictures; returns the exit status of `main`.
+
+    cut: receives the pictures, the labels and --out; returns the number of faces.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", nargs="+", type=Path)
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -41,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         print(f"{args.out}: {cut(args.pictures, args.labels, args.out)} faces")
     except (DataError, OSError) as error:
-        print(f"portraits.py: {error}", file=sys.stderr)
+        print(f"{script}: {error}", file=sys.stderr)
         return 2
     return 0
 
