@@ -37,7 +37,9 @@ def test_section_is_written_between_what_else_stands_in_the_file(videos: Path, t
         "# Results\n\n<!-- throughput:begin -->\nold\n<!-- throughput:end -->\n\n"
         "<!-- other:begin -->\nkept\n<!-- other:end -->\n"
     )
-    everything = ("--all", "--plain-seconds", "0.2", "0.04")
+    page = tmp_path / "performance.md"
+    page.write_text("Before.\n\n<!-- throughput:begin -->\nold\n<!-- throughput:end -->\n\nAfter.\n")
+    everything = ("--all", "--plain-seconds", "0.2", "0.04", "--page", str(page))
     ran = _run(videos, results, *everything, "--clips", "drift", "absent", models=standard_models())
     assert ran.returncode == 0, ran.stderr
     text = results.read_text()
@@ -57,6 +59,13 @@ def test_section_is_written_between_what_else_stands_in_the_file(videos: Path, t
     assert "wall time of the plain loop with official IFQA" in section
     assert "old" not in text and "<!-- other:begin -->\nkept\n<!-- other:end -->" in text
     assert str(tmp_path) not in text
+    lines = page.read_text().splitlines()
+    assert lines[0] == "Before." and lines[-1] == "After." and "old" not in lines
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
+    values = {cells[0]: cells[1:] for cells in table}
+    beyond = values["clips below 720p or without faces: CPU time beyond decoding, core-ms per second of video"]
+    assert values["value"] == ["`studio`", "`archive`"] and abs(float(beyond[0]) - float(columns[10])) <= 1, values
+    assert next(cells for what, cells in values.items() if what.startswith("720p")) == ["-", "-"]
 
 
 def test_without_weights_decoding_is_measured_and_the_reason_named(videos: Path, tmp_path: Path) -> None:
