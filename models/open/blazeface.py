@@ -52,11 +52,6 @@ FILE_BYTES = 676_746
 ONNX_NAME, CARD_NAME = "detector.onnx", "card.json"
 CELL = 4
 """Side in pixels of the cells of the network's output."""
-NEARBY = 5
-"""Side of the square of cells over which boxes and points are averaged."""
-LARGEST, SMALLEST = 84.0, 30.0
-"""Widths in pixels of the largest face that is taken from a level (other than the last), and of the smallest one (on
-levels other than the first)."""
 LEVELS = 3
 """Number of sizes of the picture; each is half of the one before."""
 MULTIPLE = 32
@@ -175,26 +170,14 @@ class BlazeFace(nn.Module):
             # Grey is added at the bottom and on the right, and the cells there are cut off again.
             padded = functional.pad(picture, [0, -width % MULTIPLE, 0, -height % MULTIPLE]) if level else picture
             shifts, odds = self.network(padded)
-            best = _best(torch.cat([odds, self._averaged(odds, shifts)], 1)[:, :, : height // CELL, : width // CELL])
-            score, box, point = self._anchors(best, level)
+            best = _best(torch.cat([odds, shifts], 1)[:, :, : height // CELL, : width // CELL])
+            score, box, point = self._anchors(best)
             scores.append(score)
             boxes.append(box)
             points.append(point)
         return (*scores, *scores, *boxes, *points)
 
-    def _averaged(self, odds: Tensor, shifts: Tensor) -> Tensor:
-        """Boxes and points (N, 16, h, w) averaged over the cells nearby, weighted by the squared score, as MediaPipe
-        averages the boxes of one face.
-        """
-        weight = torch.sigmoid(odds) ** 2 + 1e-6
-        x = torch.cumsum(torch.ones_like(odds), 3) * CELL
-        y = torch.cumsum(torch.ones_like(odds), 2) * CELL
-        nothing = torch.zeros_like(odds)
-        grid = torch.cat([x, y, nothing, nothing, *[x, y] * 6], 1)
-        summed = functional.avg_pool2d((shifts + grid) * weight, NEARBY, 1, NEARBY // 2)
-        return summed / functional.avg_pool2d(weight, NEARBY, 1, NEARBY // 2) - grid
-
-    def _anchors(self, cells: Tensor, last: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _anchors(self, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Scores (N, P, 1), boxes (N, P, 4) and points (N, P, 10) of the layout, in sides of a cell, from the values of
         cells (N, 17, h, w), which are in pixels.
         """
@@ -202,10 +185,6 @@ class BlazeFace(nn.Module):
         score = torch.sigmoid(rows[:, :, :1])
         places = rows[:, :, 1:] * (1 / (2 * CELL))
         sides = places[:, :, 2:4].clamp_min(0.01)
-        if last < LEVELS - 1:
-            score = score * (sides[:, :, :1] < LARGEST / (2 * CELL))
-        if last:
-            score = score * (sides[:, :, :1] > SMALLEST / (2 * CELL))
         moved = places[:, :, :2] + sides * sides.new_tensor([self.constants["across"], self.constants["down"]])
         grown = torch.log(sides * sides.new_tensor([self.constants["wide"], self.constants["high"]]))
         left, right, nose, mouth = (places[:, :, first : first + 2] for first in (4, 6, 8, 10))
