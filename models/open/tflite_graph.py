@@ -18,7 +18,6 @@ from models.common.images import DataError
 _TYPES = {0: np.float32, 1: np.float16, 2: np.int32}
 _SAME_PADDING, _RELU = 0, 1
 _PLAIN: dict[str, Callable[..., Tensor]] = {
-    "ADD": torch.add,
     "SUB": torch.sub,
     "MUL": torch.mul,
     "DIV": torch.div,
@@ -26,6 +25,7 @@ _PLAIN: dict[str, Callable[..., Tensor]] = {
     "SQRT": torch.sqrt,
     "RSQRT": torch.rsqrt,
     "LOGISTIC": torch.sigmoid,
+    "RELU": torch.relu,
     "SQUARED_DIFFERENCE": lambda a, b: (a - b) * (a - b),
 }
 """Operators whose inputs are all tensors."""
@@ -38,10 +38,10 @@ class LiteNetwork(nn.Module):
     """The graph of a file with one input. The input's first axis, which has size 1 in the file, may have any size.
 
     planes: if true, the channels of pictures are on the second axis, as is common in torch; otherwise on the last axis,
-    as in the file.
+    as in the file. maps: leave out reshapes, so that pictures may have any size, and the outputs are maps.
     """
 
-    def __init__(self, content: bytes, planes: bool) -> None:
+    def __init__(self, content: bytes, planes: bool, maps: bool = False) -> None:
         """Raises DataError if the file has an operator that is not supported."""
         super().__init__()
         import tflite
@@ -57,8 +57,11 @@ class LiteNetwork(nn.Module):
             name = _name(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()))
             inputs = [int(number) for number in operator.InputsAsNumpy()]
             output = int(operator.Outputs(0))
-            if name == "DEQUANTIZE":
+            if name in ("DEQUANTIZE", "DENSIFY"):  # `_constants` has already expanded sparse tensors.
                 fixed[output] = fixed[inputs[0]].astype(np.float32)
+                continue
+            if maps and name == "RESHAPE":
+                self._steps.append((lambda x: x, inputs[:1], output))
                 continue
             if name in _PLAIN:
                 step, used = _PLAIN[name], len(inputs)
@@ -94,6 +97,9 @@ def _step(name: str, operator: Any, others: list[Any], planes: bool) -> tuple[Ca
         others[0] = others[0].transpose(*((3, 0, 1, 2) if depthwise else (0, 3, 1, 2)))
         groups = others[0].shape[0] if depthwise else 1
         return _convolution(options, others[0].shape[2], groups, planes), 3
+    if name == "ADD":
+        relu = options is not None and options.FusedActivationFunction() == _RELU
+        return (lambda a, b: torch.relu(a + b)) if relu else torch.add, 2
     if name == "PRELU":
         others[0] = others[0].reshape(-1, 1, 1, 1)
         return _prelu, 2
@@ -101,8 +107,14 @@ def _step(name: str, operator: Any, others: list[Any], planes: bool) -> tuple[Ca
         side, stride = options.FilterHeight(), options.StrideH()
         return lambda x: functional.max_pool2d(x, side, stride), 1
     if name == "PAD":
-        channels = int(others[0][3, 1])
-        return lambda x: functional.pad(x, [0, 0, 0, 0, 0, channels]), 1
+        above, left, before = ([int(size) for size in others[0][axis]] for axis in (1, 2, 3))
+        return lambda x: functional.pad(x, [*left, *above, *before]), 1
+    if name == "RESIZE_BILINEAR":
+        if not options.HalfPixelCenters() or options.AlignCorners():
+            raise DataError("resizing is only supported with the centres of pixels aligned")
+        return lambda x: functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False), 1
+    if name == "DEPTH_TO_SPACE":
+        return _depth_to_space(options.BlockSize()), 1
     if name == "RESHAPE":
         sizes = [int(size) for size in others[0][1:]]
         return lambda x: x.reshape(-1, *sizes), 1
@@ -142,6 +154,17 @@ def _convolution(options: Any, side: int, groups: int, planes: bool) -> Callable
     return run
 
 
+def _depth_to_space(block: int) -> Callable[..., Tensor]:
+    """Groups of block x block channels become blocks of pixels; as in TensorFlow, the channel varies fastest."""
+
+    def run(x: Tensor) -> Tensor:
+        count = x.shape[1] // block**2
+        order = [(i % block**2) * count + i // block**2 for i in range(x.shape[1])]
+        return functional.pixel_shuffle(x[:, order], block)
+
+    return run
+
+
 def _reduction(axis: int, mean: bool) -> Callable[..., Tensor]:
     """Sum or mean over one axis, as a convolution, because results of ONNX Runtime's reductions depend on the batch."""
 
@@ -169,8 +192,53 @@ def _constants(model: Any, graph: Any) -> dict[int, np.ndarray]:
         buffer = model.Buffers(tensor.Buffer())
         if buffer.DataLength():
             shape = tensor.ShapeAsNumpy() if tensor.ShapeLength() else ()
-            found[number] = buffer.DataAsNumpy().view(_TYPES[tensor.Type()]).reshape(shape)
+            values = buffer.DataAsNumpy().view(_TYPES[tensor.Type()])
+            found[number] = values.reshape(shape) if tensor.Sparsity() is None else _dense(tensor, values)
     return found
+
+
+def _dense(tensor: Any, values: np.ndarray) -> np.ndarray:
+    """A sparse tensor as a dense array.
+
+    The file lists the values other than zero in the order in which nested loops over the axes, and then over the
+    positions inside a block, visit them. For each loop, it gives its length or, if the loop skips zeros, the indices
+    that it visits.
+    """
+    sparsity, shape = tensor.Sparsity(), [int(size) for size in tensor.ShapeAsNumpy()]
+    blocked = [int(axis) for axis in sparsity.BlockMapAsNumpy()] if sparsity.BlockMapLength() else []
+    loops = [sparsity.DimMetadata(i) for i in range(sparsity.DimMetadataLength())]
+    scale = [1] * len(shape)
+    for axis, loop in zip(blocked, loops[len(shape) :], strict=True):
+        scale[axis] = int(loop.DenseSize())
+    order = [int(number) for number in sparsity.TraversalOrderAsNumpy()]
+    indices, first = np.zeros((1, len(shape)), int), np.zeros(1, int)
+    for number, loop in zip(order, loops, strict=True):
+        if loop.Format() == 0:
+            count = int(loop.DenseSize())
+            parents = np.repeat(np.arange(len(first)), count)
+            inner = np.tile(np.arange(count), len(first))
+            first = np.repeat(first, count) * count + inner
+        else:
+            segments, visited = _vector(loop, "ArraySegments"), _vector(loop, "ArrayIndices")
+            counts = segments[first + 1] - segments[first]
+            parents = np.repeat(np.arange(len(first)), counts)
+            first = np.concatenate([np.arange(segments[one], segments[one + 1]) for one in first])
+            inner = visited[first]
+        indices = indices[parents]
+        axis, factor = (number, scale[number]) if number < len(shape) else (blocked[number - len(shape)], 1)
+        indices[:, axis] += inner * factor
+    dense = np.zeros(shape, values.dtype)
+    dense[tuple(indices.T)] = values[first]
+    return dense
+
+
+def _vector(loop: Any, name: str) -> np.ndarray:
+    import tflite
+
+    kind = (tflite.Int32Vector, tflite.Uint16Vector, tflite.Uint8Vector)[getattr(loop, f"{name}Type")() - 1]()
+    table = getattr(loop, name)()
+    kind.Init(table.Bytes, table.Pos)
+    return np.asarray(kind.ValuesAsNumpy(), int)
 
 
 def _name(code: int) -> str:
@@ -184,15 +252,20 @@ def _options(operator: Any, name: str) -> Any:
     import tflite
 
     kind = {
+        "ADD": "AddOptions",
         "CONV_2D": "Conv2DOptions",
         "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
         "MAX_POOL_2D": "Pool2DOptions",
         "STRIDED_SLICE": "StridedSliceOptions",
         "CONCATENATION": "ConcatenationOptions",
+        "RESIZE_BILINEAR": "ResizeBilinearOptions",
+        "DEPTH_TO_SPACE": "DepthToSpaceOptions",
     }.get(name)
     if kind is None:
         return None
     options = getattr(tflite, kind)()
     table = operator.BuiltinOptions()
+    if table is None:
+        return None
     options.Init(table.Bytes, table.Pos)
     return options
