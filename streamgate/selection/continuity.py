@@ -57,6 +57,7 @@ class Continuity:
         self._looks: deque[tuple[float, Array]] = deque()
         self._fit: deque[Observation] = deque()
         self._anchor: Array | None = None
+        self._known: Array | None = None
         self._asking = False
         self._answered = -np.inf
         self._doubtful: tuple[float, Array] | None = None
@@ -79,13 +80,12 @@ class Continuity:
                 continue
             quiet = observation.pts_seconds - self._answered <= _WITHIN_S
             if self._looks_new(observation) and not quiet and not self._asking and self._fit:
-                self._asking, self._anchor = True, (yield from self._embedding(self._fit[0]))
+                self._asking, self._anchor = True, None
             if not _is_fit(observation):
                 continue
             if self._asking:
                 vector = yield from self._embedding(observation)
-                known = self._anchor is None or vector is None or self._anchor @ vector >= _STRANGERS * self._threshold
-                if vector is None or known:
+                if vector is None or (yield from self._is_known(vector)):
                     self._asking, self._doubtful, self._answered = False, None, observation.pts_seconds
                 elif self._doubtful is None or float(self._doubtful[1] @ vector) < self._threshold:
                     self._doubtful = observation.pts_seconds, vector
@@ -94,6 +94,21 @@ class Continuity:
                     return (yield from self._last_known(list(track)))
             self._remember(observation)
         return None
+
+    def _is_known(self, vector: Array) -> Generator[list[InferenceRequest], list[Any], bool]:
+        """Whether a face with this embedding may show the person of the track.
+
+        It is compared with a face that was recognised earlier and, if it differs, with the oldest of the faces held.
+        """
+        least = _STRANGERS * self._threshold
+        if self._known is not None and self._known @ vector >= least:
+            return True
+        if self._anchor is None:
+            self._anchor = yield from self._embedding(self._fit[0])
+        known = self._anchor is None or bool(self._anchor @ vector >= least)
+        if known:
+            self._known = vector
+        return known
 
     def _last_known(self, track: list[Observation]) -> Generator[list[InferenceRequest], list[Any], float]:
         """Time of the last face, before the doubtful one, that still shows the first person."""
