@@ -77,6 +77,8 @@ class FaceScorer:
             for spec in self._by_source.get("expression", ())
             if spec.output == "real" and spec.name in self._evaluator.names
         ]
+        # Assumed values must not change the quality.
+        self._assumes_real = not any(context.config.measures[spec.name].weight for spec in self._real)
         self.sees_drawings = bool(self._real)
         """Whether the run's set has a measure that tells whether a face is drawn."""
         self.identity_threshold = context.identity_threshold
@@ -153,12 +155,17 @@ class FaceScorer:
         candidate.refined = True
         return float(moved[:2].max())
 
-    def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
+    def score(
+        self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool, beside: Candidate | None = None
+    ) -> Steps:
         """Refine the landmarks, then measure pixels, expression, pose, recognisability and IFQA; expensive steps run
         last.
 
         Without `full`, scoring stops when the gate rejects the face or when the quality can no longer exceed the
         candidate's `floor`.
+
+        beside: a scored face of the same track, a moment earlier or later. Its value of `real` is
+            assumed for this face too, unless `real` counts for quality; `run_own_real` replaces it.
         """
         if self._is_spoiled(candidate, picture):
             self._evaluate(candidate, picture)
@@ -195,11 +202,19 @@ class FaceScorer:
         if self._cannot_win(candidate, picture, floor, full):
             return
         if any(spec.raw_of(candidate.evidence) is None for spec in self._real):
-            yield from self._run_real(candidate, picture)
+            if beside is None or not self._assumes_real or not self._assume_real(candidate, beside):
+                yield from self._run_real(candidate, picture)
             if self._cannot_win(candidate, picture, floor, full):
                 return
         if "ifqa" in self._evaluator.names:
             yield from self._run_ifqa(candidate, picture)
+            self._evaluate(candidate, picture)
+
+    def run_own_real(self, candidate: Candidate, picture: Picture) -> Steps:
+        """Compute `real` for a face for which it was assumed, and evaluate the face again."""
+        if candidate.assumes_real:
+            candidate.assumes_real = False
+            yield from self._run_real(candidate, picture)
             self._evaluate(candidate, picture)
 
     def refine(self, picture: Picture, face: Face) -> Generator[list[InferenceRequest], list[Any], Face | None]:
@@ -314,6 +329,15 @@ class FaceScorer:
         for spec in self._by_source.get(role, ()):
             if spec.read is not None:
                 note(spec, spec.read(output), evidence)
+
+    def _assume_real(self, candidate: Candidate, beside: Candidate) -> bool:
+        """Copy the value of `real` from another face; returns whether that face has one."""
+        known = {name: beside.evidence.values.get(name) for spec in self._real for name in spec.evidence}
+        values = {name: value for name, value in known.items() if value is not None}
+        candidate.assumes_real = len(values) == len(known)
+        if candidate.assumes_real:
+            candidate.evidence.values.update(values)
+        return candidate.assumes_real
 
     def _run_real(self, candidate: Candidate, picture: Picture) -> Steps:
         """Run the expression network for its output `real`, which earlier runs for this face left out."""
