@@ -170,13 +170,13 @@ class FaceScorer:
         if self._is_spoiled(candidate, picture):
             self._evaluate(candidate, picture)
             return
-        if self._refines and (candidate.interpolated or not candidate.refined):
+        if self._refines and not candidate.refined:
             found = yield from self.refine(picture, candidate.face)
             if found is None and candidate.interpolated:
                 # The landmarks were interpolated between two detections, and no face was found there, so there is
                 # nothing to score.
                 return
-            if found is not None and not candidate.refined:
+            if found is not None:
                 candidate.face = found
                 candidate.refined = True
                 candidate.evidence = Evidence()
