@@ -333,11 +333,11 @@ class FaceScorer:
 
     def _assume_real(self, candidate: Candidate, beside: Candidate) -> bool:
         """Copy the value of `real` from another face; returns whether that face has one."""
-        known = {name: beside.evidence.values.get(name) for spec in self._real for name in spec.evidence}
-        values = {name: value for name, value in known.items() if value is not None}
-        candidate.assumes_real = len(values) == len(known)
+        candidate.assumes_real = all(spec.raw_of(beside.evidence) is not None for spec in self._real)
         if candidate.assumes_real:
-            candidate.evidence.values.update(values)
+            known = beside.evidence.values
+            names = [name for spec in self._real for name in spec.evidence if name in known]
+            candidate.evidence.values.update((name, known[name]) for name in names)
         return candidate.assumes_real
 
     def _run_real(self, candidate: Candidate, picture: Picture) -> Steps:
