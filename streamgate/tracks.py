@@ -66,6 +66,8 @@ class Candidate(ScoredFace):
     corrected: bool = False
     refined: bool = False
     unsettled: float = 0.0
+    assumes_real: bool = False
+    """Whether the value of `real` is that of the face beside it (see `FaceScorer.score`)."""
     spoiled: str | None = None
     """The reason in `SPOILED` that applies to the frame, if any; such a face is rejected without being measured."""
     bound: float = 0.0

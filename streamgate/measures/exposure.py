@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from streamgate.faces import Evidence
 from streamgate.frames import Array
-from streamgate.measures.face_view import FaceView, quantile
+from streamgate.measures.face_view import FaceView, quantiles
 from streamgate.measures.spec import Limit, MeasureSpec, Sigmoid
 
 FULL = 90.0
@@ -36,7 +36,8 @@ def exposure_of(luma: Array, small: Array, noise: float) -> float:
     import cv2  # imported here so that reading a configuration does not load OpenCV
 
     burnt = cv2.countNonZero(cv2.inRange(luma, BURNT, 255)) / luma.size
-    span = quantile(small, 0.95) - quantile(small, 0.05)
+    dark, light = quantiles(small, 0.05, 0.95)
+    span = light - dark
     contrast = min(1.0, max(0.0, span - NOISE_WEIGHT * noise) / FULL)
     return contrast * max(0.0, 1.0 - BURNT_WEIGHT * burnt)
 

@@ -43,10 +43,12 @@ class FullScorer(FaceScorer):
             absent.get("ifqa") is Status.UNCALIBRATED and context.config.measures["ifqa"].use
         )
 
-    def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
+    def score(
+        self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool, beside: Candidate | None = None
+    ) -> Steps:
         """Run `FaceScorer.score`, then compute the other measures for as long as the quality can still exceed the
         floor."""
-        yield from super().score(candidate, picture, floor, full=full)
+        yield from super().score(candidate, picture, floor, full=full, beside=beside)
         if candidate.evidence.embedding is None or not (self._rated or self._unscaled_ifqa):
             return
         if self._cannot_win(candidate, picture, floor, full):

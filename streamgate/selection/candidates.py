@@ -382,10 +382,14 @@ class TrackSelector(ScoredTrack):
             if self.observed.is_isolated(observation, self._reach()):
                 # The neighbouring frames were not decoded, so this face cannot be confirmed.
                 return
+            assert observation.candidate is not None
+            yield from self._scorer.run_own_real(observation.candidate, observation.frame.picture)
+            if not observation.passed:
+                return
             near = self.observed.neighbours(observation, self._reach())
             for neighbour in near:
                 self._prescorer.prescore(neighbour)
-            yield from self._score_fully(near)
+            yield from self._score_fully(near, observation.candidate)
             self._offer(observation)
             better = [one for one in near if one.quality > observation.quality and one.passed and not one.offered]
             if not better:

@@ -22,6 +22,8 @@ from streamgate.tracking.cuts import grid_difference
 from streamgate.tracking.overlap import square
 
 _SIDE = 24
+_SAMPLES = 4
+"""Minimum number of pixels, in each direction, that are averaged for one of the `_SIDE` x `_SIDE` values."""
 _MARGIN = 0.2
 _SUDDEN, _GRADUAL = 0.45, 0.75
 """The recognizer is run if a face and its surroundings change by at least one of these values, relative to their
@@ -57,6 +59,7 @@ class Continuity:
         self._looks: deque[tuple[float, Array]] = deque()
         self._fit: deque[Observation] = deque()
         self._anchor: Array | None = None
+        self._known: Array | None = None
         self._asking = False
         self._answered = -np.inf
         self._doubtful: tuple[float, Array] | None = None
@@ -79,13 +82,12 @@ class Continuity:
                 continue
             quiet = observation.pts_seconds - self._answered <= _WITHIN_S
             if self._looks_new(observation) and not quiet and not self._asking and self._fit:
-                self._asking, self._anchor = True, (yield from self._embedding(self._fit[0]))
+                self._asking, self._anchor = True, None
             if not _is_fit(observation):
                 continue
             if self._asking:
                 vector = yield from self._embedding(observation)
-                known = self._anchor is None or vector is None or self._anchor @ vector >= _STRANGERS * self._threshold
-                if vector is None or known:
+                if vector is None or (yield from self._is_known(vector)):
                     self._asking, self._doubtful, self._answered = False, None, observation.pts_seconds
                 elif self._doubtful is None or float(self._doubtful[1] @ vector) < self._threshold:
                     self._doubtful = observation.pts_seconds, vector
@@ -94,6 +96,21 @@ class Continuity:
                     return (yield from self._last_known(list(track)))
             self._remember(observation)
         return None
+
+    def _is_known(self, vector: Array) -> Generator[list[InferenceRequest], list[Any], bool]:
+        """Whether a face with this embedding may show the person of the track.
+
+        It is compared with a face that was recognised earlier and, if it differs, with the oldest of the faces held.
+        """
+        least = _STRANGERS * self._threshold
+        if self._known is not None and self._known @ vector >= least:
+            return True
+        if self._anchor is None:
+            self._anchor = yield from self._embedding(self._fit[0])
+        known = self._anchor is None or bool(self._anchor @ vector >= least)
+        if known:
+            self._known = vector
+        return known
 
     def _last_known(self, track: list[Observation]) -> Generator[list[InferenceRequest], list[Any], float]:
         """Time of the last face, before the doubtful one, that still shows the first person."""
@@ -120,7 +137,9 @@ class Continuity:
         luma = observation.frame.luma(square(observation.candidate.face.box, _MARGIN))
         if min(luma.shape) == 0:
             return False
-        look = cv2.resize(luma, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+        # Averaging every pixel of a large face would take several times as long.
+        step = max(1, min(luma.shape) // (_SAMPLES * _SIDE))
+        look = cv2.resize(luma[::step, ::step], (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
         looks = self._looks
         while looks and observation.pts_seconds - looks[0][0] > _WITHIN_S:
             looks.popleft()

@@ -10,7 +10,7 @@ from streamgate.faces import Evidence, Face
 from streamgate.measures import FaceView
 from streamgate.measures.edge import share_inside
 from streamgate.measures.exposure import MEASURE as EXPOSURE
-from streamgate.measures.face_view import face_core, noise_of, quantile
+from streamgate.measures.face_view import face_core, noise_of, quantiles
 from streamgate.measures.sharpness import MEASURE as SHARPNESS
 from streamgate.measures.sharpness import sharpness_of
 from streamgate.measures.yaw import yaw_proxy
@@ -129,8 +129,15 @@ def test_yaw_proxy_has_the_sign_of_yaw_and_mirrors() -> None:
 @pytest.mark.parametrize("count", [1, 2, 9, 1000])
 def test_quantiles_of_levels_are_numpys(count: int) -> None:
     levels = np.random.default_rng(count).integers(0, 256, count).astype(np.uint8)
-    for share in (0.0, 0.05, 0.5, 0.95, 1.0):
-        assert quantile(levels, share) == pytest.approx(np.quantile(levels, share))
+    shares = (0.0, 0.05, 0.5, 0.95, 1.0)
+    assert quantiles(levels, *shares) == pytest.approx(np.quantile(levels, shares))
+
+
+def test_noise_beyond_the_range_of_a_byte_is_measured_exactly() -> None:
+    luma = np.random.default_rng(0).choice(np.array([0, 255], np.uint8), (64, 64))
+    response = np.abs(cv2.filter2D(luma, cv2.CV_16S, np.outer([1, -2, 1], [1, -2, 1]).astype(np.float32)))
+    assert np.median(response) > 255
+    assert noise_of(luma) == pytest.approx(np.median(response) / (6 * 0.6745))
 
 
 def test_a_soft_face_in_which_ifqa_finds_nothing_clean_is_blurred() -> None:

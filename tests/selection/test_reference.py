@@ -76,7 +76,9 @@ class OpeningEyes(KnownQuality):
         candidate.bound = self.context.evaluator.bound(candidate.measures)
         return 0.0 if candidate.gate.reasons else candidate.bound
 
-    def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
+    def score(
+        self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool, beside: Candidate | None = None
+    ) -> Steps:
         yield from self.run_expression(candidate, picture)
         self.scored.append(candidate.pts_seconds)
         self._conclude(candidate, picture)

@@ -40,7 +40,9 @@ class KnownQuality:
         candidate.bound = self._potential(candidate.pts_seconds)
         return candidate.bound
 
-    def score(self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool) -> Steps:
+    def score(
+        self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool, beside: Candidate | None = None
+    ) -> Steps:
         (answer,) = yield [InferenceRequest("recognizer", np.zeros((1, 1, 3), np.uint8))]
         assert answer == "recognizer"
         self.recognised.append(candidate.pts_seconds)
@@ -53,6 +55,9 @@ class KnownQuality:
             return
         candidate.quality = self._quality(candidate.pts_seconds)
         candidate.gate = GateResult(candidate.quality >= 20, () if candidate.quality >= 20 else ("serfiq_low",))
+
+    def run_own_real(self, candidate: Candidate, picture: Picture) -> Steps:
+        yield from ()
 
     def crop(self, candidate: Candidate, picture: Picture) -> Array:
         return np.zeros((4, 4, 3), np.uint8)
