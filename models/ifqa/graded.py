@@ -83,7 +83,7 @@ REACHES = {
     "footage": Reach(span=0.5),  # a face in low-resolution footage is small, but usable: it must pass the gate
     "light": Reach(across=False, line=False, span=0.45),  # light skin in a dark picture may look like dark skin
     "sensor": Reach(line=False, span=0.7),  # the noise is present from the first level on
-    "smooth": Reach(across=False, line=False, span=0.5),
+    "smooth": Reach(across=False, span=0.5),  # a smoothed face is often usable: its score must not fall to zero
     "films": Reach(across=False, line=False, span=0.6),
     "codec": Reach(across=False, span=0.55),
     "regional": Reach(across=False, line=False, span=0.35),
@@ -165,10 +165,10 @@ def film_series(films: np.ndarray, count: int, rng: np.random.Generator) -> tupl
 
 def draw_kind(kind: str, rng: np.random.Generator) -> Degradation:
     """A degradation of this kind. Two of five mixtures are the paper's chain; the others combine two or more kinds.
-    Three of ten degradations of light are bright, because bright light is the hardest to see; the others are of all
-    kinds of light, including bright.
+    More than a third of the degradations of light are bright, because bright light is the hardest to see; the others
+    are of all kinds of light, including bright.
     """
-    if kind == "light" and rng.random() < 0.3:
+    if kind == "light" and rng.random() < 0.35:
         return Degradation("light", (Step("light", BRIGHT, int(rng.integers(1 << 30))),))
     if kind != "mixture":
         return draw_single(rng, kind)

@@ -38,8 +38,8 @@ def _read(view: FaceView) -> float | None:
     return None if min(view.core.shape) < 8 else sharpness_of(view.small, view.noise)
 
 
-_NOTHING_REAL = 0.008
-"""IFQA score below which no part of a face looks like a clean photograph."""
+_NOTHING_REAL = 0.011
+"""Score of the embedded IFQA network below which no part of a face looks like a clean photograph."""
 
 
 def _at(limit: float, evidence: Evidence, width: int, height: int) -> float:
