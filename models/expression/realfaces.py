@@ -16,8 +16,10 @@ from models.expression.batches import Augmentation
 from models.expression.dataset import align
 from models.expression.faces import CLIP_SUFFIXES, detected, frames
 from streamgate.networks import Networks
-from streamgate.networks.alignment import EXPRESSION_SIZE, expression_matrix
+from streamgate.networks.alignment import EXPRESSION_SIZE, expression_matrix, ffhq_matrix
+from streamgate.networks.ifqa import CROP_SIDE as IFQA_SIDE
 from streamgate.scoring.evaluator import is_turned
+from streamgate.sources.picture import picture_of_rgb
 
 MARGIN = 16
 CANVAS = (EXPRESSION_SIZE[0] + 2 * MARGIN, EXPRESSION_SIZE[1] + 2 * MARGIN)
@@ -35,13 +37,17 @@ scoring/faces.py."""
 class Source:
     """The faces of one folder.
 
-    canvases: uint8 [n, 176, 160, 3], the faces with a margin; real: they are photographs; kind: row of the table.
+    canvases: uint8 [n, 176, 160, 3], the faces with a margin; real: they are photographs; kind: row of the table;
+    squares: uint8 [n, 256, 256, 3], the same faces FFHQ-aligned, as IFQA sees them, or None if they were not cut; eyes:
+    float [n], distances between the eyes in the source in pixels, or None.
     """
 
     name: str
     kind: str
     real: bool
     canvases: np.ndarray
+    squares: np.ndarray | None = None
+    eyes: np.ndarray | None = None
 
 
 def read_sources(folder: Path) -> list[Source]:
@@ -49,7 +55,8 @@ def read_sources(folder: Path) -> list[Source]:
     found = []
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as kept:
-            source = Source(path.stem, str(kept["kind"]), bool(kept["real"]), kept["crops"])
+            more = [kept[name] if name in kept.files else None for name in ("squares", "eyes")]
+            source = Source(path.stem, str(kept["kind"]), bool(kept["real"]), kept["crops"], *more)
         if len(source.canvases):
             found.append(source)
     if {source.real for source in found} != {True, False}:
@@ -58,42 +65,63 @@ def read_sources(folder: Path) -> list[Source]:
 
 
 def cut_source(
-    folder: Path, kind: str, real: bool, target: Path, networks: Networks, left_out: Collection[str] = ()
+    folder: Path,
+    kind: str,
+    real: bool,
+    target: Path,
+    networks: Networks,
+    left_out: Collection[str] = (),
+    squares: bool = False,
 ) -> None:
     """Write every face of a folder of pictures and clips to `target`/NAME.npz, unless this file exists.
 
-    left_out: first 16 hexadecimal digits of the sha256 of pictures that are skipped.
+    left_out: first 16 hexadecimal digits of the sha256 of pictures that are skipped; squares: also write the
+    FFHQ-aligned faces.
     """
     path = target / f"{folder.name}.npz"
     if path.is_file():
         return
-    crops = []
+    found: list[tuple[np.ndarray, np.ndarray, float]] = []
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         if file.suffix.lower() in PICTURE_SUFFIXES:
             data = file.read_bytes()
             if hashlib.sha256(data).hexdigest()[:16] in left_out:
                 continue
             picture = decode_rgb(data)
-            crops += [] if picture is None else canvases_of(picture, networks, _BORDER)
+            found += [] if picture is None else faces_of(picture, networks, _BORDER)
         elif file.suffix.lower() in CLIP_SUFFIXES:
             for _, picture in frames(file, _INTERVAL, _LONGEST):
-                crops += canvases_of(picture, networks, 0.0)
+                found += faces_of(picture, networks, 0.0)
     target.mkdir(parents=True, exist_ok=True)
-    stacked = np.array(crops, np.uint8).reshape(-1, *CANVAS, 3)
+    arrays = {
+        "crops": np.array([face[0] for face in found], np.uint8).reshape(-1, *CANVAS, 3),
+        "eyes": np.array([face[2] for face in found], np.float32),
+    }
+    if squares:
+        arrays["squares"] = np.array([face[1] for face in found], np.uint8).reshape(-1, IFQA_SIDE, IFQA_SIDE, 3)
     part = path.with_suffix(".part.npz")
-    np.savez(part, crops=stacked, kind=kind, real=real)
+    np.savez(part, kind=np.array(kind), real=np.array(real), **arrays)
     part.replace(path)
 
 
-def canvases_of(picture: np.ndarray, networks: Networks, border: float) -> list[np.ndarray]:
-    """The faces of a picture uint8 [H, W, 3] RGB, aligned by the same landmarks as in a run: uint8 [176, 160, 3]."""
-    picture, faces = detected(picture, networks, border)
+def faces_of(
+    picture: np.ndarray, networks: Networks, border: float
+) -> list[tuple[np.ndarray, np.ndarray, float]]:
+    """The faces of a picture uint8 [H, W, 3] RGB, aligned by the same landmarks as in a run: the canvas uint8
+    [176, 160, 3], the FFHQ square uint8 [256, 256, 3] and the distance between the eyes in pixels.
+    """
+    bordered, faces = detected(picture, networks, border)
+    width, shown = (bordered.shape[0] - picture.shape[0]) // 2, picture_of_rgb(picture)
     found = []
     for _, landmarks in faces:
-        if np.hypot(*(landmarks[1] - landmarks[0])) >= _SMALLEST_EYES:
+        eyes = float(np.hypot(*(landmarks[1] - landmarks[0])))
+        if eyes >= _SMALLEST_EYES:
+            landmarks = refined(bordered, landmarks, networks)
             shift = np.array([[0.0, 0.0, MARGIN], [0.0, 0.0, MARGIN]])
-            matrix = expression_matrix(refined(picture, landmarks, networks)) + shift
-            found.append(align(picture, matrix, CANVAS))
+            canvas = align(bordered, expression_matrix(landmarks) + shift, CANVAS)
+            # IFQA sees what it sees in a run: a picture without a grey border, resampled in the same way.
+            square = shown.warp(ffhq_matrix(landmarks - width, IFQA_SIDE), IFQA_SIDE)
+            found.append((canvas, square, eyes))
     return found
 
 

@@ -20,6 +20,7 @@ from models.common.images import DataError, write_rgb  # noqa: E402
 from models.expression.network import OwnNetwork  # noqa: E402
 from models.expression.realfaces import CANVAS, cut_source, read_sources  # noqa: E402
 from streamgate.networks import Networks  # noqa: E402
+from streamgate.networks.ifqa import ifqa_scores  # noqa: E402
 from support.media import astronaut  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,8 +52,11 @@ def test_smoke_run_changes_the_head_alone(tmp_path: Path) -> None:
 def test_the_table_is_measured_without_training(tmp_path: Path) -> None:
     done = real("--smoke", "--table", "--work", tmp_path, "--threads", "1")
     assert done.returncode == 0, done.stderr
-    assert "| all drawings | 12 |" in (tmp_path / "smoke/card.md").read_text()
+    page = (tmp_path / "smoke/card.md").read_text()
+    assert "| all drawings | 12 |" in page and "| all drawings, eyes at least 36 px apart | 12 |" in page
     assert not (tmp_path / "smoke/expression.onnx").exists()
+    figures = json.loads((tmp_path / "smoke/card.json").read_text())["real"]
+    assert figures["rejected_by_real_or_ifqa"].keys() == figures["rejected_of_held_out"].keys()
 
 
 def test_faces_are_cut_once_and_both_kinds_are_needed(tmp_path: Path) -> None:
@@ -65,6 +69,29 @@ def test_faces_are_cut_once_and_both_kinds_are_needed(tmp_path: Path) -> None:
         read_sources(tmp_path / "real")
     with np.load(tmp_path / "real/portraits.npz") as kept:
         assert kept["crops"].shape == (1, *CANVAS, 3) and bool(kept["real"]) and str(kept["kind"]) == "portrait"
+        assert "squares" not in kept.files
+
+
+def test_held_out_faces_are_cut_as_ifqa_sees_them_in_a_run(tmp_path: Path) -> None:
+    source = tmp_path / "portraits"
+    source.mkdir()
+    write_rgb(source / "a.png", astronaut())
+    with Networks.open("embedded", "cpu") as networks:
+        cut_source(source, "portrait", True, tmp_path / "real", networks, squares=True)
+        with np.load(tmp_path / "real/portraits.npz") as kept:
+            (square,), (eyes,) = kept["squares"], kept["eyes"]
+        assert networks.ifqa is not None
+        assert ifqa_scores(networks.ifqa, [square])[0].value > 0.3
+    assert square.shape == (256, 256, 3) and 30 < eyes < 80
+
+
+def test_the_table_needs_faces_for_ifqa(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    for name in ("resources", "hq_val", "u_other", "r_other"):
+        real_faces = name in ("hq_val", "r_other")
+        np.savez(tmp_path / f"real/{name}.npz", crops=np.zeros((1, *CANVAS, 3), np.uint8), kind="x", real=real_faces)
+    done = real("--table", "--work", tmp_path, "--target", tmp_path, "--threads", "1")
+    assert done.returncode == 2 and "delete resources.npz" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_picture_can_be_left_out_by_its_hash(tmp_path: Path) -> None:
