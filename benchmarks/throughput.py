@@ -7,7 +7,8 @@ Every pass runs in a new process, and start-up is measured separately. --archive
 measures the cost of exhaustive mode. The script writes its section of benchmarks/RESULTS.md and, with --page, the table
 of docs/performance.md. If a clip, the weights or torch are missing, the section says so and contains the other results.
 
-Clips whose names begin with "joined" count as footage without repetitions. `clips.py join` makes them.
+Clips whose names begin with "joined" (made by `clips.py join`) consist of different clips instead of one repeated clip.
+They have their own row in the table of docs/performance.md.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--archive", action="store_true", help="also measure the preset `archive`, which skips frames")
     parser.add_argument("--plain", action="store_true", help="also measure the loop that a user would write")
     parser.add_argument("--all", action="store_true", help="--archive and --plain")
-    parser.add_argument("--page", type=Path, help="page whose table is written, too: docs/performance.md")
+    parser.add_argument("--page", type=Path, help="also write the table of this page (docs/performance.md)")
     parser.add_argument("--title", default="Throughput", help="title of the section that is written")
     parser.add_argument(
         "--plain-seconds", type=float, nargs=2, default=(10.0, 2.0), metavar=("OWN", "OFFICIAL"),
@@ -250,7 +251,8 @@ def _budgets(clips: Sequence[Clip], name: str) -> list[str]:
 
 
 def _page(clips: Sequence[Clip], names: Sequence[str]) -> str:
-    """The table of docs/performance.md: for each value, one column per contestant with the median over the clips."""
+    """The table of docs/performance.md: one row per value, one column per contestant, median and range over the
+    clips."""
 
     def row(what: str, values: Callable[[str], Sequence[float]], digits: int) -> list[str]:
         return [what, *(spread(found, digits) if (found := values(name)) else "-" for name in names)]
@@ -265,14 +267,14 @@ def _page(clips: Sequence[Clip], names: Sequence[str]) -> str:
     wall = "wall time of a run divided by that of decoding alone"
     rows = [
         row(f"720p and 1080p clips with faces: {wall}", lambda name: ratios(name, joined=False), 2),
-        row("different 720p clips joined into one video: the same", lambda name: ratios(name, joined=True), 2),
+        row(f"different 720p clips joined into one video: {wall}", lambda name: ratios(name, joined=True), 2),
         row(
             "clips below 720p or without faces: CPU time beyond decoding, core-ms per second of video",
             lambda name: [statistics.median(clip.beyond(name)) for clip in small], 0,
         ),
         row(
             "clips with faces: how many times faster a run is than a simple loop with the same networks, which detects "
-            "faces in every frame, samples the SER-FIQ of each face and runs IFQA on it",
+            "faces in every frame and computes SER-FIQ and IFQA for each face",
             lambda name: faster.get(name, []), 0,
         ),
         row("start-up time of the process, s", lambda name: [one.startup_wall for one in _passes(clips, name)], 2),

@@ -67,7 +67,7 @@ class Candidate(ScoredFace):
     refined: bool = False
     unsettled: float = 0.0
     assumes_real: bool = False
-    """Whether the value of `real` is that of the face beside it (see `FaceScorer.score`)."""
+    """Whether the value of `real` was taken from a neighbouring face (see `FaceScorer.score`)."""
     spoiled: str | None = None
     """The reason in `SPOILED` that applies to the frame, if any; such a face is rejected without being measured."""
     bound: float = 0.0

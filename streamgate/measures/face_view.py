@@ -92,7 +92,8 @@ def noise_of(luma: Array) -> float:
 
 
 def quantiles(levels: Array, *shares: float) -> list[float]:
-    """`np.quantile` for levels uint8. Counting the values takes a fraction of the time of sorting them."""
+    """The quantiles of uint8 levels that `np.quantile` would return. Counting the levels is several times faster than
+    sorting them."""
     import cv2  # imported here so that reading a configuration does not load OpenCV
 
     up_to = cv2.calcHist([levels], [0], None, [256], [0, 256]).cumsum(dtype=np.int64)

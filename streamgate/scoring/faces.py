@@ -45,10 +45,11 @@ REFINE_GROWTH = 0.4
 REFINE_SCORE = 0.5
 REFINE_IOU = 0.3
 UNREFINED, STEADY, NARROWLY = 0.5, 0.1, 0.04
-"""Maximum distances from a limit, as shares of the possible range, at which a failed face may still pass. The first
-applies while its landmarks come from the detector; the second also then, but to `STEADY_REASONS`; the third after the
-first run of the expression network. (On 32 clips, 90 faces failed by at most 0.1 after the first run. Seven of these
-passed after the second run; they had failed by less than 0.03.)"""
+"""Maximum distances from a limit, as shares of the possible range, at which a failed face may still pass. `UNREFINED`
+and `STEADY` apply while the face's landmarks come from the detector: `STEADY` if the face failed for one of
+`STEADY_REASONS`, `UNREFINED` otherwise. `NARROWLY` applies after the first run of the expression network. (On 32 clips,
+90 faces failed by at most 0.1 after the first run. Seven of them passed after the second run; all seven had failed by
+less than 0.03.)"""
 STEADY_REASONS = frozenset({SMALL, "dark", "bright", "blurred"})
 """Reasons that hardly depend on the exact landmarks, because the face's box, light and detail stay the same. The
 same is true of `edge` once the landmarks have been corrected (`Candidate.corrected`). (Of 215 corrected faces that
@@ -78,7 +79,7 @@ class FaceScorer:
             for spec in self._by_source.get("expression", ())
             if spec.output == "real" and spec.name in self._evaluator.names
         ]
-        # Assumed values must not change the quality.
+        # A value taken from another face must not affect the quality, so values are taken only if `real` has no weight.
         self._assumes_real = not any(context.config.measures[spec.name].weight for spec in self._real)
         self.sees_drawings = bool(self._real)
         """Whether the run's set has a measure that tells whether a face is drawn."""
@@ -157,7 +158,7 @@ class FaceScorer:
         return float(moved[:2].max())
 
     def score(
-        self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool, beside: Candidate | None = None
+        self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool, real_from: Candidate | None = None
     ) -> Steps:
         """Refine the landmarks, then measure pixels, expression, pose, recognisability and IFQA; expensive steps run
         last.
@@ -165,8 +166,8 @@ class FaceScorer:
         Without `full`, scoring stops when the gate rejects the face or when the quality can no longer exceed the
         candidate's `floor`.
 
-        beside: a scored face of the same track, a moment earlier or later. Its value of `real` is
-            assumed for this face too, unless `real` counts for quality; `run_own_real` replaces it.
+        real_from: a scored face of the same track, a moment earlier or later. Its value of `real` is also used for
+            this face, unless `real` has a weight in the quality. `replace_assumed_real` computes the face's own value.
         """
         if self._is_spoiled(candidate, picture):
             self._evaluate(candidate, picture)
@@ -203,7 +204,7 @@ class FaceScorer:
         if self._cannot_win(candidate, picture, floor, full):
             return
         if any(spec.raw_of(candidate.evidence) is None for spec in self._real):
-            if beside is None or not self._assumes_real or not self._assume_real(candidate, beside):
+            if real_from is None or not self._assumes_real or not self._assume_real(candidate, real_from):
                 yield from self._run_real(candidate, picture)
             if self._cannot_win(candidate, picture, floor, full):
                 return
@@ -211,8 +212,9 @@ class FaceScorer:
             yield from self._run_ifqa(candidate, picture)
             self._evaluate(candidate, picture)
 
-    def run_own_real(self, candidate: Candidate, picture: Picture) -> Steps:
-        """Compute `real` for a face for which it was assumed, and evaluate the face again."""
+    def replace_assumed_real(self, candidate: Candidate, picture: Picture) -> Steps:
+        """If the value of `real` was taken from another face, compute the face's own value and evaluate the face
+        again."""
         if candidate.assumes_real:
             candidate.assumes_real = False
             yield from self._run_real(candidate, picture)
@@ -331,11 +333,11 @@ class FaceScorer:
             if spec.read is not None:
                 note(spec, spec.read(output), evidence)
 
-    def _assume_real(self, candidate: Candidate, beside: Candidate) -> bool:
+    def _assume_real(self, candidate: Candidate, real_from: Candidate) -> bool:
         """Copy the value of `real` from another face; returns whether that face has one."""
-        candidate.assumes_real = all(spec.raw_of(beside.evidence) is not None for spec in self._real)
+        candidate.assumes_real = all(spec.raw_of(real_from.evidence) is not None for spec in self._real)
         if candidate.assumes_real:
-            known = beside.evidence.values
+            known = real_from.evidence.values
             names = [name for spec in self._real for name in spec.evidence if name in known]
             candidate.evidence.values.update((name, known[name]) for name in names)
         return candidate.assumes_real

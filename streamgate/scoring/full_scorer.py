@@ -44,11 +44,11 @@ class FullScorer(FaceScorer):
         )
 
     def score(
-        self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool, beside: Candidate | None = None
+        self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool, real_from: Candidate | None = None
     ) -> Steps:
         """Run `FaceScorer.score`, then compute the other measures for as long as the quality can still exceed the
         floor."""
-        yield from super().score(candidate, picture, floor, full=full, beside=beside)
+        yield from super().score(candidate, picture, floor, full=full, real_from=real_from)
         if candidate.evidence.embedding is None or not (self._rated or self._unscaled_ifqa):
             return
         if self._cannot_win(candidate, picture, floor, full):

@@ -383,7 +383,7 @@ class TrackSelector(ScoredTrack):
                 # The neighbouring frames were not decoded, so this face cannot be confirmed.
                 return
             assert observation.candidate is not None
-            yield from self._scorer.run_own_real(observation.candidate, observation.frame.picture)
+            yield from self._scorer.replace_assumed_real(observation.candidate, observation.frame.picture)
             if not observation.passed:
                 return
             near = self.observed.neighbours(observation, self._reach())

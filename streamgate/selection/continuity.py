@@ -23,7 +23,8 @@ from streamgate.tracking.overlap import square
 
 _SIDE = 24
 _SAMPLES = 4
-"""Minimum number of pixels, in each direction, that are averaged for one of the `_SIDE` x `_SIDE` values."""
+"""Large faces are subsampled, so that fewer pixels are averaged for each of the `_SIDE` x `_SIDE` values, but at least
+this many in each direction."""
 _MARGIN = 0.2
 _SUDDEN, _GRADUAL = 0.45, 0.75
 """The recognizer is run if a face and its surroundings change by at least one of these values, relative to their
@@ -98,9 +99,10 @@ class Continuity:
         return None
 
     def _is_known(self, vector: Array) -> Generator[list[InferenceRequest], list[Any], bool]:
-        """Whether a face with this embedding may show the person of the track.
+        """Return whether a face with this embedding may show the person of the track.
 
-        It is compared with a face that was recognised earlier and, if it differs, with the oldest of the faces held.
+        The embedding is compared with that of the last face known to show this person. If the two differ, it is also
+        compared with the embedding of the oldest face held.
         """
         least = _STRANGERS * self._threshold
         if self._known is not None and self._known @ vector >= least:

@@ -36,7 +36,8 @@ computed for every due face (see `Prescorer.spread`)."""
 REAL_INTERVAL_S = 1.0
 """Minimum time in seconds between two computations of `real` otherwise."""
 REJECTED = 2
-"""When this many prescored faces in a row have been rejected, `real` is not computed until a face is not rejected."""
+"""When this many prescored faces in a row have been rejected, prescoring does not compute `real` again until a face is
+not rejected."""
 
 
 class Prescorer:

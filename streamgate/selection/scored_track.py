@@ -63,14 +63,14 @@ class ScoredTrack:
         yield from self._scorer.score(observation.candidate, observation.frame.picture, floor, full=full)
         self._scored(observation, full=full)
 
-    def _score_fully(self, observations: Sequence[Observation], beside: Candidate | None = None) -> Steps:
-        """Run all networks on the observations that are not scored yet, in shared batches; for `beside`, see
+    def _score_fully(self, observations: Sequence[Observation], real_from: Candidate | None = None) -> Steps:
+        """Run all networks on the observations that are not scored yet, in shared batches. For `real_from`, see
         `FaceScorer.score`."""
         left = [one for one in observations if not one.scored and one.candidate is not None]
         yield from in_lockstep(
-            self._scorer.score(observation.candidate, observation.frame.picture, no_floor, full=True, beside=beside)
-            for observation in left
-            if observation.candidate is not None
+            self._scorer.score(one.candidate, one.frame.picture, no_floor, full=True, real_from=real_from)
+            for one in left
+            if one.candidate is not None
         )
         for observation in left:
             self._scored(observation, full=True)

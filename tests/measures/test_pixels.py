@@ -127,13 +127,13 @@ def test_yaw_proxy_has_the_sign_of_yaw_and_mirrors() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 9, 1000])
-def test_quantiles_of_levels_are_numpys(count: int) -> None:
+def test_quantiles_match_numpy(count: int) -> None:
     levels = np.random.default_rng(count).integers(0, 256, count).astype(np.uint8)
     shares = (0.0, 0.05, 0.5, 0.95, 1.0)
     assert quantiles(levels, *shares) == pytest.approx(np.quantile(levels, shares))
 
 
-def test_noise_beyond_the_range_of_a_byte_is_measured_exactly() -> None:
+def test_noise_response_above_255_is_not_clipped() -> None:
     luma = np.random.default_rng(0).choice(np.array([0, 255], np.uint8), (64, 64))
     response = np.abs(cv2.filter2D(luma, cv2.CV_16S, np.outer([1, -2, 1], [1, -2, 1]).astype(np.float32)))
     assert np.median(response) > 255

@@ -439,10 +439,16 @@ def test_a_face_of_a_torn_picture_is_never_kept(preset: str) -> None:
             return super().prescore(candidate, picture)
 
         def score(
-            self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool, beside: Candidate | None = None
+            self,
+            candidate: Candidate,
+            picture: Picture,
+            floor: Floor,
+            *,
+            full: bool,
+            real_from: Candidate | None = None,
         ) -> Steps:
             if not candidate.spoiled:
-                yield from super().score(candidate, picture, floor, full=full, beside=beside)
+                yield from super().score(candidate, picture, floor, full=full, real_from=real_from)
 
     scorer = Torn(lambda pts: 90.0 if pts > 1.0 else 10.0)
     selector = drive(load_config(preset), scorer, 4.0, torn=lambda pts: pts > 1.0)

@@ -77,7 +77,7 @@ class OpeningEyes(KnownQuality):
         return 0.0 if candidate.gate.reasons else candidate.bound
 
     def score(
-        self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool, beside: Candidate | None = None
+        self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool, real_from: Candidate | None = None
     ) -> Steps:
         yield from self.run_expression(candidate, picture)
         self.scored.append(candidate.pts_seconds)

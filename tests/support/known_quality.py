@@ -41,7 +41,7 @@ class KnownQuality:
         return candidate.bound
 
     def score(
-        self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool, beside: Candidate | None = None
+        self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool, real_from: Candidate | None = None
     ) -> Steps:
         (answer,) = yield [InferenceRequest("recognizer", np.zeros((1, 1, 3), np.uint8))]
         assert answer == "recognizer"
@@ -56,7 +56,7 @@ class KnownQuality:
         candidate.quality = self._quality(candidate.pts_seconds)
         candidate.gate = GateResult(candidate.quality >= 20, () if candidate.quality >= 20 else ("serfiq_low",))
 
-    def run_own_real(self, candidate: Candidate, picture: Picture) -> Steps:
+    def replace_assumed_real(self, candidate: Candidate, picture: Picture) -> Steps:
         yield from ()
 
     def crop(self, candidate: Candidate, picture: Picture) -> Array:
