@@ -165,8 +165,8 @@ def film_series(films: np.ndarray, count: int, rng: np.random.Generator) -> tupl
 
 def draw_kind(kind: str, rng: np.random.Generator) -> Degradation:
     """A degradation of this kind. Two of five mixtures are the paper's chain; the others combine two or more kinds.
-    More than a third of the degradations of light are bright, because bright light is the hardest to see; the others
-    are of all kinds of light, including bright.
+    Of the degradations of light, 35 % are bright, because bright light is the hardest to detect; the others are of all
+    kinds of light, including bright light.
     """
     if kind == "light" and rng.random() < 0.35:
         return Degradation("light", (Step("light", BRIGHT, int(rng.integers(1 << 30))),))

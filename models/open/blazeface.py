@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
-"""A detector without WIDER FACE for `--models open`: MediaPipe's full-range BlazeFace, its weights unchanged, as ONNX.
+"""Convert MediaPipe's full-range BlazeFace to ONNX, as a detector for `--models open` instead of YuNet.
 
     pip install tflite
     python models/open/blazeface.py face_detection_full_range_sparse.tflite --target SET/detector
     streamgate run VIDEO --models SET,open
 
-The file is in the package `mediapipe` (0.10.21), under Apache-2.0, in modules/face_detection. The published network
-expects a picture of 192 x 192 px. It has convolutions only, so here it runs on pictures of any size: on the picture
-itself, and on copies of half and a quarter of its size, for larger faces. The outputs have YuNet's layout, one anchor
-per cell at strides 8, 16 and 32; each cell has the best of the 2 x 2 cells of the network that it covers.
+The file is in modules/face_detection of the package `mediapipe` (0.10.21), under Apache-2.0. The weights are not
+changed. The published network expects a picture of 192 x 192 px, but consists only of convolutions, so it can be run on
+pictures of any size. Here it runs on the picture itself and, to find larger faces, on copies scaled to a half and a
+quarter of the size. The outputs have YuNet's layout, with one anchor per cell at strides 8, 16 and 32. Each of these
+cells covers 2 x 2 cells of the network and takes the values of the one with the best score.
 
-The network finds six points: the eyes, the nose, the middle of the mouth and two at the ears. The corners of the mouth
-are placed beside its middle, parallel to the eyes. CONSTANTS has the positions of the project's boxes relative to the
-network's, and the width of the mouth. With --labels FILES, the script fits these constants to text files of
-models/open/compose.py and models/open/heads.py.
+The network finds six points: the eyes, the nose, the middle of the mouth and one point at each ear. The corners of the
+mouth are placed to the left and right of its middle, on a line parallel to the eye line. CONSTANTS describes how the
+project's boxes differ from the network's, and how wide the mouth is. With --labels FILES, the script fits these
+constants to the label files that models/open/compose.py and models/open/heads.py write.
 
 models/open/detector/card.md compares this detector with others. It is not in the package.
 """
@@ -53,19 +54,21 @@ ONNX_NAME, CARD_NAME = "detector.onnx", "card.json"
 CELL = 4
 """Side in pixels of the cells of the network's output."""
 LEVELS = 3
-"""Number of sizes of the picture; each is half of the one before."""
+"""Number of sizes at which the network runs; each is half of the previous one."""
 MULTIPLE = 32
 """Sides of the network's input are multiples of this number of pixels."""
 PICTURES = 400
-"""Maximum number of pictures to which the constants are fitted; at least an eighth of it is needed."""
+"""Approximate number of pictures to which the constants are fitted. In at least an eighth of these, the network must
+find the labelled face."""
 SIDES = (160, 224, 320, 448)
-"""Long sides to which these pictures are scaled, in turn."""
+"""Long sides, in pixels, to which these pictures are scaled in turn."""
 _SURE = 0.5
 CONSTANTS = {"across": 0.0008, "down": -0.0654, "wide": 0.9159, "high": 1.195, "mouth": 0.8451}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 written, 2 bad data or not the published file (one line on stderr)."""
+    """Write the network and its card. Exit status: 0 if they were written, 2 for bad data or a different file (one line
+    on stderr)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="face_detection_full_range_sparse.tflite as published by Google")
     parser.add_argument("--labels", nargs="+", type=Path, help="label files of composed portraits and drawn heads")
@@ -85,11 +88,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def fitted(graph: BlazeFace, labels: Sequence[Path]) -> dict[str, float]:
-    """The constants of the graph, medians over pictures with one face.
+    """The constants of the graph: medians over pictures with one face.
 
-    across, down: from the centre of the network's box to that of the label, in sides of the network's box; wide, high:
-    sides of the label's box, in sides of the network's box; mouth: distance of the corners of the mouth, in distances
-    between the eyes. Raises DataError if there are too few pictures.
+    across, down: vector from the centre of the network's box to that of the label's box, as a share of the sides of the
+    network's box; wide, high: sides of the label's box divided by those of the network's box; mouth: distance between
+    the corners of the mouth divided by the distance between the eyes. Raises DataError if too few faces are found.
     """
     graph.set_constants({"across": 0.0, "down": 0.0, "wide": 1.0, "high": 1.0, "mouth": 0.0})
     found = []
@@ -103,14 +106,15 @@ def fitted(graph: BlazeFace, labels: Sequence[Path]) -> dict[str, float]:
                 found.append(_compared(boxes[best], points[best], face[BOX], face[POINTS].reshape(5, 2)))
     matched = [row for row in found if row is not None]
     if len(matched) < PICTURES / 8:
-        raise DataError(f"faces were found in only {len(matched)} pictures: at least {PICTURES // 8} are needed")
+        raise DataError(f"labelled faces were found in {len(matched)} pictures; at least {PICTURES // 8} are needed")
     print(f"{len(matched)} faces", flush=True)
     medians = np.median(np.array(matched), axis=0)
     return {name: round(float(value), 4) for name, value in zip(CONSTANTS, medians, strict=True)}
 
 
 def _look(graph: BlazeFace, path: Path, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Boxes, points and scores at all anchors, in pixels of the picture scaled to a long side, and the scale."""
+    """Boxes, points and scores at all anchors, and the scale factor. Boxes and points are in pixels of the picture
+    after its long side was scaled to `side`."""
     picture = read_rgb(path)
     scale = side / max(picture.shape[:2])
     size = [max(1, round(length * scale)) for length in picture.shape[1::-1]]
@@ -129,7 +133,7 @@ def _look(graph: BlazeFace, path: Path, side: int) -> tuple[np.ndarray, np.ndarr
 def _compared(
     box: np.ndarray, points: np.ndarray, label: np.ndarray, landmarks: np.ndarray
 ) -> tuple[float, float, float, float, float] | None:
-    """One face's values of the first five constants; None if another face or thing was found."""
+    """The values of the five constants for one face; None if the eyes were found in a different place."""
     side, middle = box[2:] - box[:2], (box[:2] + box[2:]) / 2
     eyes = landmarks[1] - landmarks[0]
     distance = float(np.hypot(*eyes))
@@ -142,8 +146,8 @@ def _compared(
 
 
 class BlazeFace(nn.Module):
-    """The graph that is exported: pictures uint8 (N, H, W, 3) RGB, H and W multiples of 32; the outputs of the layout
-    `yunet`.
+    """The graph that is exported. Input: pictures uint8 (N, H, W, 3) RGB, H and W multiples of 32. Outputs: those of
+    the layout `yunet`.
     """
 
     def __init__(self, file: Path) -> None:
@@ -157,7 +161,7 @@ class BlazeFace(nn.Module):
         self.constants = CONSTANTS
 
     def set_constants(self, constants: dict[str, float]) -> None:
-        """Set the constants that `fitted` returns."""
+        """Replace the constants by those that `fitted` has returned."""
         self.constants = constants
 
     def forward(self, face: Tensor) -> tuple[Tensor, ...]:
@@ -167,7 +171,7 @@ class BlazeFace(nn.Module):
             if level:
                 picture = functional.avg_pool2d(picture, 2)
             height, width = picture.shape[2], picture.shape[3]
-            # Grey is added at the bottom and on the right, and the cells there are cut off again.
+            # A grey border is added at the bottom and on the right; its cells are cut off again below.
             padded = functional.pad(picture, [0, -width % MULTIPLE, 0, -height % MULTIPLE]) if level else picture
             shifts, odds = self.network(padded)
             best = _best(torch.cat([odds, shifts], 1)[:, :, : height // CELL, : width // CELL])
@@ -178,8 +182,8 @@ class BlazeFace(nn.Module):
         return (*scores, *scores, *boxes, *points)
 
     def _anchors(self, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores (N, P, 1), boxes (N, P, 4) and points (N, P, 10) of the layout, in sides of a cell, from the values of
-        cells (N, 17, h, w), which are in pixels.
+        """Scores (N, P, 1), boxes (N, P, 4) and points (N, P, 10) of the layout, in units of a cell's side, from the
+        cells' values (N, 17, h, w), which are in pixels.
         """
         rows = cells.permute(0, 2, 3, 1).reshape(cells.shape[0], -1, cells.shape[1])
         score = torch.sigmoid(rows[:, :, :1])
@@ -193,17 +197,17 @@ class BlazeFace(nn.Module):
 
 
 def _best(cells: Tensor) -> Tensor:
-    """Of each 2 x 2 cells, the values of the one with the best score: (N, 17, h, w) -> (N, 17, h / 2, w / 2).
+    """Of each block of 2 x 2 cells, the values of the cell with the best score: (N, 17, h, w) -> (N, 17, h / 2, w / 2).
 
-    The score comes first. Positions are relative to the centre of a cell; the results are relative to the corner of
-    the 2 x 2 cells.
+    The first of the 17 values is the score. Input positions are relative to the centre of their cell, output positions
+    to the top left corner of the block.
     """
     best = None
     for row in range(2):
         for column in range(2):
             move = [0.0] * cells.shape[1]
             for number in (1, 2, *range(5, cells.shape[1])):
-                # Odd numbers are positions across, even numbers positions down; 3 and 4 are the sides of the box.
+                # Values 3 and 4 are the sides of the box. Of the others, odd numbers are x and even numbers are y.
                 move[number] = CELL * ((column if number % 2 else row) + 0.5)
             one = cells[:, :, row::2, column::2] + cells.new_tensor(move)[:, None, None]
             best = one if best is None else torch.where(one[:, :1] > best[:, :1], one, best)
@@ -228,10 +232,10 @@ def deploy(graph: BlazeFace, constants: dict[str, float], target: Path) -> str:
             "file": ONNX_NAME,
             "sha256": digest,
             "licence": "Apache-2.0 as published; standing of each part: models/open/PROVENANCE.md",
-            "training_data": ["its publisher's own pictures (Google; not published)", "constants: portraits A, B; D"],
+            "training_data": ["not known (not published by Google)", "constants: portraits A, B; D"],
             "training_steps": 0,
             "constants": constants,
-            "distilled_from": ["MediaPipe BlazeFace, full range (Apache-2.0; Google's pictures): weights unchanged"],
+            "distilled_from": ["MediaPipe BlazeFace, full range (Apache-2.0): weights unchanged"],
             "converted_from": {"file": "face_detection_full_range_sparse.tflite", "sha256": FILE_SHA256},
             "research_only": False,
             "input": {},

@@ -38,7 +38,7 @@ class LiteNetwork(nn.Module):
     """The graph of a file with one input. The input's first axis, which has size 1 in the file, may have any size.
 
     planes: if true, the channels of pictures are on the second axis, as is common in torch; otherwise on the last axis,
-    as in the file. maps: leave out reshapes, so that pictures may have any size, and the outputs are maps.
+    as in the file. maps: if true, reshapes are left out, so that pictures may have any size and the outputs are maps.
     """
 
     def __init__(self, content: bytes, planes: bool, maps: bool = False) -> None:
@@ -111,7 +111,7 @@ def _step(name: str, operator: Any, others: list[Any], planes: bool) -> tuple[Ca
         return lambda x: functional.pad(x, [*left, *above, *before]), 1
     if name == "RESIZE_BILINEAR":
         if not options.HalfPixelCenters() or options.AlignCorners():
-            raise DataError("resizing is only supported with the centres of pixels aligned")
+            raise DataError("RESIZE_BILINEAR is supported only with half_pixel_centers and without align_corners")
         return lambda x: functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False), 1
     if name == "DEPTH_TO_SPACE":
         return _depth_to_space(options.BlockSize()), 1
@@ -155,7 +155,8 @@ def _convolution(options: Any, side: int, groups: int, planes: bool) -> Callable
 
 
 def _depth_to_space(block: int) -> Callable[..., Tensor]:
-    """Groups of block x block channels become blocks of pixels; as in TensorFlow, the channel varies fastest."""
+    """Each group of block x block channels becomes a block of pixels. As in TensorFlow, the output channel varies
+    fastest along the input channels."""
 
     def run(x: Tensor) -> Tensor:
         count = x.shape[1] // block**2
@@ -200,9 +201,8 @@ def _constants(model: Any, graph: Any) -> dict[int, np.ndarray]:
 def _dense(tensor: Any, values: np.ndarray) -> np.ndarray:
     """A sparse tensor as a dense array.
 
-    The file lists the values other than zero in the order in which nested loops over the axes, and then over the
-    positions inside a block, visit them. For each loop, it gives its length or, if the loop skips zeros, the indices
-    that it visits.
+    The file lists the non-zero values in the order of nested loops over the axes and then over the positions inside a
+    block. It describes each loop by its length or, if the loop skips zeros, by the indices that it visits.
     """
     sparsity, shape = tensor.Sparsity(), [int(size) for size in tensor.ShapeAsNumpy()]
     blocked = [int(axis) for axis in sparsity.BlockMapAsNumpy()] if sparsity.BlockMapLength() else []

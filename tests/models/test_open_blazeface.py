@@ -15,13 +15,13 @@ from models.common.images import DataError  # noqa: E402
 from models.open import blazeface, tflite_graph  # noqa: E402
 
 
-def test_another_file_is_refused(tmp_path: Any) -> None:
+def test_only_the_published_file_is_accepted(tmp_path: Any) -> None:
     (tmp_path / "other.tflite").write_bytes(b"TFL3")
     with pytest.raises(DataError, match="not the published BlazeFace"):
         blazeface.BlazeFace(tmp_path / "other.tflite")
 
 
-def test_of_four_cells_the_best_is_taken_and_its_places_count_from_their_corner() -> None:
+def test_best_of_four_cells_is_taken_with_positions_relative_to_their_corner() -> None:
     cells = torch.zeros(1, 17, 2, 4)
     cells[0, 0] = torch.tensor([[-1.0, -2.0, -9.0, -8.0], [-3.0, 5.0, -7.0, 1.0]])
     cells[0, 1], cells[0, 2], cells[0, 3], cells[0, 4] = 0.5, -0.25, 20.0, 24.0
@@ -31,7 +31,7 @@ def test_of_four_cells_the_best_is_taken_and_its_places_count_from_their_corner(
     assert best[0, :5, 0].tolist() == [[5.0, 1.0], [6.5, 6.5], [5.75, 5.75], [20.0, 20.0], [24.0, 24.0]]
 
 
-def test_the_channels_of_a_cell_become_its_pixels_as_in_tensorflow() -> None:
+def test_depth_to_space_orders_channels_as_tensorflow_does() -> None:
     x = np.random.default_rng(0).normal(size=(1, 12, 2, 3)).astype(np.float32)
     got = tflite_graph._depth_to_space(2)(torch.from_numpy(x)).numpy()
     for row in range(4):
