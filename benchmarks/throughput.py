@@ -141,6 +141,8 @@ def _arguments() -> argparse.Namespace:
     given = parser.parse_args()
     if given.seconds <= 0 or given.rounds < 1 or min(given.plain_seconds) <= 0:
         parser.error("--seconds and --plain-seconds must be above 0 and --rounds at least 1")
+    if given.page and not (given.page.is_file() and "<!-- throughput:begin -->" in given.page.read_text("utf-8")):
+        parser.error(f"--page: {given.page} has no table to replace, marked with <!-- throughput:begin -->")
     if given.all:
         given.archive = given.plain = True
     return given

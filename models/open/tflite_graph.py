@@ -42,9 +42,12 @@ class LiteNetwork(nn.Module):
     """
 
     def __init__(self, content: bytes, planes: bool, maps: bool = False) -> None:
-        """Raises DataError if the file has an operator that is not supported."""
+        """Raises DataError if the file has an operator that is not supported, or the package `tflite` is missing."""
         super().__init__()
-        import tflite
+        try:
+            import tflite
+        except ImportError as error:
+            raise DataError("the package tflite is missing: pip install tflite") from error
 
         model = tflite.Model.GetRootAsModel(content, 0)
         graph = model.Subgraphs(0)

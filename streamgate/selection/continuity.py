@@ -109,10 +109,12 @@ class Continuity:
             return True
         if self._anchor is None:
             self._anchor = yield from self._embedding(self._fit[0])
-        known = self._anchor is None or bool(self._anchor @ vector >= least)
-        if known:
-            self._known = vector
-        return known
+        if self._anchor is None:
+            return True
+        if self._anchor @ vector < least:
+            return False
+        self._known = vector
+        return True
 
     def _last_known(self, track: list[Observation]) -> Generator[list[InferenceRequest], list[Any], float]:
         """Time of the last face, before the doubtful one, that still shows the first person."""

@@ -36,8 +36,8 @@ computed for every due face (see `Prescorer.spread`)."""
 REAL_INTERVAL_S = 1.0
 """Minimum time in seconds between two computations of `real` otherwise."""
 REJECTED = 2
-"""When this many prescored faces in a row have been rejected, prescoring does not compute `real` again until a face is
-not rejected."""
+"""When this many prescored faces in a row have been rejected and the median is at least `DRAWN_BELOW`, `real` is not
+computed until a face is not rejected."""
 
 
 class Prescorer:
@@ -160,13 +160,13 @@ class Prescorer:
 
     def _takes_real(self, observation: Observation) -> bool:
         """Return whether `real` is to be computed for a due face; if so, record the time of the face."""
-        if not self._scorer.sees_drawings or self._rejected >= REJECTED:
+        if not self._scorer.sees_drawings:
             return False
-        usual = self._reference.usual.get("real", 0.0)
-        if usual < DRAWN_BELOW or observation.pts_seconds - self._real_pts >= REAL_INTERVAL_S:
-            self._real_pts = observation.pts_seconds
-            return True
-        return False
+        recently = observation.pts_seconds - self._real_pts < REAL_INTERVAL_S
+        if self._reference.usual.get("real", 0.0) >= DRAWN_BELOW and (recently or self._rejected >= REJECTED):
+            return False
+        self._real_pts = observation.pts_seconds
+        return True
 
     def _prescore_faces(
         self, faces: Sequence[Observation], even: Sequence[Observation] = ()

@@ -82,3 +82,15 @@ def test_a_folder_without_clips_fails_and_says_so(tmp_path: Path) -> None:
     ran = _run(tmp_path / "none", results, models=tmp_path)
     assert ran.returncode == 1
     assert "no clips: none is missing" in results.read_text()
+
+
+@pytest.mark.parametrize("content", [None, "# Performance\n"])
+def test_a_page_without_the_table_is_refused_before_anything_is_measured(
+    videos: Path, tmp_path: Path, content: str | None
+) -> None:
+    results, page = tmp_path / "RESULTS.md", tmp_path / "page.md"
+    if content is not None:
+        page.write_text(content)
+    ran = _run(videos, results, "--page", str(page), models=tmp_path)
+    assert ran.returncode == 2 and "has no table to replace" in ran.stderr and "Traceback" not in ran.stderr
+    assert not results.exists() and page.exists() == (content is not None)

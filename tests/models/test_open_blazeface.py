@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,12 @@ def test_only_the_published_file_is_accepted(tmp_path: Any) -> None:
     (tmp_path / "other.tflite").write_bytes(b"TFL3")
     with pytest.raises(DataError, match="not the published BlazeFace"):
         blazeface.BlazeFace(tmp_path / "other.tflite")
+
+
+def test_without_the_package_that_reads_the_file_the_error_says_what_to_install(monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "tflite", None)
+    with pytest.raises(DataError, match="pip install tflite"):
+        tflite_graph.LiteNetwork(b"", planes=True)
 
 
 def test_best_of_four_cells_is_taken_with_positions_relative_to_their_corner() -> None:

@@ -354,6 +354,26 @@ def test_a_short_track_has_reference_values_although_its_later_faces_cannot_win(
     assert selector.reference.usual["real"] == 0.1
 
 
+@pytest.mark.parametrize("usual, most", [(0.9, 8), (0.3, 100)])
+def test_rejected_faces_show_whether_the_face_is_drawn(usual: float, most: int) -> None:
+    class Rejected(Expressions):
+        """Drawn or not, most faces are rejected for other reasons."""
+
+        def run_expression(self, candidate: Candidate, picture: Picture, *, real: bool = True) -> Steps:
+            yield from super().run_expression(candidate, picture)
+            if real:
+                candidate.evidence.values["real"] = usual
+                told.append(candidate.pts_seconds)
+
+        def prescore(self, candidate: Candidate, picture: Picture) -> float:
+            return 80.0
+
+    told: list[float] = []
+    selector = drive(load_config(), Rejected(lambda pts: 0.0 if pts < 7 else 80.0), 6.0, stride=1)
+    assert selector.reference.usual == {"real": usual}
+    assert 5 <= len(told) <= most and (usual >= 0.5 or len(told) > 20)
+
+
 def test_where_real_is_not_in_use_it_is_never_computed() -> None:
     class Unasked(Expressions):
         sees_drawings = False
