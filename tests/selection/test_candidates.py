@@ -374,6 +374,39 @@ def test_rejected_faces_show_whether_the_face_is_drawn(usual: float, most: int) 
     assert 5 <= len(told) <= most and (usual >= 0.5 or len(told) > 20)
 
 
+@pytest.mark.parametrize("settings", [(), ("keep.top_k=3",), ("keep.fallback=best",), ("advanced.confirm_delay_s=0",)])
+def test_no_face_is_kept_with_the_value_of_real_of_another_face(settings: tuple[str, ...]) -> None:
+    class Assuming(KnownQuality):
+        """Faces look drawn when their own value is computed, except in the first tenth of each second."""
+
+        def score(
+            self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool, beside: Candidate | None = None
+        ) -> Steps:
+            yield from super().score(candidate, picture, floor, full=full)
+            candidate.assumes_real = beside is not None
+            if candidate.assumes_real:
+                assumed.append(candidate)
+            else:
+                self._judge(candidate)
+
+        def run_own_real(self, candidate: Candidate, picture: Picture) -> Steps:
+            if candidate.assumes_real:
+                candidate.assumes_real = False
+                yield [InferenceRequest("expression", np.zeros((1, 1, 3), np.uint8))]
+                self._judge(candidate)
+
+        def _judge(self, candidate: Candidate) -> None:
+            if candidate.pts_seconds % 1 > 0.1:
+                candidate.gate = GateResult(False, ("unreal",))
+
+    assumed: list[Candidate] = []
+    # The faces beside a real one are better, but drawn.
+    scorer = Assuming(lambda pts: 60 + pts + 20 * (0.1 < pts % 1 < 0.3))
+    kept = [one.candidate for one in drive(load_config("studio", list(settings)), scorer, 6.0).keeper.finish()]
+    assert kept and assumed
+    assert all(one.gate.passed and not one.assumes_real and one.pts_seconds % 1 <= 0.1 for one in kept)
+
+
 def test_where_real_is_not_in_use_it_is_never_computed() -> None:
     class Unasked(Expressions):
         sees_drawings = False
