@@ -380,16 +380,22 @@ def test_no_face_is_kept_with_the_value_of_real_of_another_face(settings: tuple[
         """Faces look drawn when their own value is computed, except in the first tenth of each second."""
 
         def score(
-            self, candidate: Candidate, picture: Picture, floor: Floor, *, full: bool, beside: Candidate | None = None
+            self,
+            candidate: Candidate,
+            picture: Picture,
+            floor: Floor,
+            *,
+            full: bool,
+            real_from: Candidate | None = None,
         ) -> Steps:
             yield from super().score(candidate, picture, floor, full=full)
-            candidate.assumes_real = beside is not None
+            candidate.assumes_real = real_from is not None
             if candidate.assumes_real:
                 assumed.append(candidate)
             else:
                 self._judge(candidate)
 
-        def run_own_real(self, candidate: Candidate, picture: Picture) -> Steps:
+        def replace_assumed_real(self, candidate: Candidate, picture: Picture) -> Steps:
             if candidate.assumes_real:
                 candidate.assumes_real = False
                 yield [InferenceRequest("expression", np.zeros((1, 1, 3), np.uint8))]
