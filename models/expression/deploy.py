@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from models.common.staging import staged
 from models.expression.architecture import OUTPUTS, POINTS, SIGNALS, ExpressionNetwork, export_onnx
 from models.expression.trainer import Trainer
 from streamgate.convert.onnx_check import OPSET
@@ -76,9 +76,7 @@ def deploy_network(
     kept: an ONNX file of the same network; all outputs except `real` then stay bit-identical to those of this file.
     """
     write_warm(network, steps, target)
-    # A card next to weights marks them as shipped, so it is written last.
-    with tempfile.TemporaryDirectory(dir=target) as made:
-        stage = Path(made)
+    with staged(target, ONNX_NAME, CARD_NAME) as stage:
         export_onnx(network, stage / ONNX_NAME, kept)
         digest = hashlib.sha256((stage / ONNX_NAME).read_bytes()).hexdigest()
         card |= {
@@ -88,8 +86,6 @@ def deploy_network(
             "parameters": sum(p.numel() for p in network.parameters()),
         }
         (stage / CARD_NAME).write_text(json.dumps(card, indent=2) + "\n")
-        for name in (ONNX_NAME, CARD_NAME):
-            os.replace(stage / name, target / name)
     return f"{ONNX_NAME} {digest[:12]} at step {steps}"
 
 

@@ -24,9 +24,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +38,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from models.common.images import DataError, read_rgb  # noqa: E402
+from models.common.staging import staged  # noqa: E402
 from models.detector.faces import BOX, POINTS  # noqa: E402
 from models.detector.labels import read_labels  # noqa: E402
 from models.open.tflite_graph import LiteNetwork  # noqa: E402
@@ -219,9 +218,7 @@ def deploy(graph: BlazeFace, constants: dict[str, float], target: Path) -> str:
     """Write the network and its card into `target`; returns what was written. Raises WeightsError."""
     outputs = LAYOUTS["yunet"].outputs
     model = export(graph, "face", outputs, noise(1, 128, 192, 3), noise(2, 96, 160, 3), free_size=True)
-    target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target) as made:
-        stage = Path(made)
+    with staged(target, ONNX_NAME, CARD_NAME) as stage:
         write_onnx(model, stage / ONNX_NAME)
         digest = hashlib.sha256((stage / ONNX_NAME).read_bytes()).hexdigest()
         card = {
@@ -243,9 +240,6 @@ def deploy(graph: BlazeFace, constants: dict[str, float], target: Path) -> str:
             "opset": OPSET,
         }
         (stage / CARD_NAME).write_text(json.dumps(card, indent=2) + "\n")
-        # A card next to weights marks them as complete, so it is moved last.
-        for name in (ONNX_NAME, CARD_NAME):
-            os.replace(stage / name, target / name)
     return f"{target / ONNX_NAME} {digest[:12]}"
 
 

@@ -25,10 +25,8 @@ import argparse
 import hashlib
 import io
 import json
-import os
 import struct
 import sys
-import tempfile
 import tomllib
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -43,6 +41,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from models.common.images import DataError, decode_rgb  # noqa: E402
+from models.common.staging import staged  # noqa: E402
 from models.expression.architecture import (  # noqa: E402
     BLENDSHAPES,
     LOOK_ABOVE,
@@ -220,9 +219,7 @@ def deploy(graph: LandmarkGraph, fitted: dict[str, float], heads: Mapping[str, A
     model = export(graph, "face", outputs, noise(2, *size), noise(3, *size))
     # The slopes of the activations are used twice, unchanged and subtracted from 1, so they are not rounded.
     exact = {tensor.name for tensor in model.graph.initializer if list(tensor.dims)[1:] == [1, 1, 1]}
-    target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target) as made:
-        stage = Path(made)
+    with staged(target, ONNX_NAME, CARD_NAME) as stage:
         write_onnx(model, stage / ONNX_NAME, keep={*exact, "rows", "columns", "covariance", "shift", "gain"})
         digest = hashlib.sha256((stage / ONNX_NAME).read_bytes()).hexdigest()
         card = {
@@ -253,9 +250,6 @@ def deploy(graph: LandmarkGraph, fitted: dict[str, float], heads: Mapping[str, A
             **{name: heads[name]["card"] for name in HEADS if name in heads},
         }
         (stage / CARD_NAME).write_text(json.dumps(card, indent=2) + "\n")
-        # A card next to weights marks them as complete, so it is moved last.
-        for name in (ONNX_NAME, CARD_NAME):
-            os.replace(stage / name, target / name)
     return f"{target / ONNX_NAME} {digest[:12]}"
 
 

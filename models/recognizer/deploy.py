@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from models.common.images import DataError
+from models.common.staging import staged
 from models.recognizer.architecture import FaceGraph, export_onnx
 from models.recognizer.covers import KINDS, draw_cover
 from models.recognizer.eyes import Eyes
@@ -81,11 +81,8 @@ def deploy(
     if warm_only:
         return f"{WARM_NAME} at step {trainer.steps_done}"
     # A card next to weights marks them as complete, so it is written last, after the calibration.
-    with tempfile.TemporaryDirectory(dir=target) as made:
-        stage = Path(made)
+    with staged(target, ONNX_NAME, AFFINE_NAME, CARD_NAME) as stage:
         card = _make(trainer, faces, clean, last_layer, calibration, eyes, data_names, terms, stage)
-        for name in (ONNX_NAME, AFFINE_NAME, CARD_NAME):
-            os.replace(stage / name, target / name)
     return f"{ONNX_NAME} {card['sha256'][:12]} at step {trainer.steps_done}"
 
 

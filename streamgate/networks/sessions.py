@@ -257,7 +257,5 @@ def _verified_bytes(weights: Weights) -> bytes:
             f"{weights.name}: {weights.path} cannot be read ({error.strerror}); run `streamgate models pull`"
         ) from error
     if hashlib.sha256(content).hexdigest() != weights.sha256:
-        raise WeightsError(
-            f"{weights.name}: {weights.path} does not match its receipt; run `streamgate models pull`"
-        )
+        raise WeightsError(f"{weights.name}: {weights.path} does not match its receipt; run `streamgate models pull`")
     return content

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -497,17 +498,9 @@ def test_a_face_of_a_torn_picture_is_never_kept(preset: str) -> None:
                 return 0.0
             return super().prescore(candidate, picture)
 
-        def score(
-            self,
-            candidate: Candidate,
-            picture: Picture,
-            floor: Floor,
-            *,
-            full: bool,
-            real_from: Candidate | None = None,
-        ) -> Steps:
+        def score(self, candidate: Candidate, picture: Picture, floor: Floor, **options: Any) -> Steps:
             if not candidate.spoiled:
-                yield from super().score(candidate, picture, floor, full=full, real_from=real_from)
+                yield from super().score(candidate, picture, floor, **options)
 
     scorer = Torn(lambda pts: 90.0 if pts > 1.0 else 10.0)
     selector = drive(load_config(preset), scorer, 4.0, torn=lambda pts: pts > 1.0)
