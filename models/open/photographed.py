@@ -11,8 +11,9 @@
 Photographs are the snapshots, and the portraits that kinds.txt does not list. Drawings are the paintings in kinds.txt,
 MakeHuman's heads, and photographs turned into paintings, prints, statues, dolls and cartoons (cartoons.py). Statistics
 of the published network's maps are computed once for every face and for some degraded views of it; the head is then
-trained in seconds, and written to models/open/expression/heads.pth. FACES is the folder `real` of `models/expression/real.py`; the table
-uses those of its sources that are listed as `held_out` in models/expression/config.toml.
+trained in seconds, and written to models/open/expression/heads.pth. FACES is the folder `real` of
+`models/expression/real.py`; the table uses those of its sources that are listed as `held_out` in
+models/expression/config.toml.
 
 The limit is chosen with ratings of photographs by heads that were not trained on them: all faces are divided into
 parts, and each part is rated by a head that was trained on the other parts.
