@@ -19,9 +19,9 @@ have edges and textures at every scale, like natural scenes.
 With --snapshots, PICTURES are everyday photographs, which show faces at all angles, and parts of other faces at their
 edges. They are only copied: no narrowed version, no cut-outs, no collages.
 
-With --found, the file of scan.py, PICTURES are photographs of any number of people. A place is a face if the Face
-Landmarker agrees, or if BlazeFace is sure (then without landmarks). All other places are blurred beyond recognition,
-because each may be a face or not. Pictures without any place are pictures without faces.
+With --found, the file of scan.py, PICTURES are photographs of any number of people. A place is a face if BlazeFace
+rates it as likely and the Face Landmarker agrees, or if BlazeFace is sure (then without landmarks). All other places
+are blurred beyond recognition, because each may be a face or not. Pictures without any place are pictures without faces.
 """
 
 from __future__ import annotations
@@ -46,8 +46,11 @@ SMALLEST = 20.0
 used."""
 TINIEST = 10.0
 """The same for photographs of any number of people; smaller faces are blurred."""
-SURE = 0.6
-"""Minimum score of BlazeFace at which a place is a face even if the Face Landmarker finds none there."""
+LIKELY, SURE = 0.55, 0.8
+"""Minimum scores of BlazeFace at which a place is a face: if the Face Landmarker finds a face there, too, and if not. It
+also finds faces in hands and clothes when it is told to look there."""
+ECHO = 0.1
+"""A doubtful place that covers more than this share of a face is not blurred."""
 BELOW, BESIDE = 0.25, 0.45
 """Distances of the cut-outs from the chin, as a share of the face's height, and from the sides of the face, as a share
 of its width (because of the hair)."""
@@ -161,13 +164,18 @@ def scenes(args: argparse.Namespace) -> str:
         picture = picture.copy()
         told, doubtful = [], []
         for box, score, mesh in places[digest]:
-            line = line_of(mesh * scale, picture.shape, TINIEST) if np.isfinite(mesh).all() else ""
+            agreed = score >= LIKELY and np.isfinite(mesh).all()
+            line = line_of(mesh * scale, picture.shape, TINIEST) if agreed else ""
             if not line and score >= SURE:
                 line = plain_line(box * scale, picture.shape)
             if line:
                 told.append(line)
             else:
                 doubtful.append(box * scale)
+        faces = np.array([line.split()[:4] for line in told], np.float64).reshape(-1, 4)
+        faces[:, 2:] += faces[:, :2]
+        # A place that reaches into a face is mostly the same face, seen at another scale.
+        doubtful = [box for box in map(widened, doubtful) if not _shared(box, faces).max(initial=0.0) > ECHO]
         for box in doubtful:
             blur_out(picture, box)
         if doubtful and not told:
@@ -192,11 +200,22 @@ def plain_line(box: np.ndarray, shape: tuple[int, ...]) -> str:
     return f"{low[0]:.2f} {low[1]:.2f} {high[0] - low[0]:.2f} {high[1] - low[1]:.2f}"
 
 
-def blur_out(picture: np.ndarray, box: np.ndarray) -> None:
-    """Blur a place in the picture until no face can be seen, in place."""
+def widened(box: np.ndarray) -> np.ndarray:
+    """The box with a margin of a fifth on each side."""
     more = 0.2 * (box[2:] - box[:2])
-    x1, y1 = np.maximum(np.floor(box[:2] - more), 0).astype(int)
-    x2, y2 = np.minimum(np.ceil(box[2:] + more), picture.shape[1::-1]).astype(int)
+    return np.concatenate([box[:2] - more, box[2:] + more])
+
+
+def _shared(box: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Share of each face of [n, 4] that lies inside the box."""
+    extent = np.minimum(faces[:, 2:], box[2:]) - np.maximum(faces[:, :2], box[:2])
+    return np.prod(np.maximum(extent, 0), axis=1) / np.maximum(np.prod(faces[:, 2:] - faces[:, :2], axis=1), 1e-9)
+
+
+def blur_out(picture: np.ndarray, box: np.ndarray) -> None:
+    """Blur a part of the picture until no face can be seen, in place."""
+    x1, y1 = np.maximum(np.floor(box[:2]), 0).astype(int)
+    x2, y2 = np.minimum(np.ceil(box[2:]), picture.shape[1::-1]).astype(int)
     part = picture[y1:y2, x1:x2]
     if part.size:
         coarse = cv2.resize(part, (3, 3), interpolation=cv2.INTER_AREA)

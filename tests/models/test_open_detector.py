@@ -172,7 +172,7 @@ def test_places_of_a_photograph_are_faces_or_are_blurred(tmp_path: Path, portrai
     found = places(
         tmp_path / "found.npz", digests,
         [[100, 42, 220, 180], [300, 100, 340, 150], [20, 300, 60, 340], [0, 0, 90, 90], [np.nan] * 4],
-        [0.9, 0.7, 0.3, 0.4, 0.0],
+        [0.7, 0.9, 0.7, 0.4, 0.0],
     )  # fmt: skip
     meshes = np.array([mesh(100, 60, 120), nothing, nothing, nothing, nothing], np.float32)
     np.savez(tmp_path / "places.npz", sha256=np.array(digests), mesh=meshes)
