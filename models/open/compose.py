@@ -21,7 +21,8 @@ edges. They are only copied: no narrowed version, no cut-outs, no collages.
 
 With --found, the file of scan.py, PICTURES are photographs of any number of people. A place is a face if BlazeFace
 rates it as likely and the Face Landmarker agrees, or if BlazeFace is sure (then without landmarks). All other places
-are blurred beyond recognition, because each may be a face or not. Pictures without any place are pictures without faces.
+are blurred beyond recognition, because each may be a face or not. Pictures without any place are pictures without
+faces.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ used."""
 TINIEST = 10.0
 """The same for photographs of any number of people; smaller faces are blurred."""
 LIKELY, SURE = 0.55, 0.8
-"""Minimum scores of BlazeFace at which a place is a face: if the Face Landmarker finds a face there, too, and if not. It
-also finds faces in hands and clothes when it is told to look there."""
+"""Minimum scores of BlazeFace at which a place is a face: if the Face Landmarker finds a face there, too, and if not.
+When told to look there, it also finds faces in hands and clothes."""
 ECHO = 0.1
 """A doubtful place that covers more than this share of a face is not blurred."""
 BELOW, BESIDE = 0.25, 0.45
