@@ -104,15 +104,13 @@ export class FaceDialog {
   }
 
   closed() {
+    // The event arrives later than the closing; until then, another face may have been opened or named in the address.
+    if (this.dialog.open) return;
+    if (location.hash === linkTo(this.face)) history.replaceState(null, "", location.pathname + location.search);
     const faces = [this.face, { key: this.opener }];
     this.face = null;
-    this.leave();
     const links = faces.map((face) => face && document.querySelector(`main a[href="${CSS.escape(linkTo(face))}"]`));
     links.find(Boolean)?.focus();
-  }
-
-  leave() {
-    if (location.hash.startsWith("#face=")) history.replaceState(null, "", location.pathname + location.search);
   }
 }
 

@@ -131,7 +131,7 @@ def test_a_second_press_takes_a_label_away(out: Path, browser: Browser, tmp_path
         browser.press("2")
         browser.wait(lambda hidden=hidden: browser.run("return document.getElementById('labels').hidden") == hidden)
         browser.press("ESCAPE")
-        # The address is cleared by an event that follows the closing; a face opened before it would be closed again.
+        # The address is cleared by an event that follows the closing. Until then, a click on the same face does nothing.
         browser.wait(lambda: browser.run("return !document.getElementById('detail').open && !location.hash"))
 
 
