@@ -249,18 +249,21 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
         compose.read_rows(tmp_path)
 
 
-def test_portraits_are_cut_without_enlarging_them(tmp_path: Path) -> None:
-    from models.open.portraits import SIDE, cut
+def test_large_portraits_are_cut_without_enlarging_them_and_others_for_their_own_folder(tmp_path: Path) -> None:
+    from models.open.portraits import ORDINARY_SIDE, SIDE, cut
 
     (tmp_path / "portraits").mkdir()
     file = tmp_path / "portraits/large.png"
     write_rgb(file, np.random.default_rng(1).integers(0, 256, (1000, 1000, 3), dtype=np.uint8))
     points = np.array([[[420.0, 420], [580, 420], [500, 520], [440, 600], [560, 600]]])
     labels = tmp_path / "labels.npz"
-    np.savez(labels, sha256=[hashlib.sha256(file.read_bytes()).hexdigest()], points=points / 2)
-    with pytest.raises(DataError, match="no face of 512 px or more"):
-        cut([file.parent], labels, tmp_path / "faces")
-    np.savez(labels, sha256=[hashlib.sha256(file.read_bytes()).hexdigest()], points=points)
-    assert cut([file.parent], labels, tmp_path / "faces") == 1
-    (made,) = (tmp_path / "faces").iterdir()
-    assert read_rgb(made).shape == (SIDE, SIDE, 3)
+    for scale, count, folder, side in ((1.0, 1, "large", SIDE), (0.5, 1, "ordinary", ORDINARY_SIDE), (0.2, 0, "", 0)):
+        np.savez(labels, sha256=[hashlib.sha256(file.read_bytes()).hexdigest()], points=points * scale)
+        out = tmp_path / str(scale)
+        if not count:
+            with pytest.raises(DataError, match="no face whose eyes are 34 px apart"):
+                cut([file.parent], labels, out)
+            continue
+        assert cut([file.parent], labels, out) == 1
+        (made,) = out.rglob("*.png")
+        assert made.parent.name == folder and read_rgb(made).shape == (side, side, 3)
