@@ -173,10 +173,10 @@ class Veil:
 def draw_veils(rng: np.random.Generator, favoured: Sequence[str] = ()) -> list[Veil]:
     """One veil or, in three of ten cases, two veils, one over the other.
 
-    favoured: kinds of veils. If there are any, four of ten draws are a single veil of one of these kinds, and the rule
+    favoured: kinds of veils. If there are any, half of the draws are a single veil of one of these kinds, and the rule
     above applies to the other draws.
     """
-    if favoured and rng.random() < 0.4:
+    if favoured and rng.random() < 0.5:
         kinds = [favoured[int(rng.integers(len(favoured)))]]
     else:
         kinds = rng.choice(list(_SHARES), 2 if rng.random() < 0.3 else 1, replace=False, p=list(_SHARES.values()))

@@ -17,20 +17,20 @@ from models.common.severity import Picture
 from models.common.veils import apply_veils, draw_veils
 
 KINDS = {
-    "jpeg": 0.10,
-    "noise": 0.07,
-    "mixture": 0.15,
-    "blur": 0.05,
+    "jpeg": 0.09,
+    "noise": 0.06,
+    "mixture": 0.12,
+    "blur": 0.07,
     "lowres": 0.08,
     "footage": 0.04,
     "films": 0.05,
     "codec": 0.08,
     "denoise": 0.02,
-    "sharpen": 0.04,
-    "motion": 0.04,
+    "sharpen": 0.03,
+    "motion": 0.09,
     "sensor": 0.04,
     "light": 0.11,
-    "smooth": 0.13,
+    "smooth": 0.12,
 }
 _COMPRESSED = ("sharp upscaling", "error diffusion", "vignette")
 FAVOURED = {
@@ -40,8 +40,10 @@ FAVOURED = {
     "codec": _COMPRESSED,
     "noise": ("vignette", "error diffusion"),
     "lowres": ("sharpening", "sharp upscaling"),
+    "blur": ("sharpening", "sharp upscaling"),
     "motion": ("sharpening", "sharp upscaling"),
-    "smooth": ("sharpening", "sharp upscaling", "error diffusion"),
+    "sensor": ("recompression", "sharpening"),
+    "smooth": ("grain", "sharpening", "sharp upscaling", "error diffusion"),
     "denoise": ("sharpening", "error diffusion"),
 }
 """For each kind of degradation, the veils that most often raise the score of a face that is degraded in this way."""

@@ -52,6 +52,7 @@ SMOKE = {
         "steady": 2,
         "kept": 1,
         "unreal": 2,
+        "ordinary": 2,
     },
     "optimiser": {"steps": 12, "warmup": 2, "decay": 4, "ema": 0.8},
     "log": {"every": 4, "monitor": 12, "checkpoint": 6},
@@ -73,6 +74,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("data", nargs="*", type=Path, help="folders or tar files of clean FFHQ-aligned faces")
     p.add_argument("--unreal", type=Path, nargs="*", default=[], help="aligned drawings, renders, puppets, statues")
+    p.add_argument(
+        "--ordinary", type=Path, nargs="*", default=[], help="aligned photographs and frames of ordinary quality"
+    )
     p.add_argument("--work", type=Path, help="checkpoints and decoded faces (default: $STREAMGATE_WORK/ifqa)")
     p.add_argument("--config", type=Path, default=HERE / "config.toml")
     p.add_argument("--leave-out", type=Path, nargs="*", default=[], help="evaluation pictures, not used for training")
@@ -118,10 +122,15 @@ def split_faces(cache: FaceCache, data: dict[str, Any], dropped: set[int]) -> Sp
     return Split(order[held + calibration :], order[:held], order[held : held + calibration])
 
 
-def unreal_faces(paths: list[Path], work: Path) -> np.ndarray:
-    """Pictures that are not photographs, uint8 [n, 256, 256, 3]; decoded once and cached in `work`."""
+def aligned_faces(paths: list[Path], kind: str, work: Path) -> np.ndarray | None:
+    """Aligned faces, uint8 [n, 256, 256, 3], decoded once and cached in `work`; None without paths.
+
+    kind: what they are, for the log.
+    """
+    if not paths:
+        return None
     cache = build_cache(paths, work / "cache", SIDE)
-    say(f"{len(cache.names)} drawings, renders, puppets and statues, {cache.skipped_small} too small")
+    say(f"{len(cache.names)} {kind}, {cache.skipped_small} too small")
     return cache.faces
 
 
@@ -135,7 +144,7 @@ def train(args: argparse.Namespace) -> int:
     data, names = args.data, args.name or [p.name for p in args.data]
     if args.smoke:
         data, names = [synthetic_faces(work / "faces")], ["synthetic"]
-        args.unreal = data
+        args.unreal = args.ordinary = data
     say(f"reading {', '.join(map(str, data))}")
     cache = build_cache(data, work / "cache", config["data"]["cache_px"], config["data"]["minimum_faces"])
     overlaps = find_overlaps(cache, EvaluationSet.read(args.leave_out)) if args.leave_out else []
@@ -159,10 +168,13 @@ def train(args: argparse.Namespace) -> int:
     precision = "bfloat16 autocast" if half else "float32"
     say(f"device {device}, {precision}, at step {trainer.steps_done} of {settings.steps}")
     if not args.export:
-        unreal = unreal_faces(args.unreal, work) if args.unreal else None
+        unreal = aligned_faces(args.unreal, "drawings, renders, puppets and statues", work)
+        ordinary = aligned_faces(args.ordinary, "photographs and frames of ordinary quality", work)
+        if sizes.ordinary and ordinary is None:
+            raise DataError("the configuration asks for `ordinary` pictures: name folders of them with --ordinary")
         say("encoding the training films, or loading those of an earlier run")
         films = build_films(cache.faces, split.train, config["data"]["films"], work / "cache", config["seed"])
-        batches = Batches(cache.faces, split.train, sizes, config["seed"], unreal, films)
+        batches = Batches(cache.faces, split.train, sizes, config["seed"], unreal, films, ordinary)
         monitor = Monitor(cache.faces, split.held_out)
         run(trainer, batches, lambda: table(monitor.look(trainer)), config["log"], work / "checkpoints")
     target = work / "smoke" if args.smoke else args.target or folder

@@ -2,6 +2,8 @@
 """Write the training data for the detector of `--models open`: labelled portraits, and pictures without faces.
 
     python models/open/compose.py PICTURES... --labels labels.npz --empty EVERYDAY... --out DIR
+    python models/open/compose.py PICTURES... --labels labels.npz --snapshots --out DIR
+    python models/open/compose.py PICTURES... --labels labels.npz --found found.npz --out DIR
 
 PICTURES are folders or tar files that `label.py` has labelled; EVERYDAY are folders of pictures without faces. The
 script writes DIR/images, and DIR/label.txt in the format of `models/detector/labels.py`, for
@@ -13,6 +15,14 @@ version, in which the far half of the face is narrowed, so that the head seems t
 kinds of pictures without faces: cut-outs from the portraits, from below the chin and next to the head (clothes, hands,
 flags, shelves), and dead-leaves collages (Lee, Mumford and Huang 2001) of parts of all pictures without faces, which
 have edges and textures at every scale, like natural scenes.
+
+With --snapshots, PICTURES are everyday photographs, which show faces at all angles, and parts of other faces at their
+edges. They are only copied: no narrowed version, no cut-outs, no collages.
+
+With --found, the file of scan.py, PICTURES are photographs of any number of people. A place is a face if BlazeFace
+rates it as likely and the Face Landmarker agrees, or if BlazeFace is sure (then without landmarks). All other places
+are blurred beyond recognition, because each may be a face or not. Pictures without any place are pictures without
+faces.
 """
 
 from __future__ import annotations
@@ -35,6 +45,13 @@ LONGEST = 800
 SMALLEST = 20.0
 """Minimum side of a face's box in pixels, after the picture was scaled to LONGEST; pictures with a smaller face are not
 used."""
+TINIEST = 10.0
+"""The same for photographs of any number of people; smaller faces are blurred."""
+LIKELY, SURE = 0.55, 0.8
+"""Minimum scores of BlazeFace at which a place is a face: if the Face Landmarker finds a face there, too, and if not.
+When told to look there, it also finds faces in hands and clothes."""
+ECHO = 0.1
+"""A doubtful place that covers more than this share of a face is not blurred."""
 BELOW, BESIDE = 0.25, 0.45
 """Distances of the cut-outs from the chin, as a share of the face's height, and from the sides of the face, as a share
 of its width (because of the hair)."""
@@ -55,10 +72,14 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--labels", type=Path, required=True)
     p.add_argument("--empty", type=Path, nargs="*", default=[])
     p.add_argument("--drawn", type=int, default=600, help="number of collages")
+    p.add_argument("--snapshots", action="store_true", help="only copy the pictures: no cut-outs, nothing narrowed")
+    p.add_argument("--found", type=Path, help="file of places that scan.py has written")
     p.add_argument("--out", type=Path, required=True)
     args = p.parse_args(arguments)
+    if args.snapshots:
+        args.drawn = 0
     try:
-        print(compose(args))
+        print(scenes(args) if args.found else compose(args))
     except DataError as error:
         print(f"compose.py: {error}", file=sys.stderr)
         return 2
@@ -88,6 +109,8 @@ def compose(args: argparse.Namespace) -> str:
         write(images / name, picture)
         lines += [f"# {name}", *told]
         faces += 1
+        if args.snapshots:
+            continue
         scaled = [mesh * scale for mesh in meshes]
         empty += cuttings(picture, scaled)
         further = turned_further(rng, picture, scaled[0]) if len(scaled) == 1 else None
@@ -111,6 +134,95 @@ def compose(args: argparse.Namespace) -> str:
     return f"{args.out}: {made}"
 
 
+def scenes(args: argparse.Namespace) -> str:
+    """Write the photographs of any number of people, and their labels; returns what was written, for the log.
+
+    Raises DataError.
+    """
+    places: dict[str, list[tuple[np.ndarray, float, np.ndarray]]] = {}
+    try:
+        with np.load(args.found, allow_pickle=False) as found, np.load(args.labels, allow_pickle=False) as labels:
+            same = len(found["sha256"]) == len(labels["sha256"]) and (found["sha256"] == labels["sha256"]).all()
+            if not same:
+                raise DataError(f"{args.labels}: other places than {args.found}; run label.py with --found")
+            rows = zip(found["sha256"].tolist(), found["box"], found["score"], labels["mesh"], strict=True)
+            for digest, box, score, mesh in rows:
+                kept = places.setdefault(digest, [])
+                if score > 0:
+                    kept.append((box.astype(np.float64), float(score), mesh.astype(np.float64)))
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{args.found}, {args.labels}: not files of places and labels ({error})") from error
+    images = args.out / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    lines: list[str] = []
+    counts = {"pictures with faces": 0, "pictures without faces": 0, "faces": 0, "blurred places": 0}
+    for source in list_sources(args.pictures):
+        digest = hashlib.sha256(source.data).hexdigest()
+        picture = decode_rgb(source.data)
+        if picture is None or digest not in places:
+            continue
+        picture, scale = bounded(picture)
+        picture = picture.copy()
+        told, doubtful = [], []
+        for box, score, mesh in places[digest]:
+            agreed = score >= LIKELY and np.isfinite(mesh).all()
+            line = line_of(mesh * scale, picture.shape, TINIEST) if agreed else ""
+            if not line and score >= SURE:
+                line = plain_line(box * scale, picture.shape)
+            if line:
+                told.append(line)
+            else:
+                doubtful.append(box * scale)
+        faces = np.array([line.split()[:4] for line in told], np.float64).reshape(-1, 4)
+        faces[:, 2:] += faces[:, :2]
+        # A place that reaches into a face is mostly the same face, seen at another scale.
+        doubtful = [box for box in map(widened, doubtful) if not _shared(box, faces).max(initial=0.0) > ECHO]
+        for box in doubtful:
+            blur_out(picture, box)
+        if doubtful and not told:
+            continue
+        name = f"{digest[:16]}.jpg"
+        write(images / name, picture)
+        lines += [f"# {name}", *told]
+        counts["pictures with faces" if told else "pictures without faces"] += 1
+        counts["faces"] += len(told)
+        counts["blurred places"] += len(doubtful)
+    if not counts["faces"]:
+        raise DataError(f"{args.labels}: has no face of {', '.join(map(str, args.pictures))}")
+    (args.out / "label.txt").write_text("\n".join(lines) + "\n")
+    return f"{args.out}: " + ", ".join(f"{count} {what}" for what, count in counts.items())
+
+
+def plain_line(box: np.ndarray, shape: tuple[int, ...]) -> str:
+    """The label of a face without landmarks; "" if it is too small."""
+    low, high = np.maximum(box[:2], 0), np.minimum(box[2:], shape[1::-1])
+    if (high - low).min() < TINIEST:
+        return ""
+    return f"{low[0]:.2f} {low[1]:.2f} {high[0] - low[0]:.2f} {high[1] - low[1]:.2f}"
+
+
+def widened(box: np.ndarray) -> np.ndarray:
+    """The box with a margin of a fifth on each side."""
+    more = 0.2 * (box[2:] - box[:2])
+    return np.concatenate([box[:2] - more, box[2:] + more])
+
+
+def _shared(box: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Share of each face of [n, 4] that lies inside the box."""
+    extent = np.minimum(faces[:, 2:], box[2:]) - np.maximum(faces[:, :2], box[:2])
+    return np.prod(np.maximum(extent, 0), axis=1) / np.maximum(np.prod(faces[:, 2:] - faces[:, :2], axis=1), 1e-9)
+
+
+def blur_out(picture: np.ndarray, box: np.ndarray) -> None:
+    """Blur a part of the picture until no face can be seen, in place."""
+    x1, y1 = np.maximum(np.floor(box[:2]), 0).astype(int)
+    x2, y2 = np.minimum(np.ceil(box[2:]), picture.shape[1::-1]).astype(int)
+    part = picture[y1:y2, x1:x2]
+    if part.size:
+        coarse = cv2.resize(part, (3, 3), interpolation=cv2.INTER_AREA)
+        part[:] = cv2.resize(coarse, (x2 - x1, y2 - y1), interpolation=cv2.INTER_CUBIC)
+
+
 def read_rows(file: Path) -> dict[str, list[np.ndarray]]:
     """The meshes float [478, 2] of each picture's faces, by sha256 of the picture. Raises DataError."""
     found: dict[str, list[np.ndarray]] = {}
@@ -124,14 +236,18 @@ def read_rows(file: Path) -> dict[str, list[np.ndarray]]:
     return found
 
 
-def line_of(mesh: np.ndarray, shape: tuple[int, ...]) -> str:
-    """The label of one face, its box clipped to the picture; "" if the face is too small or a landmark is outside."""
+def line_of(mesh: np.ndarray, shape: tuple[int, ...], smallest: float = SMALLEST) -> str:
+    """The label of one face, its box clipped to the picture; "" if the face is too small, a landmark is outside, or the
+    mesh is seen from behind, which happens in pictures of half a face."""
     height, width = shape[:2]
     x1, y1, x2, y2 = box_of(mesh)
     x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
     points = mesh[[468, 473, 4, 61, 291]]
     inside = (points >= 0).all() and (points < (width, height)).all()
-    if min(x2 - x1, y2 - y1) < SMALLEST or not inside:
+    across, mouth = points[1] - points[0], points[4] - points[3]
+    down = points[3:].mean(axis=0) - points[:2].mean(axis=0)
+    front = min(across[0] * down[1] - across[1] * down[0], mouth[0] * down[1] - mouth[1] * down[0]) > 0
+    if min(x2 - x1, y2 - y1) < smallest or not inside or not front:
         return ""
     marks = " ".join(f"{x:.2f} {y:.2f} 0" for x, y in points)
     return f"{x1:.2f} {y1:.2f} {x2 - x1:.2f} {y2 - y1:.2f} {marks}"

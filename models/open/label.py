@@ -15,6 +15,9 @@ comes first:
     mesh     float32 [n, 478, 2]  points of the mesh in pixels
 
 A picture in which no face was found has one row with NaN, because it may still show a face.
+
+With --found (written by scan.py), the Face Landmarker looks only at the given places, one at a time, so it also finds
+small faces and any number of faces. The rows then have the order of that file, and a place without a face has NaN.
 """
 
 from __future__ import annotations
@@ -46,6 +49,14 @@ ABOVE = 0.15
 hairline, where the boxes of detectors begin."""
 
 
+NOTHING = (np.full((478, 2), np.nan), (np.nan,) * 3, np.zeros(52))
+AROUND, PLACE = 1.8, 384
+"""Side of the part of the picture in which the face of a given place is looked for: relative to its box, and in pixels
+after scaling."""
+AGREE = 0.35
+"""Minimum intersection over union of the box of the mesh and the box of the place."""
+
+
 def box_of(mesh: np.ndarray) -> np.ndarray:
     """The box of a face, float32 [4]: x1, y1, x2, y2; mesh: [478, 2]."""
     low, high = mesh.min(axis=0), mesh.max(axis=0)
@@ -57,8 +68,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", type=Path)
     parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("--found", type=Path, help="file of places that scan.py has written")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    places: dict[str, list[np.ndarray]] = {}
+    if args.found:
+        with np.load(args.found, allow_pickle=False) as rows:
+            for name, box in zip(rows["sha256"].tolist(), rows["box"], strict=True):
+                places.setdefault(name, []).append(box)
     import mediapipe as media
     from mediapipe.tasks import python as tasks
     from mediapipe.tasks.python import vision
@@ -78,11 +95,14 @@ def main() -> int:
         for source in list_sources(args.pictures):
             picture, digest = decode_rgb(source.data), hashlib.sha256(source.data).hexdigest()
             seen += 1
-            found = None if picture is None else look(landmarker, media, picture)
-            if not found:
-                none += 1
-                found = [(np.full((478, 2), np.nan), (np.nan,) * 3, np.zeros(52))]
-            for mesh, pose, scores in sorted(found, key=lambda one: -float(np.ptp(one[0][:, 0]))):
+            if args.found:
+                boxes = places.pop(digest, [])
+                found = [NOTHING if picture is None else look_at(landmarker, media, picture, box) for box in boxes]
+            else:
+                found = [] if picture is None else look(landmarker, media, picture)
+                found = sorted(found, key=lambda one: -float(np.ptp(one[0][:, 0]))) or [NOTHING]
+            none += all(np.isnan(mesh).all() for mesh, _, _ in found)
+            for mesh, pose, scores in found:
                 digests.append(digest)
                 meshes.append(mesh)
                 poses.append(pose)
@@ -123,6 +143,29 @@ def look(landmarker: object, media: object, picture: np.ndarray) -> list[tuple]:
         turn[:3, :3] /= np.cbrt(np.linalg.det(turn[:3, :3]))
         found.append((mesh / scale - 0.5, angles(turn), scores))
     return found
+
+
+def look_at(landmarker: object, media: object, picture: np.ndarray, box: np.ndarray) -> tuple:
+    """Mesh in pixels of the picture, pose and blendshapes of the face in `box`, or NOTHING."""
+    if not np.isfinite(box).all():
+        return NOTHING
+    middle, side = (box[:2] + box[2:]) / 2, AROUND * float((box[2:] - box[:2]).max())
+    scale = PLACE / side
+    corner = middle - side / 2
+    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 0.5 else picture
+    gain = scale * picture.shape[1] / small.shape[1]
+    matrix = np.array([[gain, 0, -scale * corner[0]], [0, gain, -scale * corner[1]]])
+    part = cv2.warpAffine(small, matrix, (PLACE, PLACE), flags=cv2.INTER_LINEAR, borderValue=(120, 120, 120))
+    best, agreed = NOTHING, AGREE
+    for mesh, pose, scores in look(landmarker, media, part):
+        mesh = (mesh + 0.5) / scale + corner - 0.5
+        own = box_of(mesh)
+        low, high = np.maximum(own[:2], box[:2]), np.minimum(own[2:], box[2:])
+        inner = float(np.prod(np.maximum(high - low, 0)))
+        overlap = inner / (float(np.prod(own[2:] - own[:2]) + np.prod(box[2:] - box[:2])) - inner)
+        if overlap > agreed:
+            best, agreed = (mesh, pose, scores), overlap
+    return best
 
 
 if __name__ == "__main__":

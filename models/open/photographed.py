@@ -4,14 +4,16 @@
     python models/open/crops.py PICTURES... --labels labels.npz --out DIR
     python models/open/hands.py MAKEHUMAN/makehuman/data PICTURES... --out DIR/covers.npz
     python models/open/heads.py MAKEHUMAN/makehuman/data --count 1400 --out HEADS
-    python models/open/photographed.py face_landmarker.task --work DIR --heads HEADS
+    python models/open/crops.py SNAPSHOTS... --labels snapshots.npz --out SNAPSHOT_CROPS
+    python models/open/photographed.py face_landmarker.task --work DIR --heads HEADS --snapshots SNAPSHOT_CROPS
     python models/open/photographed.py --table FACES     # no training: the card's table, with the embedded network
 
-Photographs are the portraits that kinds.txt does not list. Drawings are the paintings in kinds.txt, MakeHuman's heads,
-and portraits turned into paintings, prints, statues, dolls and cartoons (cartoons.py). Statistics of the published
-network's maps are computed once for every face and for some degraded views of it; the head is then trained in seconds,
-and written to models/open/expression/heads.pth. FACES is the folder `real` of `models/expression/real.py`; the table
-uses those of its sources that are listed as `held_out` in models/expression/config.toml.
+Photographs are the snapshots, and the portraits that kinds.txt does not list. Drawings are the paintings in kinds.txt,
+MakeHuman's heads, and photographs turned into paintings, prints, statues, dolls and cartoons (cartoons.py). Statistics
+of the published network's maps are computed once for every face and for some degraded views of it; the head is then
+trained in seconds, and written to models/open/expression/heads.pth. FACES is the folder `real` of
+`models/expression/real.py`; the table uses those of its sources that are listed as `held_out` in
+models/expression/config.toml.
 
 The limit is chosen with ratings of photographs by heads that were not trained on them: all faces are divided into
 parts, and each part is rated by a head that was trained on the other parts.
@@ -82,6 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("task", type=Path, nargs="?", help="face_landmarker.task as published by Google")
     p.add_argument("--work", type=Path, help="the folder with crops and covers.npz")
     p.add_argument("--heads", type=Path, help="the folder that heads.py wrote")
+    p.add_argument("--snapshots", type=Path, help="the folder that crops.py wrote for snapshots")
     p.add_argument("--config", type=Path, default=HERE / "expression/config.toml")
     p.add_argument("--target", type=Path, default=HERE / "expression", help="folder of heads.pth and card.md")
     p.add_argument("--table", type=Path, metavar="FACES", help="do not train: only write the table into card.md")
@@ -115,13 +118,22 @@ def train(args: argparse.Namespace) -> None:
     bank = load_bank(args.work / "covers.npz")
     groups = portrait_rows(trunk, faces, sizes, bank, settings, how, config["seed"])
     groups.append(head_rows(trunk, args.heads, settings, how, config["seed"]))
+    if args.snapshots:
+        crops, aligned = args.snapshots / "crops" / NAME, args.snapshots / "aligned"
+        snapshots = prepare([crops], aligned, config["visible"]["smallest_eyes"])
+        groups += snapshot_rows(trunk, snapshots, bank, settings, how, config["seed"])
     say(", ".join(f"{len(each.figures)} {'photographs' if each.real else 'drawings'}" for each in groups))
     head = fit(groups, settings, config["seed"])
     told = {
         "training_steps": settings["steps"],
         "photographs": sum(len(each.figures) for each in groups if each.real),
         "drawings": sum(len(each.figures) for each in groups if not each.real),
-        "training_data": ["portraits A, B", "portraits painted over, and drawn faces (E)", "MakeHuman heads (D)"],
+        "training_data": [
+            "portraits A, B",
+            *(["FairFace (F)"] if args.snapshots else []),
+            "photographs painted over, and drawn faces (E)",
+            "MakeHuman heads (D)",
+        ],
     }
     write_head(args.target, "real", head, told)
     say(f"wrote the head `real` to {args.target}")
@@ -162,12 +174,7 @@ def portrait_rows(
             continue
         for into, pictures in made.items():
             for number, picture in enumerate(pictures):
-                changed = picture.copy()
-                if rng.random() < settings["covered"]:
-                    _cover(changed, faces.points[i], bank, rng)
-                if rng.random() < settings["lit"]:
-                    changed = coloured_light(changed, rng)
-                found[into].append(_crop(changed, how, rng, number))
+                found[into].append(_varied(picture, faces.points[i], bank, settings, how, rng, number))
                 parts[into].append(part)
     shares = {"large": 0.5, "small": 0.5, "painting": settings["paintings_share"], "drawn": 1.0}
     return [
@@ -175,6 +182,46 @@ def portrait_rows(
         for name, crops in found.items()
         if crops
     ]
+
+
+def snapshot_rows(
+    trunk: Trunk, faces: FaceSet, bank: Bank, settings: dict[str, Any], how: Augmentation, seed: int
+) -> list[Rows]:
+    """The rows of the snapshots, one view of each, and of drawings made from some of them; arguments as above."""
+    rng = np.random.default_rng((seed, 2))
+    found: dict[bool, list[np.ndarray]] = {True: [], False: []}
+    parts: dict[bool, list[int]] = {True: [], False: []}
+    for i, name in enumerate(faces.names):
+        canvas = np.ascontiguousarray(faces.canvases[i])
+        pictures = {True: canvas}
+        if rng.random() < settings["drawn_snapshots"]:
+            pictures[False] = draw(canvas, faces.points[i], rng)
+        for real, picture in pictures.items():
+            found[real].append(_varied(picture, faces.points[i], bank, settings, how, rng, i))
+            parts[real].append(int(name[8:16], 16) % settings["parts"])
+    return [
+        Rows(real, trunk.figures(np.stack(crops)), torch.tensor(parts[real]), settings["snapshots_share"])
+        for real, crops in found.items()
+        if crops
+    ]
+
+
+def _varied(
+    picture: np.ndarray,
+    points: np.ndarray,
+    bank: Bank,
+    settings: dict[str, Any],
+    how: Augmentation,
+    rng: np.random.Generator,
+    number: int,
+) -> np.ndarray:
+    """A view of a canvas, of which some have a drawn cover and some are in coloured light."""
+    changed = picture.copy()
+    if rng.random() < settings["covered"]:
+        _cover(changed, points, bank, rng)
+    if rng.random() < settings["lit"]:
+        changed = coloured_light(changed, rng)
+    return _crop(changed, how, rng, number)
 
 
 def _cover(canvas: np.ndarray, points: np.ndarray, bank: Bank, rng: np.random.Generator) -> None:

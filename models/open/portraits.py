@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Cut FFHQ-aligned faces, on which the IFQA recipe trains, out of portraits; faces are never enlarged.
+"""Cut FFHQ-aligned faces, on which the IFQA recipe trains, out of pictures.
 
     python models/open/portraits.py PICTURES... --labels labels.npz --out FACES
-    python models/ifqa/train.py FACES --config models/open/ifqa/config.toml --fresh --work DIR
+    python models/ifqa/train.py FACES/large --ordinary FACES/ordinary --config models/open/ifqa/config.toml --work DIR
 
 PICTURES are folders or tar files; labels.npz is the file that label.py wrote for them. The largest face of each picture
-is written as a PNG file of `SIDE` px. Faces that are smaller, or that reach beyond the edge of the picture, are left
-out.
+is written as a PNG file: to FACES/large, with `SIDE` px, if it is at least that large and does not reach beyond the
+edge of the picture; otherwise to FACES/ordinary, with `ORDINARY_SIDE` px, if its eyes are at least `ORDINARY_EYES` px
+apart. Only the faces in FACES/ordinary may be enlarged.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from models.common.images import DataError, decode_rgb, list_sources, write_rgb 
 from streamgate.networks.alignment import ffhq_corners, ffhq_matrix, ffhq_side  # noqa: E402
 
 SIDE = 512
+ORDINARY_SIDE, ORDINARY_EYES = 256, 34.0
 OUTSIDE = 0.02
 """Share of the face square's side that may lie outside the picture; there, the border pixels are repeated."""
 
@@ -61,18 +63,18 @@ def cut(pictures: list[Path], labels: Path, out: Path) -> int:
 
     Raises DataError if no face was written.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    for name in ("large", "ordinary"):
+        (out / name).mkdir(parents=True, exist_ok=True)
     count = 0
     for digest, landmarks, content in labelled_pictures(pictures, labels):
-        if ffhq_side(landmarks) < SIDE:
+        if np.hypot(*(landmarks[1] - landmarks[0])) < ORDINARY_EYES or (picture := decode_rgb(content)) is None:
             continue
-        picture = decode_rgb(content)
-        if picture is None or not _inside(landmarks, picture):
-            continue
-        write_rgb(out / f"{digest[:16]}.png", _aligned(picture, landmarks))
+        large = ffhq_side(landmarks) >= SIDE and _inside(landmarks, picture)
+        side = SIDE if large else ORDINARY_SIDE
+        write_rgb(out / ("large" if large else "ordinary") / f"{digest[:16]}.png", _aligned(picture, landmarks, side))
         count += 1
     if not count:
-        raise DataError(f"no face of {SIDE} px or more in {', '.join(map(str, pictures))}")
+        raise DataError(f"no face whose eyes are {ORDINARY_EYES:g} px apart in {', '.join(map(str, pictures))}")
     return count
 
 
@@ -98,12 +100,12 @@ def _inside(landmarks: np.ndarray, picture: np.ndarray) -> bool:
     return bool((corners >= -slack).all() and (corners <= size + slack).all())
 
 
-def _aligned(picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """The aligned face, uint8 (SIDE, SIDE, 3); a larger face is scaled down by area, to avoid aliasing."""
-    times = max(1, int(np.ceil(ffhq_side(landmarks) / SIDE)))
-    matrix, side = ffhq_matrix(landmarks, times * SIDE), times * SIDE
-    large = cv2.warpAffine(picture, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return cv2.resize(large, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+def _aligned(picture: np.ndarray, landmarks: np.ndarray, side: int) -> np.ndarray:
+    """The aligned face, uint8 (side, side, 3); a larger face is scaled down by area, to avoid aliasing."""
+    whole = side * max(1, int(np.ceil(ffhq_side(landmarks) / side)))
+    matrix = ffhq_matrix(landmarks, whole)
+    large = cv2.warpAffine(picture, matrix, (whole, whole), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.resize(large, (side, side), interpolation=cv2.INTER_AREA)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -159,3 +161,28 @@ def test_twins_are_one_face_cut_out_twice_a_hair_apart(face: np.ndarray) -> None
         assert np.hypot(*shift) < 6 * SHIFT_SHARE * 128 / 4
         # Very different from two faces, and from a face and its mirror image.
         assert np.abs(soft[0] - soft[1]).mean() < 0.4 * np.abs(soft[0] - soft[1][:, ::-1]).mean()
+
+
+def test_photographs_of_ordinary_quality_come_in_addition(batches: Batches) -> None:
+    sizes = dataclasses.replace(SIZES, ordinary=2)
+    with pytest.raises(ValueError, match="no photographs of ordinary quality"):
+        Batches(batches.faces, batches.indexes, sizes, seed=9)
+    more = Batches(batches.faces, batches.indexes, sizes, seed=9, ordinary=batches.faces[:1])[3]
+    without = batches[3]
+    assert more["ordinary"].shape == (2, 256, 256, 3) and without["ordinary"].shape == (0, 256, 256, 3)
+    assert all(np.array_equal(more[k], without[k]) for k in without if k != "ordinary")
+
+
+def test_settings_that_need_photographs_of_ordinary_quality_name_the_option(tmp_path: Path) -> None:
+    (tmp_path / "faces").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        cv2.imwrite(str(tmp_path / f"faces/{i}.png"), rng.integers(0, 256, (256, 256, 3), np.uint8))
+    settings = (ROOT / "models/ifqa/finetune.toml").read_text()
+    for name, value in (("cache_px", 256), ("minimum_faces", 8), ("held_out", 4), ("calibration", 4)):
+        settings = re.sub(rf"(?m)^{name} = \d+", f"{name} = {value}", settings)
+    (tmp_path / "settings.toml").write_text(settings)
+    done = train(
+        tmp_path / "faces", "--config", tmp_path / "settings.toml", "--work", tmp_path / "work", "--threads", "1"
+    )
+    assert done.returncode == 2 and "--ordinary" in done.stderr and len(done.stderr.strip().splitlines()) == 1

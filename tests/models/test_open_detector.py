@@ -151,6 +151,45 @@ def test_the_same_pictures_give_the_same_files(tmp_path: Path, portraits: tuple[
     assert first == second
 
 
+def test_snapshots_are_only_copied(tmp_path: Path, portraits: tuple[Path, Path]) -> None:
+    folder, labels = portraits
+    assert run(folder, "--labels", labels, "--snapshots", "--out", tmp_path / "made") == 0
+    found = read_labels(tmp_path / "made/label.txt")
+    assert [len(one.faces) for one in found] == [1]
+    assert read_rgb(found[0].path).shape == (400, 420, 3)
+
+
+def places(file: Path, digests: list[str], boxes: list[list[float]], scores: list[float]) -> Path:
+    np.savez(file, sha256=np.array(digests), box=np.array(boxes, np.float32), score=np.array(scores, np.float32))
+    return file
+
+
+def test_places_of_a_photograph_are_faces_or_are_blurred(tmp_path: Path, portraits: tuple[Path, Path]) -> None:
+    folder, _ = portraits
+    first, second, third = (hashlib.sha256((folder / f"{n}.png").read_bytes()).hexdigest() for n in range(3))
+    nothing = np.full((478, 2), np.nan)
+    digests = [first, first, first, second, third]
+    found = places(
+        tmp_path / "found.npz", digests,
+        [[100, 42, 220, 180], [300, 100, 340, 150], [20, 300, 60, 340], [0, 0, 90, 90], [np.nan] * 4],
+        [0.7, 0.9, 0.7, 0.4, 0.0],
+    )  # fmt: skip
+    meshes = np.array([mesh(100, 60, 120), nothing, nothing, nothing, nothing], np.float32)
+    np.savez(tmp_path / "places.npz", sha256=np.array(digests), mesh=meshes)
+    given = [folder, "--labels", tmp_path / "places.npz", "--found", found, "--out", tmp_path / "made"]
+    assert run(*given) == 0
+    pictures = read_labels(tmp_path / "made/label.txt")
+    # The second picture has only a doubtful place, so it is neither with nor without a face.
+    assert [len(one.faces) for one in pictures] == [2, 0]
+    agreed, sure = pictures[0].faces
+    assert agreed[:4] == pytest.approx([100, 42, 220, 180], abs=0.1) and agreed[14] == 1
+    assert sure[:4] == pytest.approx([300, 100, 340, 150], abs=0.1) and sure[14] == 0
+    written = read_rgb(pictures[0].path).astype(float)
+    assert written[302:338, 22:58].std() < 0.5 * written[102:148, 302:338].std()
+    np.savez(tmp_path / "places.npz", sha256=np.array(digests[1:]), mesh=meshes[1:])
+    assert run(*given) == 2
+
+
 def test_bad_input_is_one_line(tmp_path: Path, portraits: tuple[Path, Path], capsys: pytest.CaptureFixture) -> None:
     folder, labels = portraits
     (tmp_path / "none").mkdir()
@@ -210,18 +249,21 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
         compose.read_rows(tmp_path)
 
 
-def test_portraits_are_cut_without_enlarging_them(tmp_path: Path) -> None:
-    from models.open.portraits import SIDE, cut
+def test_large_portraits_are_cut_without_enlarging_them_and_others_for_their_own_folder(tmp_path: Path) -> None:
+    from models.open.portraits import ORDINARY_SIDE, SIDE, cut
 
     (tmp_path / "portraits").mkdir()
     file = tmp_path / "portraits/large.png"
     write_rgb(file, np.random.default_rng(1).integers(0, 256, (1000, 1000, 3), dtype=np.uint8))
     points = np.array([[[420.0, 420], [580, 420], [500, 520], [440, 600], [560, 600]]])
     labels = tmp_path / "labels.npz"
-    np.savez(labels, sha256=[hashlib.sha256(file.read_bytes()).hexdigest()], points=points / 2)
-    with pytest.raises(DataError, match="no face of 512 px or more"):
-        cut([file.parent], labels, tmp_path / "faces")
-    np.savez(labels, sha256=[hashlib.sha256(file.read_bytes()).hexdigest()], points=points)
-    assert cut([file.parent], labels, tmp_path / "faces") == 1
-    (made,) = (tmp_path / "faces").iterdir()
-    assert read_rgb(made).shape == (SIDE, SIDE, 3)
+    for scale, count, folder, side in ((1.0, 1, "large", SIDE), (0.5, 1, "ordinary", ORDINARY_SIDE), (0.2, 0, "", 0)):
+        np.savez(labels, sha256=[hashlib.sha256(file.read_bytes()).hexdigest()], points=points * scale)
+        out = tmp_path / str(scale)
+        if not count:
+            with pytest.raises(DataError, match="no face whose eyes are 34 px apart"):
+                cut([file.parent], labels, out)
+            continue
+        assert cut([file.parent], labels, out) == 1
+        (made,) = out.rglob("*.png")
+        assert made.parent.name == folder and read_rgb(made).shape == (side, side, 3)

@@ -46,7 +46,7 @@ def test_the_evaluation_on_the_card_is_of_this_file(role: str) -> None:
 
 def test_every_picture_is_listed_once_by_its_hash() -> None:
     lines = (FOLDER / "pictures.sha256").read_text().splitlines()
-    form = re.compile(r"[0-9a-f]{64}  [\w.-]+(/[\w.-]+)?:[\w./-]+")
+    form = re.compile(r"[0-9a-f]{64}  [\w.-]+(/[\w.-]+)?:[\w./ -]+")
     assert lines and all(form.fullmatch(line) for line in lines)
     assert len({line[66:] for line in lines}) == len(lines)
 
@@ -54,7 +54,10 @@ def test_every_picture_is_listed_once_by_its_hash() -> None:
 def test_the_provenance_has_the_numbers_of_the_list() -> None:
     page = (FOLDER / "PROVENANCE.md").read_text()
     names = [line[66:] for line in (FOLDER / "pictures.sha256").read_text().splitlines()]
-    for start in ("CivilServiceUSA/", "voteview/member_photos:images/bio_guide", "scikit-image:"):
+    agencies = ("18F/", "presidential-innovation-fellows/", "usds/", "uswds/", "cfpb/", "GSA/")
+    portraits = ("CivilServiceUSA/", "voteview/member_photos:images/bio_guide", "scikit-image:")
+    snapshots = ("sumanvithaeadala/EthnicityDetection:fair_face/train/", agencies, "cjdowner/interfaces:")
+    for start in (*portraits, *snapshots):
         count = sum(name.startswith(start) for name in names)
         assert count and re.search(rf"\| {count:,} \|", page), start
     assert not [name for name in names if "/wiki/" in name or "/manual/" in name or "governors" in name]

@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Find the faces of everyday photographs with MediaPipe's BlazeFace at several sizes, for label.py and compose.py.
+
+    python models/open/blazeface.py face_detection_full_range_sparse.tflite --target BLAZEFACE
+    python models/open/scan.py PICTURES... --detector BLAZEFACE --out found.npz
+    TEACHER/bin/python models/open/label.py face_landmarker.task PICTURES... --found found.npz --out labels.npz
+
+The Face Landmarker alone finds only the largest faces of a picture, so label.py is told where to look. The arrays that
+are written have one row for each face or possible face:
+
+    sha256  of the picture's file
+    box     float32 [n, 4]  x1, y1, x2, y2 in pixels
+    points  float32 [n, 5, 2]  viewer's left and right eye, nose, left and right mouth corner, in pixels
+    score   float32 [n]  0..1
+
+A picture without any possible face has one row with NaN and the score 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+from models.common.images import DataError, decode_rgb, list_sources  # noqa: E402
+from streamgate.errors import StreamgateError  # noqa: E402
+from streamgate.networks.detector import Detector  # noqa: E402
+from streamgate.networks.priors import suppress  # noqa: E402
+from streamgate.networks.sessions import Session  # noqa: E402
+from streamgate.weights.store import from_card  # noqa: E402
+
+SIDES = (320, 960)
+"""Long sides in pixels at which each picture is searched; sides of more than twice the picture's are left out."""
+CANDIDATE = 0.25
+SAME = 0.35
+"""Boxes with this intersection over union are the same face."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad data or arguments (one line on stderr)."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("pictures", nargs="+", type=Path)
+    p.add_argument("--detector", type=Path, required=True, help="folder that blazeface.py has written")
+    p.add_argument("--out", type=Path, required=True)
+    args = p.parse_args(arguments)
+    cv2.setNumThreads(1)
+    try:
+        weights = from_card(args.detector, str(args.detector))
+        if weights is None:
+            raise DataError(f"{args.detector}: has no detector; models/open/blazeface.py writes it")
+        detector = Detector(Session(weights, "cpu"))
+        digests: list[str] = []
+        rows: list[np.ndarray] = []
+        seen = 0
+        for source in list_sources(args.pictures):
+            picture, digest = decode_rgb(source.data), hashlib.sha256(source.data).hexdigest()
+            if picture is None or digest in digests:
+                continue
+            found = search(detector, picture)
+            digests += [digest] * len(found)
+            rows += list(found)
+            seen += 1
+            if seen % 100 == 0:
+                print(f"{seen} pictures, {len(rows)} rows", flush=True)
+    except (DataError, StreamgateError) as error:
+        print(f"scan.py: {error}", file=sys.stderr)
+        return 2
+    table = np.array(rows, np.float32).reshape(-1, 15)
+    points = table[:, 4:14].reshape(-1, 5, 2)
+    np.savez_compressed(args.out, sha256=np.array(digests), box=table[:, :4], points=points, score=table[:, 14])
+    print(f"{args.out}: {int((table[:, 14] > 0).sum())} possible faces in {seen} pictures")
+    return 0
+
+
+def search(detector: Detector, picture: np.ndarray) -> np.ndarray:
+    """float32 [n, 15]: box, points and score of every possible face; one row of NaN with score 0 if there is none."""
+    long = max(picture.shape[:2])
+    found = []
+    for side in [side for side in SIDES if side <= 2 * long] or [long]:
+        scale = side / long
+        filter_ = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        view = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=filter_)
+        for face in detector.detect([view], CANDIDATE)[0]:
+            points = (face.landmarks + 0.5) / scale - 0.5
+            found.append(np.concatenate([face.box / scale, points.reshape(-1), [face.score]]))
+    if not found:
+        return np.array([[np.nan] * 14 + [0.0]], np.float32)
+    rows = np.array(found, np.float32)
+    return rows[suppress(rows[:, :4], rows[:, 14], SAME)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
