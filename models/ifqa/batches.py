@@ -39,7 +39,7 @@ class BatchSizes:
     kept: int
     unreal: int
     graded_veils: int = 1
-    ordinary: int = 0
+    everyday: int = 0
 
     def __post_init__(self) -> None:
         if self.graded_groups * self.graded_faces > self.pairs or max(self.kept, self.unreal) > self.pairs:
@@ -57,7 +57,7 @@ class Batches:
     steady, again: uint8 [steady, 256, 256, 3], two crops of the same faces from the same frames;
     kept: uint8 [kept, 256, 256, 3], the first faces of hq with mild grain, which should hardly lower their score;
     unreal: uint8 [unreal, 256, 256, 3], pictures that are not photographs: drawings, renders, and painted-over faces;
-    ordinary: uint8 [ordinary, 256, 256, 3], photographs and video frames that are neither clean nor ruined.
+    everyday: uint8 [everyday, 256, 256, 3], photographs and video frames that are neither clean nor ruined.
     """
 
     def __init__(
@@ -68,25 +68,25 @@ class Batches:
         seed: int,
         unreal: np.ndarray | None = None,
         films: np.ndarray | None = None,
-        ordinary: np.ndarray | None = None,
+        everyday: np.ndarray | None = None,
     ) -> None:
         """faces: uint8 [n, side, side, 3] with side >= 256; indexes: faces that may be used.
 
-        unreal: faces that are not photographs, in the same form; ordinary: photographed faces of ordinary quality, in
-        the same form, needed if `sizes.ordinary` is not 0; films: uint8 [n, 1 + levels, 256, 256, 3], clean faces
+        unreal: faces that are not photographs, in the same form; everyday: faces from everyday photographs, in
+        the same form, needed if `sizes.everyday` is not 0; films: uint8 [n, 1 + levels, 256, 256, 3], clean faces
         and their copies that video encoders compressed, with increasing severity (films.py).
         """
         self.faces, self.indexes, self.sizes, self.seed = faces, indexes, sizes, seed
-        self.unreal, self.films, self.ordinary = unreal, films, ordinary
-        if sizes.ordinary and ordinary is None:
-            raise ValueError("sizes.ordinary is not 0, but there are no photographs of ordinary quality")
+        self.unreal, self.films, self.everyday = unreal, films, everyday
+        if sizes.everyday and everyday is None:
+            raise ValueError("sizes.everyday is not 0, but there are no everyday photographs")
 
     def __getstate__(self) -> dict[str, Any]:
         # A loader process opens the memory maps itself, because pickling them would copy gigabytes.
         return {k: (str(v.filename), v.shape) if isinstance(v, np.memmap) else v for k, v in self.__dict__.items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name in ("faces", "unreal", "films", "ordinary"):
+        for name in ("faces", "unreal", "films", "everyday"):
             if isinstance(state[name], tuple):
                 path, shape = state[name]
                 state[name] = np.memmap(path, np.uint8, "r", shape=shape)
@@ -115,7 +115,7 @@ class Batches:
         batch["steady"], batch["again"] = (np.stack(side) for side in zip(*twins, strict=True))
         batch["kept"] = np.stack([mild_grain(face, rng) for face in base[: sizes.kept]])
         batch["unreal"] = self._unreal(base, rng)
-        batch["ordinary"] = self._ordinary(rng)
+        batch["everyday"] = self._everyday(rng)
         return batch
 
     def _swaps(
@@ -146,11 +146,11 @@ class Batches:
             "swap_clean": np.array(clean),
         }
 
-    def _ordinary(self, rng: np.random.Generator) -> np.ndarray:
-        if self.ordinary is None or not self.sizes.ordinary:
+    def _everyday(self, rng: np.random.Generator) -> np.ndarray:
+        if self.everyday is None or not self.sizes.everyday:
             return np.zeros((0, SIDE, SIDE, 3), np.uint8)
-        chosen = rng.integers(len(self.ordinary), size=self.sizes.ordinary)
-        return np.stack([store(draw_clean(self.ordinary[i], rng), rng) for i in chosen])
+        chosen = rng.integers(len(self.everyday), size=self.sizes.everyday)
+        return np.stack([store(draw_clean(self.everyday[i], rng), rng) for i in chosen])
 
     def _unreal(self, base: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
         """One of four pictures is a painted-over clean face, the others are from `unreal`. Without `unreal`, all are

@@ -52,7 +52,7 @@ SMOKE = {
         "steady": 2,
         "kept": 1,
         "unreal": 2,
-        "ordinary": 2,
+        "everyday": 2,
     },
     "optimiser": {"steps": 12, "warmup": 2, "decay": 4, "ema": 0.8},
     "log": {"every": 4, "monitor": 12, "checkpoint": 6},
@@ -75,7 +75,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("data", nargs="*", type=Path, help="folders or tar files of clean FFHQ-aligned faces")
     p.add_argument("--unreal", type=Path, nargs="*", default=[], help="aligned drawings, renders, puppets, statues")
     p.add_argument(
-        "--ordinary", type=Path, nargs="*", default=[], help="aligned photographs and frames of ordinary quality"
+        "--everyday", type=Path, nargs="*", default=[], help="aligned everyday photographs and video frames"
     )
     p.add_argument("--work", type=Path, help="checkpoints and decoded faces (default: $STREAMGATE_WORK/ifqa)")
     p.add_argument("--config", type=Path, default=HERE / "config.toml")
@@ -144,7 +144,7 @@ def train(args: argparse.Namespace) -> int:
     data, names = args.data, args.name or [p.name for p in args.data]
     if args.smoke:
         data, names = [synthetic_faces(work / "faces")], ["synthetic"]
-        args.unreal = args.ordinary = data
+        args.unreal = args.everyday = data
     say(f"reading {', '.join(map(str, data))}")
     cache = build_cache(data, work / "cache", config["data"]["cache_px"], config["data"]["minimum_faces"])
     overlaps = find_overlaps(cache, EvaluationSet.read(args.leave_out)) if args.leave_out else []
@@ -169,12 +169,12 @@ def train(args: argparse.Namespace) -> int:
     say(f"device {device}, {precision}, at step {trainer.steps_done} of {settings.steps}")
     if not args.export:
         unreal = aligned_faces(args.unreal, "drawings, renders, puppets and statues", work)
-        ordinary = aligned_faces(args.ordinary, "photographs and frames of ordinary quality", work)
-        if sizes.ordinary and ordinary is None:
-            raise DataError("the configuration asks for `ordinary` pictures: name folders of them with --ordinary")
+        everyday = aligned_faces(args.everyday, "everyday photographs and video frames", work)
+        if sizes.everyday and everyday is None:
+            raise DataError("the configuration asks for `everyday` pictures: name folders of them with --everyday")
         say("encoding the training films, or loading those of an earlier run")
         films = build_films(cache.faces, split.train, config["data"]["films"], work / "cache", config["seed"])
-        batches = Batches(cache.faces, split.train, sizes, config["seed"], unreal, films, ordinary)
+        batches = Batches(cache.faces, split.train, sizes, config["seed"], unreal, films, everyday)
         monitor = Monitor(cache.faces, split.held_out)
         run(trainer, batches, lambda: table(monitor.look(trainer)), config["log"], work / "checkpoints")
     target = work / "smoke" if args.smoke else args.target or folder

@@ -61,8 +61,8 @@ class Settings:
     ema: float
     real: float = 1.0
     veil_points: float = 0.0
-    ordinary: float = 1.0
-    ordinary_floor: float = -3.5
+    everyday: float = 1.0
+    everyday_floor: float = -3.5
 
 
 def bf16_is_faster(device: torch.device) -> bool:
@@ -142,12 +142,12 @@ class Trainer:
 
     def _discriminator_step(self, batch: Mapping[str, Any], hq: Tensor, lq: Tensor) -> dict[str, float]:
         restored, restored_swap, masks = self._restored(batch, hq, lq)
-        swap, graded, veiled, steady, again, kept, unreal, ordinary = (
+        swap, graded, veiled, steady, again, kept, unreal, everyday = (
             to_input(batch[name], self.device)
-            for name in ("swap", "graded", "veiled", "steady", "again", "kept", "unreal", "ordinary")
+            for name in ("swap", "graded", "veiled", "steady", "again", "kept", "unreal", "everyday")
         )
         mirrored = torch.cat([hq[:3], graded[::4]]).flip(-1)
-        parts = [hq, lq, swap, restored, restored_swap, graded, veiled, mirrored, steady, again, kept, unreal, ordinary]
+        parts = [hq, lq, swap, restored, restored_swap, graded, veiled, mirrored, steady, again, kept, unreal, everyday]
         sizes = [len(p) for p in parts]
         self.network.train()
         with self._autocast():
@@ -165,7 +165,7 @@ class Trainer:
             on_again,
             on_kept,
             on_unreal,
-            on_ordinary,
+            on_everyday,
         ) = logits.float().split(sizes)
 
         zero = torch.zeros((), device=self.device)
@@ -205,8 +205,8 @@ class Trainer:
         # Pictures that are not photographs must score as low as ruined ones. LSGAN would not lower their scores so far.
         terms["unreal"] = settings.unreal * F.softplus(self._score(on_unreal) + UNREAL_DEPTH).mean()
         # A soft or dark photograph scores low, but not as low as a picture that is not a photograph.
-        below = F.relu(settings.ordinary_floor - self._score(on_ordinary))
-        terms["ordinary"] = settings.ordinary * below.sum() / max(1, len(below))
+        below = F.relu(settings.everyday_floor - self._score(on_everyday))
+        terms["everyday"] = settings.everyday * below.sum() / max(1, len(below))
         if self.teacher is not None and self.steps_done < settings.teacher_until:
             share = 1 - self.steps_done / settings.teacher_until
             told = self._told(torch.cat([hq, lq, swap]))

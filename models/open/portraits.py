@@ -2,12 +2,12 @@
 """Cut FFHQ-aligned faces, on which the IFQA recipe trains, out of pictures.
 
     python models/open/portraits.py PICTURES... --labels labels.npz --out FACES
-    python models/ifqa/train.py FACES/large --ordinary FACES/ordinary --config models/open/ifqa/config.toml --work DIR
+    python models/ifqa/train.py FACES/large --everyday FACES/everyday --config models/open/ifqa/config.toml --work DIR
 
 PICTURES are folders or tar files; labels.npz is the file that label.py wrote for them. The largest face of each picture
 is written as a PNG file: to FACES/large, with `SIDE` px, if it is at least that large and does not reach beyond the
-edge of the picture; otherwise to FACES/ordinary, with `ORDINARY_SIDE` px, if its eyes are at least `ORDINARY_EYES` px
-apart. Only the faces in FACES/ordinary may be enlarged.
+edge of the picture; otherwise to FACES/everyday, with `EVERYDAY_SIDE` px, if its eyes are at least `EVERYDAY_EYES` px
+apart. Only the faces in FACES/everyday may be enlarged.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from models.common.images import DataError, decode_rgb, list_sources, write_rgb 
 from streamgate.networks.alignment import ffhq_corners, ffhq_matrix, ffhq_side  # noqa: E402
 
 SIDE = 512
-ORDINARY_SIDE, ORDINARY_EYES = 256, 34.0
+EVERYDAY_SIDE, EVERYDAY_EYES = 256, 34.0
 OUTSIDE = 0.02
 """Share of the face square's side that may lie outside the picture; there, the border pixels are repeated."""
 
@@ -63,18 +63,18 @@ def cut(pictures: list[Path], labels: Path, out: Path) -> int:
 
     Raises DataError if no face was written.
     """
-    for name in ("large", "ordinary"):
+    for name in ("large", "everyday"):
         (out / name).mkdir(parents=True, exist_ok=True)
     count = 0
     for digest, landmarks, content in labelled_pictures(pictures, labels):
-        if np.hypot(*(landmarks[1] - landmarks[0])) < ORDINARY_EYES or (picture := decode_rgb(content)) is None:
+        if np.hypot(*(landmarks[1] - landmarks[0])) < EVERYDAY_EYES or (picture := decode_rgb(content)) is None:
             continue
         large = ffhq_side(landmarks) >= SIDE and _inside(landmarks, picture)
-        side = SIDE if large else ORDINARY_SIDE
-        write_rgb(out / ("large" if large else "ordinary") / f"{digest[:16]}.png", _aligned(picture, landmarks, side))
+        side = SIDE if large else EVERYDAY_SIDE
+        write_rgb(out / ("large" if large else "everyday") / f"{digest[:16]}.png", _aligned(picture, landmarks, side))
         count += 1
     if not count:
-        raise DataError(f"no face whose eyes are {ORDINARY_EYES:g} px apart in {', '.join(map(str, pictures))}")
+        raise DataError(f"no face whose eyes are {EVERYDAY_EYES:g} px apart in {', '.join(map(str, pictures))}")
     return count
 
 

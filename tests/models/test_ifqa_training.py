@@ -163,17 +163,17 @@ def test_twins_are_one_face_cut_out_twice_a_hair_apart(face: np.ndarray) -> None
         assert np.abs(soft[0] - soft[1]).mean() < 0.4 * np.abs(soft[0] - soft[1][:, ::-1]).mean()
 
 
-def test_photographs_of_ordinary_quality_come_in_addition(batches: Batches) -> None:
-    sizes = dataclasses.replace(SIZES, ordinary=2)
-    with pytest.raises(ValueError, match="no photographs of ordinary quality"):
+def test_everyday_photographs_come_in_addition(batches: Batches) -> None:
+    sizes = dataclasses.replace(SIZES, everyday=2)
+    with pytest.raises(ValueError, match="no everyday photographs"):
         Batches(batches.faces, batches.indexes, sizes, seed=9)
-    more = Batches(batches.faces, batches.indexes, sizes, seed=9, ordinary=batches.faces[:1])[3]
+    more = Batches(batches.faces, batches.indexes, sizes, seed=9, everyday=batches.faces[:1])[3]
     without = batches[3]
-    assert more["ordinary"].shape == (2, 256, 256, 3) and without["ordinary"].shape == (0, 256, 256, 3)
-    assert all(np.array_equal(more[k], without[k]) for k in without if k != "ordinary")
+    assert more["everyday"].shape == (2, 256, 256, 3) and without["everyday"].shape == (0, 256, 256, 3)
+    assert all(np.array_equal(more[k], without[k]) for k in without if k != "everyday")
 
 
-def test_settings_that_need_photographs_of_ordinary_quality_name_the_option(tmp_path: Path) -> None:
+def test_settings_that_need_everyday_photographs_name_the_option(tmp_path: Path) -> None:
     (tmp_path / "faces").mkdir()
     rng = np.random.default_rng(0)
     for i in range(12):
@@ -185,4 +185,4 @@ def test_settings_that_need_photographs_of_ordinary_quality_name_the_option(tmp_
     done = train(
         tmp_path / "faces", "--config", tmp_path / "settings.toml", "--work", tmp_path / "work", "--threads", "1"
     )
-    assert done.returncode == 2 and "--ordinary" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert done.returncode == 2 and "--everyday" in done.stderr and len(done.stderr.strip().splitlines()) == 1

@@ -250,14 +250,14 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
 
 
 def test_large_portraits_are_cut_without_enlarging_them_and_others_for_their_own_folder(tmp_path: Path) -> None:
-    from models.open.portraits import ORDINARY_SIDE, SIDE, cut
+    from models.open.portraits import EVERYDAY_SIDE, SIDE, cut
 
     (tmp_path / "portraits").mkdir()
     file = tmp_path / "portraits/large.png"
     write_rgb(file, np.random.default_rng(1).integers(0, 256, (1000, 1000, 3), dtype=np.uint8))
     points = np.array([[[420.0, 420], [580, 420], [500, 520], [440, 600], [560, 600]]])
     labels = tmp_path / "labels.npz"
-    for scale, count, folder, side in ((1.0, 1, "large", SIDE), (0.5, 1, "ordinary", ORDINARY_SIDE), (0.2, 0, "", 0)):
+    for scale, count, folder, side in ((1.0, 1, "large", SIDE), (0.5, 1, "everyday", EVERYDAY_SIDE), (0.2, 0, "", 0)):
         np.savez(labels, sha256=[hashlib.sha256(file.read_bytes()).hexdigest()], points=points * scale)
         out = tmp_path / str(scale)
         if not count:
