@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,10 @@ class Source:
 
 def decode_rgb(data: bytes) -> np.ndarray | None:
     """uint8 [H, W, 3] RGB, or None if the bytes are not a readable picture."""
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:  # more pixels than OpenCV decodes
+        return None
     return None if picture is None else np.ascontiguousarray(picture[..., ::-1])
 
 
@@ -55,22 +59,28 @@ def write_rgb(path: Path | str, picture: np.ndarray) -> None:
 
 
 def list_sources(paths: Sequence[Path | str]) -> Iterator[Source]:
-    """Every picture below the given folders and inside the given tar files, in sorted order of path."""
+    """Every picture below the given folders and inside the given tar files, in sorted order of path.
+
+    Raises DataError if a path is neither, or cannot be read.
+    """
     for path in map(Path, paths):
-        if path.is_dir():
-            for file in sorted(path.rglob("*")):
-                if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file():
-                    yield Source(f"{path.name}/{file.relative_to(path).as_posix()}", file.read_bytes())
-        elif path.is_file() and tarfile.is_tarfile(path):
-            with tarfile.open(path) as archive:
-                members = [m for m in archive if m.isfile() and Path(m.name).suffix.lower() in PICTURE_SUFFIXES]
-                for member in sorted(members, key=lambda m: m.name):
-                    stream = archive.extractfile(member)
-                    yield Source(f"{path.name}/{member.name}", stream.read() if stream else b"")
-        elif path.exists():
-            raise DataError(f"{path}: neither a folder nor a tar file")
-        else:
-            raise DataError(f"{path}: no such folder or tar file")
+        try:
+            if path.is_dir():
+                for file in sorted(path.rglob("*")):
+                    if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file():
+                        yield Source(f"{path.name}/{file.relative_to(path).as_posix()}", file.read_bytes())
+            elif path.is_file() and tarfile.is_tarfile(path):
+                with tarfile.open(path) as archive:
+                    members = [m for m in archive if m.isfile() and Path(m.name).suffix.lower() in PICTURE_SUFFIXES]
+                    for member in sorted(members, key=lambda m: m.name):
+                        stream = archive.extractfile(member)
+                        yield Source(f"{path.name}/{member.name}", stream.read() if stream else b"")
+            elif path.exists():
+                raise DataError(f"{path}: neither a folder nor a tar file")
+            else:
+                raise DataError(f"{path}: no such folder or tar file")
+        except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+            raise DataError(f"{path}: cannot be read ({error})") from error
 
 
 def count_sources(paths: Sequence[Path | str]) -> int:

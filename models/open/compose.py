@@ -38,7 +38,8 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from models.common.images import DataError, decode_rgb, encode_jpeg, list_sources  # noqa: E402
+from models.common.images import DataError, encode_jpeg, list_sources  # noqa: E402
+from models.open.inputs import read_arrays, usable_picture  # noqa: E402
 from models.open.label import box_of  # noqa: E402
 
 LONGEST = 800
@@ -76,11 +77,13 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--found", type=Path, help="file of places that scan.py has written")
     p.add_argument("--out", type=Path, required=True)
     args = p.parse_args(arguments)
+    if args.found and (args.snapshots or args.empty):
+        p.error("--found goes with neither --snapshots nor --empty")
     if args.snapshots:
         args.drawn = 0
     try:
         print(scenes(args) if args.found else compose(args))
-    except DataError as error:
+    except (DataError, OSError) as error:
         print(f"compose.py: {error}", file=sys.stderr)
         return 2
     return 0
@@ -98,7 +101,7 @@ def compose(args: argparse.Namespace) -> str:
     faces = 0
     for source in list_sources(args.pictures):
         digest = hashlib.sha256(source.data).hexdigest()
-        picture, meshes = decode_rgb(source.data), rows.get(digest)
+        picture, meshes = usable_picture(source.data), rows.get(digest)
         if picture is None or not meshes:
             continue
         picture, scale = bounded(picture)
@@ -121,7 +124,7 @@ def compose(args: argparse.Namespace) -> str:
     if not faces:
         raise DataError(f"{args.labels}: has no labelled face of {', '.join(map(str, args.pictures))}")
     for source in list_sources(args.empty):
-        picture = decode_rgb(source.data)
+        picture = usable_picture(source.data)
         if picture is not None and min(picture.shape[:2]) >= LEAST:
             empty.append(bounded(picture)[0])
     drawn = [collage(rng, empty) for _ in range(args.drawn)]
@@ -140,31 +143,31 @@ def scenes(args: argparse.Namespace) -> str:
     Raises DataError.
     """
     places: dict[str, list[tuple[np.ndarray, float, np.ndarray]]] = {}
-    try:
-        with np.load(args.found, allow_pickle=False) as found, np.load(args.labels, allow_pickle=False) as labels:
-            same = len(found["sha256"]) == len(labels["sha256"]) and (found["sha256"] == labels["sha256"]).all()
-            if not same:
-                raise DataError(f"{args.labels}: other places than {args.found}; run label.py with --found")
-            rows = zip(found["sha256"].tolist(), found["box"], found["score"], labels["mesh"], strict=True)
-            for digest, box, score, mesh in rows:
-                kept = places.setdefault(digest, [])
-                if score > 0:
-                    kept.append((box.astype(np.float64), float(score), mesh.astype(np.float64)))
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{args.found}, {args.labels}: not files of places and labels ({error})") from error
+    found, labels = read_arrays(args.found, "box", "score"), read_arrays(args.labels, "mesh")
+    if not np.array_equal(found["sha256"], labels["sha256"]):
+        raise DataError(f"{args.labels}: other places than {args.found}; run label.py with --found")
+    if not (np.isfinite(found["box"]).all(axis=1) | (found["score"] == 0)).all():
+        raise DataError(f"{args.found}: a place has no finite box; models/open/scan.py writes places")
+    for digest, box, score, mesh in zip(
+        found["sha256"].tolist(), found["box"], found["score"], labels["mesh"], strict=True
+    ):
+        kept = places.setdefault(digest, [])
+        if score != 0:
+            kept.append((box.astype(np.float64), float(score), mesh.astype(np.float64)))
     images = args.out / "images"
     images.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
     counts = {"pictures with faces": 0, "pictures without faces": 0, "faces": 0, "blurred places": 0}
     for source in list_sources(args.pictures):
         digest = hashlib.sha256(source.data).hexdigest()
-        picture = decode_rgb(source.data)
-        if picture is None or digest not in places:
+        picture = usable_picture(source.data)
+        # Of copies of a file, only the first is used.
+        if picture is None or (here := places.pop(digest, None)) is None:
             continue
         picture, scale = bounded(picture)
         picture = picture.copy()
         told, doubtful = [], []
-        for box, score, mesh in places[digest]:
+        for box, score, mesh in here:
             agreed = score >= LIKELY and np.isfinite(mesh).all()
             line = line_of(mesh * scale, picture.shape, TINIEST) if agreed else ""
             if not line and score >= SURE:
@@ -215,8 +218,8 @@ def _shared(box: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 def blur_out(picture: np.ndarray, box: np.ndarray) -> None:
     """Blur a part of the picture until no face can be seen, in place."""
-    x1, y1 = np.maximum(np.floor(box[:2]), 0).astype(int)
-    x2, y2 = np.minimum(np.ceil(box[2:]), picture.shape[1::-1]).astype(int)
+    x1, y1 = np.clip(np.floor(box[:2]), 0, picture.shape[1::-1]).astype(int)
+    x2, y2 = np.clip(np.ceil(box[2:]), 0, picture.shape[1::-1]).astype(int)
     part = picture[y1:y2, x1:x2]
     if part.size:
         coarse = cv2.resize(part, (3, 3), interpolation=cv2.INTER_AREA)
@@ -226,13 +229,10 @@ def blur_out(picture: np.ndarray, box: np.ndarray) -> None:
 def read_rows(file: Path) -> dict[str, list[np.ndarray]]:
     """The meshes float [478, 2] of each picture's faces, by sha256 of the picture. Raises DataError."""
     found: dict[str, list[np.ndarray]] = {}
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            for digest, mesh in zip(arrays["sha256"].tolist(), arrays["mesh"], strict=True):
-                if np.isfinite(mesh).all():
-                    found.setdefault(digest, []).append(mesh.astype(np.float64))
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{file}: not a file of labels ({error}); models/open/label.py writes them") from error
+    arrays = read_arrays(file, "mesh")
+    for digest, mesh in zip(arrays["sha256"].tolist(), arrays["mesh"], strict=True):
+        if np.isfinite(mesh).all():
+            found.setdefault(digest, []).append(mesh.astype(np.float64))
     return found
 
 

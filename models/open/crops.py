@@ -20,6 +20,7 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 from models.common.images import DataError, decode_rgb  # noqa: E402
 from models.expression.faces import Crops, loose_crop  # noqa: E402
+from models.open.inputs import read_arrays  # noqa: E402
 from models.open.portraits import labelled_pictures, run_cut  # noqa: E402
 
 NAME = "portraits"
@@ -42,9 +43,8 @@ def cut(pictures: list[Path], labels: Path, base: Path) -> int:
     told: dict[str, np.ndarray] = {}
     first: dict[str, int] = {}
     for digest, landmarks, content in labelled_pictures(pictures, labels):
-        if not told:  # The file is readable; otherwise, `labelled_pictures` would have raised.
-            with np.load(labels, allow_pickle=False) as arrays:
-                told = {name: arrays[name] for name in ("sha256", "mesh", "box", "shapes", "pose")}
+        if not told:
+            told = read_arrays(labels, "mesh", "box", "shapes", "pose")
             first = {digest: row for row, digest in reversed(list(enumerate(told["sha256"])))}
         picture, row = decode_rgb(content), first[digest]
         if picture is None:

@@ -33,8 +33,9 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from models.common.images import decode_rgb, list_sources  # noqa: E402
+from models.common.images import DataError, list_sources  # noqa: E402
 from models.expression.teacher import angles  # noqa: E402
+from models.open.inputs import check_target, read_arrays, usable_picture, write_arrays  # noqa: E402
 
 LONGEST = 1024
 BORDER = 0.25
@@ -63,22 +64,40 @@ def box_of(mesh: np.ndarray) -> np.ndarray:
     return np.array([low[0], low[1] - ABOVE * (high[1] - low[1]), high[0], high[1]], np.float32)
 
 
-def main() -> int:
-    """Exit status: 0 done, 2 wrong arguments."""
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad data or arguments (one line on stderr)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", type=Path)
     parser.add_argument("pictures", nargs="+", type=Path)
     parser.add_argument("--found", type=Path, help="file of places that scan.py has written")
     parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
+    try:
+        print(label(args))
+    except (DataError, OSError) as error:
+        print(f"label.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def label(args: argparse.Namespace) -> str:
+    """Label the pictures and write the file; returns what was written, for the log. Raises DataError."""
+    check_target(args.out)
+    if not args.task.is_file():
+        raise DataError(f"{args.task}: no such file; it must be face_landmarker.task as published by Google")
     places: dict[str, list[np.ndarray]] = {}
     if args.found:
-        with np.load(args.found, allow_pickle=False) as rows:
-            for name, box in zip(rows["sha256"].tolist(), rows["box"], strict=True):
-                places.setdefault(name, []).append(box)
-    import mediapipe as media
-    from mediapipe.tasks import python as tasks
-    from mediapipe.tasks.python import vision
+        rows = read_arrays(args.found, "box")
+        for name, box in zip(rows["sha256"].tolist(), rows["box"], strict=True):
+            places.setdefault(name, []).append(box)
+    if next(list_sources(args.pictures), None) is None:
+        raise DataError(f"no picture in {', '.join(map(str, args.pictures))}")
+    try:
+        import mediapipe as media
+        from mediapipe.tasks import python as tasks
+        from mediapipe.tasks.python import vision
+    except ImportError as error:
+        raise DataError(f"MediaPipe cannot be imported ({error}); it needs an environment of its own") from error
 
     cv2.setNumThreads(1)
     options = vision.FaceLandmarkerOptions(
@@ -91,9 +110,13 @@ def main() -> int:
     meshes, poses, shapes = [], [], []
     names: list[str] = []
     none, seen = 0, 0
-    with vision.FaceLandmarker.create_from_options(options) as landmarker:
+    try:
+        made = vision.FaceLandmarker.create_from_options(options)
+    except (RuntimeError, ValueError) as error:
+        raise DataError(f"{args.task}: MediaPipe cannot load it ({str(error).splitlines()[0]})") from error
+    with made as landmarker:
         for source in list_sources(args.pictures):
-            picture, digest = decode_rgb(source.data), hashlib.sha256(source.data).hexdigest()
+            picture, digest = usable_picture(source.data), hashlib.sha256(source.data).hexdigest()
             seen += 1
             if args.found:
                 boxes = places.pop(digest, [])
@@ -101,7 +124,7 @@ def main() -> int:
             else:
                 found = [] if picture is None else look(landmarker, media, picture)
                 found = sorted(found, key=lambda one: -float(np.ptp(one[0][:, 0]))) or [NOTHING]
-            none += all(np.isnan(mesh).all() for mesh, _, _ in found)
+            none += bool(found) and all(np.isnan(mesh).all() for mesh, _, _ in found)
             for mesh, pose, scores in found:
                 digests.append(digest)
                 meshes.append(mesh)
@@ -110,10 +133,11 @@ def main() -> int:
                 names = names or [one.category_name for one in scores if hasattr(one, "category_name")]
             if seen % 500 == 0:
                 print(f"{seen} pictures, {none} without a face", flush=True)
+    if not meshes:
+        raise DataError(f"{args.found}: none of its pictures is in {', '.join(map(str, args.pictures))}")
     mesh = np.array(meshes, np.float32)
-    part = args.out.with_suffix(".part.npz")
-    np.savez_compressed(
-        part,
+    write_arrays(
+        args.out,
         sha256=np.array(digests),
         points=mesh[:, _POINTS],
         box=np.array([box_of(one) for one in mesh]),
@@ -122,9 +146,7 @@ def main() -> int:
         shape_names=np.array(names),
         mesh=mesh,
     )
-    part.replace(args.out)
-    print(f"{args.out}: {len(mesh)} faces of {seen} pictures, {none} without a face")
-    return 0
+    return f"{args.out}: {len(mesh)} faces of {seen} pictures, {none} without a face"
 
 
 def look(landmarker: object, media: object, picture: np.ndarray) -> list[tuple]:
@@ -147,10 +169,11 @@ def look(landmarker: object, media: object, picture: np.ndarray) -> list[tuple]:
 
 def look_at(landmarker: object, media: object, picture: np.ndarray, box: np.ndarray) -> tuple:
     """Mesh in pixels of the picture, pose and blendshapes of the face in `box`, or NOTHING."""
-    if not np.isfinite(box).all():
+    side = AROUND * float((box[2:] - box[:2]).max())
+    # A place may be empty, or so large that nothing would be left of the picture.
+    if not np.isfinite(box).all() or not 0 < side <= PLACE * min(picture.shape[:2]):
         return NOTHING
-    middle, side = (box[:2] + box[2:]) / 2, AROUND * float((box[2:] - box[:2]).max())
-    scale = PLACE / side
+    middle, scale = (box[:2] + box[2:]) / 2, PLACE / side
     corner = middle - side / 2
     small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 0.5 else picture
     gain = scale * picture.shape[1] / small.shape[1]

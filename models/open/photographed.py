@@ -119,6 +119,8 @@ def train(args: argparse.Namespace) -> None:
     groups = portrait_rows(trunk, faces, sizes, bank, settings, how, config["seed"])
     groups.append(head_rows(trunk, args.heads, settings, how, config["seed"]))
     if args.snapshots:
+        if missing := {"drawn_snapshots", "snapshots_share"} - settings.keys():
+            raise DataError(f"{args.config}: [real] has no {', '.join(sorted(missing))}, which --snapshots needs")
         crops, aligned = args.snapshots / "crops" / NAME, args.snapshots / "aligned"
         snapshots = prepare([crops], aligned, config["visible"]["smallest_eyes"])
         groups += snapshot_rows(trunk, snapshots, bank, settings, how, config["seed"])

@@ -25,6 +25,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from models.common.images import DataError, decode_rgb, list_sources, write_rgb  # noqa: E402
+from models.open.inputs import read_arrays  # noqa: E402
 from streamgate.networks.alignment import ffhq_corners, ffhq_matrix, ffhq_side  # noqa: E402
 
 SIDE = 512
@@ -81,11 +82,8 @@ def cut(pictures: list[Path], labels: Path, out: Path) -> int:
 def labelled_pictures(pictures: list[Path], labels: Path) -> Iterator[tuple[str, np.ndarray, bytes]]:
     """Yield sha256, landmarks float64 [5, 2] of the largest face, and content of each picture in which label.py found a
     face. Raises DataError."""
-    try:
-        with np.load(labels, allow_pickle=False) as arrays:
-            points, digests = arrays["points"].astype(np.float64), arrays["sha256"]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{labels}: not a file of labels ({error}); models/open/label.py writes them") from error
+    arrays = read_arrays(labels, "points")
+    points, digests = arrays["points"].astype(np.float64), arrays["sha256"]
     # The largest face of a picture is its first row.
     first = {digest: row for row, digest in reversed(list(enumerate(digests)))}
     for source in list_sources(pictures):

@@ -29,7 +29,8 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from models.common.images import DataError, decode_rgb, list_sources  # noqa: E402
+from models.common.images import DataError, list_sources  # noqa: E402
+from models.open.inputs import check_target, usable_picture, write_arrays  # noqa: E402
 from streamgate.errors import StreamgateError  # noqa: E402
 from streamgate.networks.detector import Detector  # noqa: E402
 from streamgate.networks.priors import suppress  # noqa: E402
@@ -52,30 +53,33 @@ def main(arguments: list[str] | None = None) -> int:
     args = p.parse_args(arguments)
     cv2.setNumThreads(1)
     try:
+        check_target(args.out)
         weights = from_card(args.detector, str(args.detector))
         if weights is None:
             raise DataError(f"{args.detector}: has no detector; models/open/blazeface.py writes it")
         detector = Detector(Session(weights, "cpu"))
         digests: list[str] = []
         rows: list[np.ndarray] = []
-        seen = 0
+        seen: set[str] = set()
         for source in list_sources(args.pictures):
-            picture, digest = decode_rgb(source.data), hashlib.sha256(source.data).hexdigest()
-            if picture is None or digest in digests:
+            digest = hashlib.sha256(source.data).hexdigest()
+            if digest in seen or (picture := usable_picture(source.data)) is None:
                 continue
             found = search(detector, picture)
             digests += [digest] * len(found)
             rows += list(found)
-            seen += 1
-            if seen % 100 == 0:
-                print(f"{seen} pictures, {len(rows)} rows", flush=True)
-    except (DataError, StreamgateError) as error:
+            seen.add(digest)
+            if len(seen) % 100 == 0:
+                print(f"{len(seen)} pictures, {len(rows)} rows", flush=True)
+        if not rows:
+            raise DataError(f"no readable picture in {', '.join(map(str, args.pictures))}")
+        table = np.array(rows, np.float32)
+        points = table[:, 4:14].reshape(-1, 5, 2)
+        write_arrays(args.out, sha256=np.array(digests), box=table[:, :4], points=points, score=table[:, 14])
+    except (DataError, StreamgateError, OSError) as error:
         print(f"scan.py: {error}", file=sys.stderr)
         return 2
-    table = np.array(rows, np.float32).reshape(-1, 15)
-    points = table[:, 4:14].reshape(-1, 5, 2)
-    np.savez_compressed(args.out, sha256=np.array(digests), box=table[:, :4], points=points, score=table[:, 14])
-    print(f"{args.out}: {int((table[:, 14] > 0).sum())} possible faces in {seen} pictures")
+    print(f"{args.out}: {int((table[:, 14] > 0).sum())} possible faces in {len(seen)} pictures")
     return 0
 
 

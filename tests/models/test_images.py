@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from models.common.align import align_ffhq, ffhq_matrix
-from models.common.images import DataError, build_cache, list_sources, shrink_square, write_rgb
+from models.common.images import DataError, build_cache, decode_rgb, list_sources, shrink_square, write_rgb
 from models.common.overlap import EvaluationSet, find_overlaps
 
 
@@ -80,6 +82,14 @@ def test_evaluation_pictures_among_the_training_ones_are_found(tmp_path: Path) -
     write_rgb(seen / "coded.jpg", np.asarray(cache.faces[4]))
     found = {Path(o.training).name: o.exact for o in find_overlaps(cache, EvaluationSet.read([seen]))}
     assert found == {"2.png": True, "4.png": False}
+
+
+def test_a_picture_with_too_many_pixels_is_not_readable() -> None:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0))
+    assert decode_rgb(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")) is None
 
 
 def test_an_aligned_face_aligned_again_stays_where_it_is() -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -190,15 +191,139 @@ def test_places_of_a_photograph_are_faces_or_are_blurred(tmp_path: Path, portrai
     assert run(*given) == 2
 
 
+def test_a_doubtful_place_outside_the_picture_changes_nothing(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (100, 120, 3), dtype=np.uint8)
+    for box in ([-40, 10, -5, 60], [10, -90, 60, -3], [130, 10, 170, 60], [-1e30, 0, -1e20, 9]):
+        blurred = picture.copy()
+        compose.blur_out(blurred, np.array(box, np.float64))
+        assert np.array_equal(blurred, picture)
+
+
+def test_copies_of_a_photograph_are_used_once(tmp_path: Path, portraits: tuple[Path, Path]) -> None:
+    folder, _ = portraits
+    content = (folder / "0.png").read_bytes()
+    (folder / "9.png").write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    found = places(tmp_path / "found.npz", [digest], [[100, 42, 220, 180]], [0.9])
+    np.savez(tmp_path / "places.npz", sha256=np.array([digest]), mesh=np.array([mesh(100, 60, 120)], np.float32))
+    assert run(folder, "--labels", tmp_path / "places.npz", "--found", found, "--out", tmp_path / "made") == 0
+    assert (tmp_path / "made/label.txt").read_text().count("#") == 1
+
+
+DIGEST = "0" * 64
+BROKEN: dict[str, dict[str, np.ndarray] | bytes] = {
+    "empty": b"",
+    "text": b"broken",
+    "a zip that ends early": b"PK\x03\x04" + bytes(20),
+    "no archive": b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }".ljust(128) + b"\n",
+    "only names": {"sha256": np.array([DIGEST])},
+    "objects": {"sha256": np.array([DIGEST]), "mesh": np.array([None]), "box": np.array([None])},
+    "too few rows": {
+        "sha256": np.array([DIGEST] * 2), "mesh": np.zeros((1, 478, 2)), "box": np.zeros((1, 4)),
+        "points": np.zeros((1, 5, 2)), "score": np.ones(1),
+    },
+    "another shape": {
+        "sha256": np.array([DIGEST]), "mesh": np.zeros((1, 68, 2)), "box": np.zeros((1, 5)),
+        "points": np.zeros((1, 3, 2)), "score": np.ones(1),
+    },
+    "one name": {
+        "sha256": np.array(DIGEST), "mesh": np.zeros((1, 478, 2)), "box": np.zeros((1, 4)),
+        "points": np.zeros((1, 5, 2)), "score": np.ones(1),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_broken_files_of_labels_are_one_line(
+    tmp_path: Path, portraits: tuple[Path, Path], capsys: pytest.CaptureFixture, broken: str
+) -> None:
+    from models.open import crops, label
+    from models.open import portraits as cutting
+
+    folder, labels = portraits
+    file = tmp_path / "broken.npz"
+    content = BROKEN[broken]
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        np.savez(file, **content)  # type: ignore[arg-type]
+    task = tmp_path / "face_landmarker.task"
+    task.write_bytes(b"")
+    for main, arguments in (
+        (compose.main, [folder, "--labels", file]),
+        (compose.main, [folder, "--labels", labels, "--found", file]),
+        (cutting.main, [folder, "--labels", file]),
+        (crops.main, [folder, "--labels", file]),
+        (label.main, [task, folder, "--found", file]),
+    ):
+        assert main([str(argument) for argument in [*arguments, "--out", tmp_path / main.__module__]]) == 2
+        said = capsys.readouterr().err
+        assert "broken.npz: not a file of labels" in said and len(said.strip().splitlines()) == 1
+
+
+def test_labelling_and_scanning_refuse_bad_input_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from models.open import label, scan
+
+    (tmp_path / "none").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/picture.jpg").write_bytes(b"no picture")
+    write_rgb(tmp_path / "other/narrow.png", np.zeros((1, 3000, 3), np.uint8))
+    task = tmp_path / "face_landmarker.task"
+    task.write_bytes(b"")
+    detector = ["--detector", ROOT / "models/detector"]
+    out = ["--out", tmp_path / "out.npz"]
+    for main, arguments, line in (
+        (scan.main, [tmp_path / "absent", *detector, *out], "absent: no such folder"),
+        (scan.main, [tmp_path / "none", *detector, *out], "no readable picture in"),
+        (scan.main, [tmp_path / "other", *detector, *out], "no readable picture in"),
+        (scan.main, [tmp_path / "none", "--detector", tmp_path / "none", *out], "card.json is not readable"),
+        (scan.main, [tmp_path / "none", *detector, "--out", tmp_path / "absent/out.npz"], "cannot be written"),
+        (label.main, [tmp_path / "absent.task", tmp_path / "other", *out], "absent.task: no such file"),
+        (label.main, [task, tmp_path / "absent", *out], "absent: no such folder"),
+        (label.main, [task, tmp_path / "none", *out], "no picture in"),
+        (label.main, [task, tmp_path / "other", "--out", tmp_path / "absent/out.npz"], "cannot be written"),
+    ):
+        assert main([str(argument) for argument in arguments]) == 2
+        said = capsys.readouterr().err
+        assert line in said and len(said.strip().splitlines()) == 1
+    assert not (tmp_path / "out.npz").exists()
+
+
+def test_places_are_faces_that_a_detector_finds(tmp_path: Path) -> None:
+    skimage_data = pytest.importorskip("skimage.data")
+    from models.open import scan
+
+    (tmp_path / "pictures").mkdir()
+    write_rgb(tmp_path / "pictures/a.png", skimage_data.astronaut())
+    write_rgb(tmp_path / "pictures/b.png", skimage_data.astronaut())
+    write_rgb(tmp_path / "pictures/c.png", np.full((200, 300, 3), 90, np.uint8))
+    file = tmp_path / "found"  # without the suffix that numpy would add
+    given = [tmp_path / "pictures", "--detector", ROOT / "models/detector", "--out", file]
+    assert scan.main([str(argument) for argument in given]) == 0
+    with np.load(file, allow_pickle=False) as found:
+        best = int(found["score"].argmax())
+        x1, y1, x2, y2 = found["box"][best]
+        assert 150 < x1 < 230 < x2 < 300 and 40 < y1 < 120 < y2 < 230
+        inside = (found["points"][best] > (x1, y1)) & (found["points"][best] < (x2, y2))
+        assert found["score"][best] > 0.8 and inside.all()
+        # The copy adds no row, and the picture without a face one.
+        assert len(set(found["sha256"].tolist())) == 2
+        assert np.isnan(found["box"][found["score"] == 0]).all() and (found["score"] == 0).sum() == 1
+
+
 def test_bad_input_is_one_line(tmp_path: Path, portraits: tuple[Path, Path], capsys: pytest.CaptureFixture) -> None:
     folder, labels = portraits
     (tmp_path / "none").mkdir()
     (tmp_path / "broken.npz").write_bytes(b"broken")
+    with tarfile.open(tmp_path / "whole.tar", "w") as archive:
+        archive.add(folder / "0.png", "0.png")
+    (tmp_path / "ended.tar").write_bytes((tmp_path / "whole.tar").read_bytes()[:5000])
     for arguments, line in (
         ([folder, "--labels", tmp_path / "broken.npz"], "broken.npz: not a file of labels"),
         ([folder, "--labels", tmp_path / "absent.npz"], "absent.npz: not a file of labels"),
         ([tmp_path / "none", "--labels", labels], "has no labelled face of"),
         ([tmp_path / "absent", "--labels", labels], "no such folder or tar file"),
+        ([tmp_path / "ended.tar", "--labels", labels], "ended.tar: cannot be read"),
     ):
         assert run(*arguments, "--out", tmp_path / "made") == 2
         said = capsys.readouterr().err

@@ -1,0 +1,63 @@
+"""Pictures and files of arrays that the recipes of the set `open` read, and the arrays that they write."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from models.common.images import DataError, decode_rgb
+
+SHAPES: dict[str, tuple[int, ...]] = {
+    "sha256": (), "points": (5, 2), "box": (4,), "score": (), "pose": (3,), "shapes": (52,), "mesh": (478, 2),
+}  # fmt: skip
+"""Shape of one row of each array (label.py, scan.py)."""
+NARROWEST = 200
+"""Maximum ratio of the sides of a picture; when scaled down, a narrower picture would have no pixel left."""
+
+
+def usable_picture(data: bytes) -> np.ndarray | None:
+    """uint8 [H, W, 3] RGB, or None if the bytes are not a readable picture or the picture is extremely narrow."""
+    picture = decode_rgb(data)
+    return None if picture is None or max(picture.shape[:2]) > NARROWEST * min(picture.shape[:2]) else picture
+
+
+def read_arrays(file: Path, *names: str) -> dict[str, np.ndarray]:
+    """`sha256` and the named arrays of a file of labels (label.py) or places (scan.py), with one row per face.
+
+    Raises DataError if the file is not such a file, or if the arrays do not fit together.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in ("sha256", *names)}
+    except (
+        OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error
+    ) as error:  # fmt: skip
+        why = " ".join(str(error).split())
+        raise DataError(
+            f"{file}: not a file of labels ({why}); models/open/label.py writes them, and scan.py writes places"
+        ) from error
+    for name, array in found.items():
+        wanted = (found["sha256"].size, *SHAPES[name])
+        kinds = "fiu" if name != "sha256" else "U" if array.size else "Uf"
+        if array.shape != wanted or array.dtype.kind not in kinds:
+            raise DataError(
+                f"{file}: not a file of labels (the array {name} is {array.dtype} {list(array.shape)}; it should "
+                f"{'have the names of pictures' if name == 'sha256' else f'be numbers {list(wanted)}'})"
+            )
+    return found
+
+
+def write_arrays(file: Path, **arrays: np.ndarray) -> None:
+    """Write a file of arrays under exactly this name, all of it or nothing."""
+    part = file.with_name(file.name + ".part.npz")
+    np.savez_compressed(part, **arrays)  # type: ignore[arg-type]
+    part.replace(file)
+
+
+def check_target(file: Path) -> None:
+    """Raises DataError if a file could not be written there, so that this is known before hours of work."""
+    if not file.parent.is_dir() or file.is_dir():
+        raise DataError(f"{file}: cannot be written; give a file in an existing folder")
