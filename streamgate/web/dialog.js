@@ -28,8 +28,8 @@ export class FaceDialog {
 
   // Opens the face named in the address, if any.
   follow() {
-    const match = /^#face=(.+)$/.exec(location.hash);
-    if (match) this.open(decodeURIComponent(match[1]));
+    const key = named();
+    if (key) this.open(key);
     else if (this.dialog.open) this.dialog.close();
   }
 
@@ -105,12 +105,27 @@ export class FaceDialog {
 
   closed() {
     // The event arrives later than the closing; until then, another face may have been opened or named in the address.
-    if (this.dialog.open) return;
-    if (location.hash === linkTo(this.face)) history.replaceState(null, "", location.pathname + location.search);
+    if (this.dialog.open || !this.face) return;
+    this.leave(this.face.key);
     const faces = [this.face, { key: this.opener }];
     this.face = null;
     const links = faces.map((face) => face && document.querySelector(`main a[href="${CSS.escape(linkTo(face))}"]`));
     links.find(Boolean)?.focus();
+  }
+
+  // Takes a face out of the address, unless the address names another one.
+  leave(key) {
+    if (named() === key) history.replaceState(null, "", location.pathname + location.search);
+  }
+}
+
+// The key of the face that the address names, or null.
+function named() {
+  const match = /^#face=(.+)$/.exec(location.hash);
+  try {
+    return match && decodeURIComponent(match[1]);
+  } catch {
+    return null; // a damaged address
   }
 }
 

@@ -109,6 +109,40 @@ def test_it_is_all_done_by_keyboard(wide: Browser, serve: Serve, state: ServiceS
     wide.wait(lambda: wide.run(f"{focused}.closest('li').dataset.key") == keys[2])
 
 
+def test_an_address_of_a_face_that_is_gone_is_cleared(wide: Browser, serve: Serve, state: ServiceState) -> None:
+    wide.open(serve().url)
+    wide.wait_for_faces(3)
+    for address in ("#face=hall/9/9/9", "#face=%25"):
+        wide.run(f"location.hash = '{address}'")
+        wide.wait(lambda: wide.run("return !location.hash && !document.getElementById('detail').open"))
+    wide.complaints()  # it notes the missing faces
+
+
+def test_a_face_that_was_being_fetched_does_not_open_after_the_dialog_is_closed(
+    wide: Browser, serve: Serve, state: ServiceState
+) -> None:
+    wide.open(serve().url)
+    wide.wait_for_faces(3)
+    wide.click(".wall li:first-child a")
+    wide.wait(lambda: opened(wide))
+    # The page's own listener comes first: the dialog is closed right after the next face was asked for.
+    wide.run(
+        "addEventListener('hashchange', () => document.getElementById('close').click(), { once: true });"
+        "document.getElementById('next').click()"
+    )
+    wide.wait(lambda: wide.run("return !document.getElementById('detail').open && !location.hash"))
+
+
+def test_a_face_opens_right_after_another_one_was_closed(wide: Browser, serve: Serve, state: ServiceState) -> None:
+    wide.open(serve().url)
+    wide.wait_for_faces(3)
+    wide.click(".wall li:first-child a")
+    wide.wait(lambda: opened(wide))
+    first = wide.run("return location.hash")
+    wide.run("document.getElementById('close').click(); document.querySelector('.wall li:nth-child(2) a').click()")
+    wide.wait(lambda: opened(wide) and wide.run("return location.hash") != first)
+
+
 def test_faces_do_not_move_under_the_hand(wide: Browser, serve: Serve, state: ServiceState) -> None:
     wide.open(serve().url)
     wide.wait_for_faces(3)

@@ -16,11 +16,12 @@ export class Detail extends FaceDialog {
 
   async open(key) {
     this.wantedKey = key;
+    this.within = this.dialog.open;
     let face;
     try {
       face = await ask(addressOf({ key }));
     } catch (error) {
-      if (this.wantedKey === key) this.leave();
+      if (this.wantedKey === key) this.leave(key);
       if (!(error instanceof Missing)) console.warn(error);
       return;
     }
@@ -55,7 +56,11 @@ export class Detail extends FaceDialog {
   }
 
   closed() {
-    this.wantedKey = null;
+    // A face that was asked for in the closed dialog is no longer wanted; one that was asked for since then is.
+    if (this.within && this.wantedKey) {
+      this.leave(this.wantedKey);
+      this.wantedKey = null;
+    }
     super.closed();
   }
 }
