@@ -122,15 +122,20 @@ def split_faces(cache: FaceCache, data: dict[str, Any], dropped: set[int]) -> Sp
     return Split(order[held + calibration :], order[:held], order[held : held + calibration])
 
 
-def aligned_faces(paths: list[Path], kind: str, work: Path) -> np.ndarray | None:
+def aligned_faces(
+    paths: list[Path], kind: str, work: Path, evaluation: EvaluationSet | None = None
+) -> np.ndarray | None:
     """Aligned faces, uint8 [n, 256, 256, 3], decoded once and cached in `work`; None without paths.
 
-    kind: what they are, for the log.
+    kind: what they are, for the log; evaluation: pictures that must not be used for training.
     """
     if not paths:
         return None
     cache = build_cache(paths, work / "cache", SIDE)
-    say(f"{len(cache.names)} {kind}, {cache.skipped_small} too small")
+    same = frozenset(cache.sha256[o.index] for o in find_overlaps(cache, evaluation)) if evaluation else frozenset()
+    if same:
+        cache = build_cache(paths, work / "cache", SIDE, leave_out=same)
+    say(f"{len(cache.names)} {kind}, {cache.skipped_small} too small, {len(same)} left out for overlap")
     return cache.faces
 
 
@@ -145,9 +150,15 @@ def train(args: argparse.Namespace) -> int:
     if args.smoke:
         data, names = [synthetic_faces(work / "faces")], ["synthetic"]
         args.unreal = args.everyday = data
+    sizes = BatchSizes(**config["batch"])
+    if not args.export and sizes.everyday and not args.everyday:
+        raise DataError("the configuration asks for `everyday` pictures: name folders of them with --everyday")
+    if not args.export and args.everyday and not sizes.everyday:
+        raise DataError(f"{args.config}: [batch] asks for no `everyday` pictures, so --everyday would have no effect")
     say(f"reading {', '.join(map(str, data))}")
     cache = build_cache(data, work / "cache", config["data"]["cache_px"], config["data"]["minimum_faces"])
-    overlaps = find_overlaps(cache, EvaluationSet.read(args.leave_out)) if args.leave_out else []
+    evaluation = EvaluationSet.read(args.leave_out) if args.leave_out else None
+    overlaps = find_overlaps(cache, evaluation) if evaluation else []
     (work / "overlaps.json").write_text(json.dumps([dataclasses.asdict(o) for o in overlaps], indent=1))
     split = split_faces(cache, config["data"], {o.index for o in overlaps})
     say(
@@ -156,7 +167,6 @@ def train(args: argparse.Namespace) -> int:
         f"{cache.skipped_small} too small, {cache.skipped_unreadable} unreadable"
     )
     half = bf16_is_faster(device) if args.precision == "auto" else args.precision == "bf16"
-    sizes = BatchSizes(**config["batch"])
     settings = Settings(**config["loss"], **config["optimiser"])
     trainer = Trainer(settings, sizes.restored, config["seed"], device, half)
     # The committed weights and the teacher are next to the config; another config has different ones, or none.
@@ -168,10 +178,8 @@ def train(args: argparse.Namespace) -> int:
     precision = "bfloat16 autocast" if half else "float32"
     say(f"device {device}, {precision}, at step {trainer.steps_done} of {settings.steps}")
     if not args.export:
-        unreal = aligned_faces(args.unreal, "drawings, renders, puppets and statues", work)
-        everyday = aligned_faces(args.everyday, "everyday photographs and video frames", work)
-        if sizes.everyday and everyday is None:
-            raise DataError("the configuration asks for `everyday` pictures: name folders of them with --everyday")
+        unreal = aligned_faces(args.unreal, "drawings, renders, puppets and statues", work, evaluation)
+        everyday = aligned_faces(args.everyday, "everyday photographs and video frames", work, evaluation)
         say("encoding the training films, or loading those of an earlier run")
         films = build_films(cache.faces, split.train, config["data"]["films"], work / "cache", config["seed"])
         batches = Batches(cache.faces, split.train, sizes, config["seed"], unreal, films, everyday)

@@ -186,3 +186,25 @@ def test_settings_that_need_everyday_photographs_name_the_option(tmp_path: Path)
         tmp_path / "faces", "--config", tmp_path / "settings.toml", "--work", tmp_path / "work", "--threads", "1"
     )
     assert done.returncode == 2 and "--everyday" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    # Settings that do not use them say so, instead of ignoring them.
+    (tmp_path / "settings.toml").write_text(re.sub(r"(?m)^everyday = 2", "everyday = 0", settings))
+    given = ["--config", tmp_path / "settings.toml", "--work", tmp_path / "work", "--threads", "1"]
+    done = train(tmp_path / "faces", "--everyday", tmp_path / "faces", *given)
+    assert done.returncode == 2 and "no effect" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_evaluation_pictures_are_not_among_the_everyday_photographs(tmp_path: Path) -> None:
+    from models.common.overlap import EvaluationSet
+    from models.ifqa.train import aligned_faces
+
+    rng = np.random.default_rng(0)
+    for folder in ("everyday", "evaluation"):
+        (tmp_path / folder).mkdir()
+    for i in range(3):
+        face = cv2.resize(rng.integers(0, 256, (8, 8, 3), np.uint8), (256, 256), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(tmp_path / f"everyday/{i}.png"), face)
+    cv2.imwrite(str(tmp_path / "evaluation/same.jpg"), face)
+    evaluation = EvaluationSet.read([tmp_path / "evaluation"])
+    assert len(aligned_faces([tmp_path / "everyday"], "photographs", tmp_path)) == 3
+    left = aligned_faces([tmp_path / "everyday"], "photographs", tmp_path, evaluation)
+    assert len(left) == 2 and not any(np.array_equal(one, face[..., ::-1]) for one in left)
