@@ -130,7 +130,8 @@ def test_a_face_that_was_being_fetched_does_not_open_after_the_dialog_is_closed(
         "addEventListener('hashchange', () => document.getElementById('close').click(), { once: true });"
         "document.getElementById('next').click()"
     )
-    wide.wait(lambda: wide.run("return !document.getElementById('detail').open && !location.hash"))
+    wide.wait(lambda: wide.run("return !location.hash"), 30)
+    assert not wide.run("return document.getElementById('detail').open")
 
 
 def test_a_face_opens_right_after_another_one_was_closed(wide: Browser, serve: Serve, state: ServiceState) -> None:

@@ -16,7 +16,7 @@ export class Detail extends FaceDialog {
 
   async open(key) {
     this.wantedKey = key;
-    this.within = this.dialog.open;
+    const within = (this.within = this.dialog.open);
     let face;
     try {
       face = await ask(addressOf({ key }));
@@ -26,6 +26,7 @@ export class Detail extends FaceDialog {
       return;
     }
     if (this.wantedKey !== key) return;
+    if (within && !this.dialog.open) return this.leave(key); // closed in the meantime
     this.show(face);
     this.reveal();
   }
@@ -57,7 +58,7 @@ export class Detail extends FaceDialog {
 
   closed() {
     // A face that was asked for in the closed dialog is no longer wanted; one that was asked for since then is.
-    if (this.within && this.wantedKey) {
+    if (this.within && this.wantedKey && !this.dialog.open) {
       this.leave(this.wantedKey);
       this.wantedKey = null;
     }
