@@ -89,9 +89,15 @@ def held_out(sha256: Sequence[str], backgrounds: np.ndarray, count: int) -> tupl
     """Indices of the training pictures and of the held-out pictures.
 
     `count` pictures with faces are held out, and `count` / 4 (at least one) without faces. They are chosen by
-    content, so that they stay the same when data is added.
+    content, so that they stay the same when data is added. All copies of a picture are on the same side.
     """
     order = np.array(sorted(range(len(sha256)), key=lambda i: sha256[i]), int)
     faces, empty = order[~backgrounds[order]], order[backgrounds[order]]
-    few = max(1, count // 4)
-    return np.concatenate([faces[count:], empty[few:]]), np.concatenate([faces[:count], empty[:few]])
+
+    def end(of: np.ndarray, count: int) -> int:
+        while 0 < count < len(of) and sha256[of[count]] == sha256[of[count - 1]]:
+            count += 1
+        return count
+
+    many, few = end(faces, count), end(empty, max(1, count // 4))
+    return np.concatenate([faces[many:], empty[few:]]), np.concatenate([faces[:many], empty[:few]])

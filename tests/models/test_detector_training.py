@@ -258,5 +258,10 @@ def test_held_out_pictures_have_both_kinds_and_stay_held_out() -> None:
     chosen, apart = held_out(digests, backgrounds, 8)
     assert sorted([*chosen, *apart]) == list(range(40))
     assert (~backgrounds[apart]).sum() == 8 and backgrounds[apart].sum() == 2
+    # A path may be given several times: no copy of a held-out picture is trained on.
+    chosen, apart = held_out(digests * 3, np.tile(backgrounds, 3), 8)
+    assert sorted([*chosen, *apart]) == list(range(120))
+    assert not {digests[i % 40] for i in chosen} & {digests[i % 40] for i in apart}
+    chosen, apart = held_out(digests, backgrounds, 8)
     fewer = held_out(digests[:30], backgrounds[:30], 8)[1]
     assert {digests[i] for i in apart if i < 30} <= {digests[i] for i in fewer}

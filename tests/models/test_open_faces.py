@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,13 @@ pytest.importorskip("skimage")
 
 from models.common.images import DataError  # noqa: E402
 from models.common.smoke import ASTRONAUT_LANDMARKS  # noqa: E402
-from models.expression.dataset import CANVAS, MARGIN, align, canvas_matrix  # noqa: E402
+from models.expression.batches import Augmentation  # noqa: E402
+from models.expression.covers import Bank  # noqa: E402
+from models.expression.dataset import CANVAS, MARGIN, FaceSet, align, canvas_matrix  # noqa: E402
 from models.expression.network import OwnNetwork  # noqa: E402
 from models.open.cartoons import STYLES, draw  # noqa: E402
 from models.open.covered import coloured_light, map_means  # noqa: E402
-from models.open.photographed import KINDS_NAME, read_kinds  # noqa: E402
+from models.open.photographed import KINDS_NAME, read_kinds, snapshot_rows  # noqa: E402
 from models.open.trunk import (  # noqa: E402
     CELLS,
     CHANNELS,
@@ -144,5 +147,26 @@ def test_crops_have_the_format_that_the_training_reads(tmp_path: Path) -> None:
     assert crops.main(arguments) == 0
     found = prepare([tmp_path / "crops" / crops.NAME], tmp_path / "aligned", 14.0)
     assert found.names == [digest] and found.canvases[0].shape == (*CANVAS, 3)
+    check_snapshots(found)
     (tmp_path / "labels.npz").write_bytes(b"no labels")
     assert crops.main(arguments) == 2
+
+
+def check_snapshots(faces: FaceSet) -> None:
+    """Snapshots are photographs, and drawings are made from the given share of them; the same seed, the same rows."""
+    config = tomllib.loads((FOLDER / "expression/config.toml").read_text())
+    how = Augmentation(**{**config["augment"], "degraded": config["real"]["degraded"]})
+    bank = Bank(np.zeros((1, 64, 64, 4), np.uint8), np.full((1, 64, 64, 3), 90, np.uint8))
+
+    class Means:
+        def figures(self, crops: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(crops.mean(axis=(1, 2)))
+
+    for share, kinds in ((0.0, [True]), (1.0, [True, False])):
+        settings = {**config["real"], "drawn_snapshots": share, "snapshots_share": 0.7}
+        first, again = (snapshot_rows(Means(), faces, bank, settings, how, 5) for _ in range(2))  # type: ignore[arg-type]
+        assert [rows.real for rows in first] == kinds
+        for rows, same in zip(first, again, strict=True):
+            assert rows.figures.shape == (1, 3) and torch.equal(rows.figures, same.figures)
+            assert rows.share == 0.7 and rows.part.tolist() == [int(faces.names[0][8:16], 16) % settings["parts"]]
+        assert share == 0 or not torch.equal(first[0].figures, first[1].figures)
