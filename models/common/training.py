@@ -57,8 +57,14 @@ def work_folder(given: Path | None, smoke: bool, name: str) -> Path:
 
 
 def load_config(args: argparse.Namespace, smoke: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The recipe's config.toml (`args.config`), overridden by the sizes for a smoke run and by the command line."""
-    config = tomllib.loads(args.config.read_text())
+    """The recipe's config.toml (`args.config`), overridden by the sizes for a smoke run and by the command line.
+
+    Raises DataError if it cannot be read.
+    """
+    try:
+        config = tomllib.loads(args.config.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{args.config}: cannot be read ({error})") from error
     if args.smoke:
         for section, values in smoke.items():
             config[section].update(values)

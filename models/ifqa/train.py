@@ -150,7 +150,10 @@ def train(args: argparse.Namespace) -> int:
     if args.smoke:
         data, names = [synthetic_faces(work / "faces")], ["synthetic"]
         args.unreal = args.everyday = data
-    sizes = BatchSizes(**config["batch"])
+    try:
+        sizes, settings = BatchSizes(**config["batch"]), Settings(**config["loss"], **config["optimiser"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{args.config}: not settings of this recipe ({error})") from error
     if not args.export and sizes.everyday and not args.everyday:
         raise DataError("the configuration asks for `everyday` pictures: name folders of them with --everyday")
     if not args.export and args.everyday and not sizes.everyday:
@@ -167,7 +170,6 @@ def train(args: argparse.Namespace) -> int:
         f"{cache.skipped_small} too small, {cache.skipped_unreadable} unreadable"
     )
     half = bf16_is_faster(device) if args.precision == "auto" else args.precision == "bf16"
-    settings = Settings(**config["loss"], **config["optimiser"])
     trainer = Trainer(settings, sizes.restored, config["seed"], device, half)
     # The committed weights and the teacher are next to the config; another config has different ones, or none.
     folder = args.config.parent

@@ -191,6 +191,10 @@ def test_settings_that_need_everyday_photographs_name_the_option(tmp_path: Path)
     given = ["--config", tmp_path / "settings.toml", "--work", tmp_path / "work", "--threads", "1"]
     done = train(tmp_path / "faces", "--everyday", tmp_path / "faces", *given)
     assert done.returncode == 2 and "no effect" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    for content in (re.sub(r"(?m)^everyday = 2", "unknown = 2", settings), "broken"):
+        (tmp_path / "settings.toml").write_text(content)
+        done = train(tmp_path / "faces", *given)
+        assert done.returncode == 2 and "settings.toml: " in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
 def test_evaluation_pictures_are_not_among_the_everyday_photographs(tmp_path: Path) -> None:
