@@ -75,7 +75,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("data", nargs="*", type=Path, help="folders or tar files of clean FFHQ-aligned faces")
     p.add_argument("--unreal", type=Path, nargs="*", default=[], help="aligned drawings, renders, puppets, statues")
     p.add_argument(
-        "--everyday", type=Path, nargs="*", default=[], help="aligned everyday photographs and video frames"
+        "--everyday", type=Path, nargs="*", default=[], help="aligned photographs and video frames of everyday quality"
     )
     p.add_argument("--work", type=Path, help="checkpoints and decoded faces (default: $STREAMGATE_WORK/ifqa)")
     p.add_argument("--config", type=Path, default=HERE / "config.toml")
@@ -123,9 +123,9 @@ def split_faces(cache: FaceCache, data: dict[str, Any], dropped: set[int]) -> Sp
 
 
 def aligned_faces(paths: list[Path], kind: str, work: Path) -> np.ndarray | None:
-    """Aligned faces, uint8 [n, 256, 256, 3], decoded once and cached in `work`; None without paths.
+    """Aligned faces, uint8 [n, 256, 256, 3], decoded once and cached in `work`; None if `paths` is empty.
 
-    kind: what they are, for the log.
+    kind: what the pictures show, for the log.
     """
     if not paths:
         return None
@@ -171,7 +171,7 @@ def train(args: argparse.Namespace) -> int:
         unreal = aligned_faces(args.unreal, "drawings, renders, puppets and statues", work)
         everyday = aligned_faces(args.everyday, "everyday photographs and video frames", work)
         if sizes.everyday and everyday is None:
-            raise DataError("the configuration asks for `everyday` pictures: name folders of them with --everyday")
+            raise DataError("the configuration needs everyday photographs: give their folders with --everyday")
         say("encoding the training films, or loading those of an earlier run")
         films = build_films(cache.faces, split.train, config["data"]["films"], work / "cache", config["seed"])
         batches = Batches(cache.faces, split.train, sizes, config["seed"], unreal, films, everyday)
