@@ -48,8 +48,8 @@ class Composition:
     noisy: float
     small_camera: float
     feathered: float = 0.0
-    """Share of the pictures that fade into the scene between their faces and their edges: the edges of pictures with
-    one face each would otherwise tell a network where small faces are."""
+    """Share of the pictures that fade into the scene towards their edges. Without this, a network would learn to find
+    small faces by the edges of their pictures, because most pictures have only one face."""
 
 
 class Scenes:
@@ -155,7 +155,7 @@ class Scenes:
         gain = spin * (scale * width / picture.shape[1])
         matrix = np.concatenate([gain, (shift - (x1, y1) + gain @ [0.5, 0.5] - 0.5)[:, None]], axis=1)
         part = canvas[y1:y2, x1:x2]
-        # No number is drawn without feathering, so that a recipe without it draws the same scenes as ever.
+        # Without feathering, no random number is drawn here, so that recipes without it still give the same scenes.
         if self._how.feathered and rng.random() < self._how.feathered:
             fade = faded(rng, rows[:, BOX] * (picture.shape[1] / width), picture.shape)
             whole = cv2.warpAffine(picture, matrix, (x2 - x1, y2 - y1), borderMode=cv2.BORDER_REPLICATE)
@@ -225,8 +225,12 @@ def split(rng: np.random.Generator, width: int, height: int, least: int = 48) ->
 
 
 def faded(rng: np.random.Generator, boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Opacity of a picture, float32 [H, W], 0..1: it falls to 0 towards each edge, beginning beside the outermost face
-    or farther out; boxes: of the picture's faces, float32 [n, 4]."""
+    """Opacity of a picture, float32 [H, W], 0..1: 1 on all faces, falling to 0 towards each edge.
+
+    The fall begins at a random distance from the edge, but never inside the outermost face.
+
+    boxes: boxes of the picture's faces, float32 [n, 4], n >= 1; shape: of the picture.
+    """
     ramps = []
     for axis, length in ((0, shape[1]), (1, shape[0])):
         near = max(0.0, float(boxes[:, axis].min())) * float(rng.uniform(0.4, 1.0))

@@ -57,7 +57,7 @@ class Batches:
     steady, again: uint8 [steady, 256, 256, 3], two crops of the same faces from the same frames;
     kept: uint8 [kept, 256, 256, 3], the first faces of hq with mild grain, which should hardly lower their score;
     unreal: uint8 [unreal, 256, 256, 3], pictures that are not photographs: drawings, renders, and painted-over faces;
-    everyday: uint8 [everyday, 256, 256, 3], photographs and video frames that are neither clean nor ruined.
+    everyday: uint8 [everyday, 256, 256, 3], photographs and video frames of everyday quality, neither clean nor ruined.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Batches:
         """faces: uint8 [n, side, side, 3] with side >= 256; indexes: faces that may be used.
 
         unreal: faces that are not photographs, in the same form; everyday: faces from everyday photographs, in
-        the same form, needed if `sizes.everyday` is not 0; films: uint8 [n, 1 + levels, 256, 256, 3], clean faces
+        the same form, required if `sizes.everyday` is not 0; films: uint8 [n, 1 + levels, 256, 256, 3], clean faces
         and their copies that video encoders compressed, with increasing severity (films.py).
         """
         self.faces, self.indexes, self.sizes, self.seed = faces, indexes, sizes, seed

@@ -75,7 +75,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("data", nargs="*", type=Path, help="folders or tar files of clean FFHQ-aligned faces")
     p.add_argument("--unreal", type=Path, nargs="*", default=[], help="aligned drawings, renders, puppets, statues")
     p.add_argument(
-        "--everyday", type=Path, nargs="*", default=[], help="aligned everyday photographs and video frames"
+        "--everyday", type=Path, nargs="*", default=[], help="aligned photographs and video frames of everyday quality"
     )
     p.add_argument("--work", type=Path, help="checkpoints and decoded faces (default: $STREAMGATE_WORK/ifqa)")
     p.add_argument("--config", type=Path, default=HERE / "config.toml")
@@ -125,9 +125,9 @@ def split_faces(cache: FaceCache, data: dict[str, Any], dropped: set[int]) -> Sp
 def aligned_faces(
     paths: list[Path], kind: str, work: Path, evaluation: EvaluationSet | None = None
 ) -> np.ndarray | None:
-    """Aligned faces, uint8 [n, 256, 256, 3], decoded once and cached in `work`; None without paths.
+    """Aligned faces, uint8 [n, 256, 256, 3], decoded once and cached in `work`; None if `paths` is empty.
 
-    kind: what they are, for the log; evaluation: pictures that must not be used for training.
+    kind: what the pictures show, for the log; evaluation: pictures that must not be used for training.
     """
     if not paths:
         return None
@@ -155,9 +155,9 @@ def train(args: argparse.Namespace) -> int:
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{args.config}: not settings of this recipe ({error})") from error
     if not args.export and sizes.everyday and not args.everyday:
-        raise DataError("the configuration asks for `everyday` pictures: name folders of them with --everyday")
+        raise DataError("the configuration needs everyday photographs: give their folders with --everyday")
     if not args.export and args.everyday and not sizes.everyday:
-        raise DataError(f"{args.config}: [batch] asks for no `everyday` pictures, so --everyday would have no effect")
+        raise DataError(f"{args.config}: [batch] has no everyday photographs, so --everyday would have no effect")
     say(f"reading {', '.join(map(str, data))}")
     cache = build_cache(data, work / "cache", config["data"]["cache_px"], config["data"]["minimum_faces"])
     evaluation = EvaluationSet.read(args.leave_out) if args.leave_out else None

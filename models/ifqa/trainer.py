@@ -202,9 +202,9 @@ class Trainer:
         terms["keep"] = settings.keep * (F.relu(settings.keep_above - kept_scores) + gained).mean()
         terms["mirror"] = settings.mirror * self._apart(torch.cat([on_hq[:3], on_graded[::4]]), on_mirrored)
         terms["steady"] = settings.steady * self._apart(on_steady, on_again)
-        # Pictures that are not photographs must score as low as ruined ones. LSGAN would not lower their scores so far.
+        # Pictures that are not photographs must score as low as ruined ones. LSGAN would not lower them that far.
         terms["unreal"] = settings.unreal * F.softplus(self._score(on_unreal) + UNREAL_DEPTH).mean()
-        # A soft or dark photograph scores low, but not as low as a picture that is not a photograph.
+        # A soft or dark photograph may score low, but not as low as a picture that is not a photograph.
         below = F.relu(settings.everyday_floor - self._score(on_everyday))
         terms["everyday"] = settings.everyday * below.sum() / max(1, len(below))
         if self.teacher is not None and self.steps_done < settings.teacher_until:

@@ -16,13 +16,14 @@ kinds of pictures without faces: cut-outs from the portraits, from below the chi
 flags, shelves), and dead-leaves collages (Lee, Mumford and Huang 2001) of parts of all pictures without faces, which
 have edges and textures at every scale, like natural scenes.
 
-With --snapshots, PICTURES are everyday photographs, which show faces at all angles, and parts of other faces at their
-edges. They are only copied: no narrowed version, no cut-outs, no collages.
+With --snapshots, PICTURES are everyday photographs. The script only copies them, without narrowed versions, cut-outs or
+collages: they already show faces at all angles, and parts of other faces may be visible at their edges.
 
-With --found, the file of scan.py, PICTURES are photographs of any number of people. A place is a face if BlazeFace
-rates it as likely and the Face Landmarker agrees, or if BlazeFace is sure (then without landmarks). All other places
-are blurred beyond recognition, because each may be a face or not. Pictures without any place are pictures without
-faces.
+With --found (the file that scan.py wrote), PICTURES are photographs of any number of people, and labels.npz was written
+by label.py with the same file. A place is labelled as a face if BlazeFace gives it at least the score LIKELY and the
+Face Landmarker also finds a face there, or if the score is at least SURE (then possibly without landmarks). All other
+places may be faces or not, so they are blurred beyond recognition; a picture that has only such places is left out. A
+picture without any place is used as a picture without faces.
 """
 
 from __future__ import annotations
@@ -47,12 +48,13 @@ SMALLEST = 20.0
 """Minimum side of a face's box in pixels, after the picture was scaled to LONGEST; pictures with a smaller face are not
 used."""
 TINIEST = 10.0
-"""The same for photographs of any number of people; smaller faces are blurred."""
+"""The same for --found, but smaller faces are blurred, and the picture is used."""
 LIKELY, SURE = 0.55, 0.8
-"""Minimum scores of BlazeFace at which a place is a face: if the Face Landmarker finds a face there, too, and if not.
-When told to look there, it also finds faces in hands and clothes."""
+"""Minimum BlazeFace score at which a place counts as a face: LIKELY if the Face Landmarker also finds a face there,
+SURE if it finds none. Without LIKELY, hands and clothes would count as faces, because the Face Landmarker finds faces
+in them, too, if it is made to look there."""
 ECHO = 0.1
-"""A doubtful place that covers more than this share of a face is not blurred."""
+"""If a doubtful place, with its margin, covers more than this share of a face, it is not blurred."""
 BELOW, BESIDE = 0.25, 0.45
 """Distances of the cut-outs from the chin, as a share of the face's height, and from the sides of the face, as a share
 of its width (because of the hair)."""
@@ -73,8 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--labels", type=Path, required=True)
     p.add_argument("--empty", type=Path, nargs="*", default=[])
     p.add_argument("--drawn", type=int, default=600, help="number of collages")
-    p.add_argument("--snapshots", action="store_true", help="only copy the pictures: no cut-outs, nothing narrowed")
-    p.add_argument("--found", type=Path, help="file of places that scan.py has written")
+    p.add_argument("--snapshots", action="store_true", help="only copy the pictures: no narrowed versions or cut-outs")
+    p.add_argument("--found", type=Path, help="file that scan.py wrote")
     p.add_argument("--out", type=Path, required=True)
     args = p.parse_args(arguments)
     if args.found and (args.snapshots or args.empty):
@@ -138,14 +140,14 @@ def compose(args: argparse.Namespace) -> str:
 
 
 def scenes(args: argparse.Namespace) -> str:
-    """Write the photographs of any number of people, and their labels; returns what was written, for the log.
+    """With --found: write the photographs and their labels; returns what was written, for the log.
 
     Raises DataError.
     """
     places: dict[str, list[tuple[np.ndarray, float, np.ndarray]]] = {}
     found, labels = read_arrays(args.found, "box", "score"), read_arrays(args.labels, "mesh")
     if not np.array_equal(found["sha256"], labels["sha256"]):
-        raise DataError(f"{args.labels}: other places than {args.found}; run label.py with --found")
+        raise DataError(f"{args.labels}: its places are not those in {args.found}; run label.py --found")
     if not (np.isfinite(found["box"]).all(axis=1) | (found["score"] == 0)).all():
         raise DataError(f"{args.found}: a place has no finite box; models/open/scan.py writes places")
     for digest, box, score, mesh in zip(
@@ -178,7 +180,7 @@ def scenes(args: argparse.Namespace) -> str:
                 doubtful.append(box * scale)
         faces = np.array([line.split()[:4] for line in told], np.float64).reshape(-1, 4)
         faces[:, 2:] += faces[:, :2]
-        # A place that reaches into a face is mostly the same face, seen at another scale.
+        # A doubtful place that overlaps a face is mostly the same face, found at another scale.
         doubtful = [box for box in map(widened, doubtful) if not _shared(box, faces).max(initial=0.0) > ECHO]
         for box in doubtful:
             blur_out(picture, box)
@@ -191,7 +193,7 @@ def scenes(args: argparse.Namespace) -> str:
         counts["faces"] += len(told)
         counts["blurred places"] += len(doubtful)
     if not counts["faces"]:
-        raise DataError(f"{args.labels}: has no face of {', '.join(map(str, args.pictures))}")
+        raise DataError(f"{args.labels}: contains no face from {', '.join(map(str, args.pictures))}")
     (args.out / "label.txt").write_text("\n".join(lines) + "\n")
     return f"{args.out}: " + ", ".join(f"{count} {what}" for what, count in counts.items())
 
@@ -211,13 +213,13 @@ def widened(box: np.ndarray) -> np.ndarray:
 
 
 def _shared(box: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Share of each face of [n, 4] that lies inside the box."""
+    """The share of each face that is inside the box, [n]; faces: their boxes, [n, 4]."""
     extent = np.minimum(faces[:, 2:], box[2:]) - np.maximum(faces[:, :2], box[:2])
     return np.prod(np.maximum(extent, 0), axis=1) / np.maximum(np.prod(faces[:, 2:] - faces[:, :2], axis=1), 1e-9)
 
 
 def blur_out(picture: np.ndarray, box: np.ndarray) -> None:
-    """Blur a part of the picture until no face can be seen, in place."""
+    """Blur the part of the picture inside the box, in place, so strongly that no face can be seen in it."""
     x1, y1 = np.clip(np.floor(box[:2]), 0, picture.shape[1::-1]).astype(int)
     x2, y2 = np.clip(np.ceil(box[2:]), 0, picture.shape[1::-1]).astype(int)
     part = picture[y1:y2, x1:x2]
@@ -237,8 +239,8 @@ def read_rows(file: Path) -> dict[str, list[np.ndarray]]:
 
 
 def line_of(mesh: np.ndarray, shape: tuple[int, ...], smallest: float = SMALLEST) -> str:
-    """The label of one face, its box clipped to the picture; "" if the face is too small, a landmark is outside, or the
-    mesh is seen from behind, which happens in pictures of half a face."""
+    """The label of one face, with its box clipped to the picture. It is "" if the face is too small, if a landmark is
+    outside the picture, or if the mesh is seen from behind, which happens with pictures of half a face."""
     height, width = shape[:2]
     x1, y1, x2, y2 = box_of(mesh)
     x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))

@@ -16,8 +16,9 @@ comes first:
 
 A picture in which no face was found has one row with NaN, because it may still show a face.
 
-With --found (written by scan.py), the Face Landmarker looks only at the given places, one at a time, so it also finds
-small faces and any number of faces. The rows then have the order of that file, and a place without a face has NaN.
+With --found (a file that scan.py wrote for the same PICTURES), the Face Landmarker looks only at the places in that
+file, one at a time. In this way, it also finds small faces, and any number of faces. The rows then have the same order
+as in that file, and the row of a place in which no face was found has NaN.
 """
 
 from __future__ import annotations
@@ -52,10 +53,10 @@ hairline, where the boxes of detectors begin."""
 
 NOTHING = (np.full((478, 2), np.nan), (np.nan,) * 3, np.zeros(52))
 AROUND, PLACE = 1.8, 384
-"""Side of the part of the picture in which the face of a given place is looked for: relative to its box, and in pixels
-after scaling."""
+"""With --found: side of the square part of the picture in which a face is searched for, first relative to the longer
+side of the place's box, then in pixels after scaling."""
 AGREE = 0.35
-"""Minimum intersection over union of the box of the mesh and the box of the place."""
+"""With --found: minimum intersection over union of the mesh's box and the place's box."""
 
 
 def box_of(mesh: np.ndarray) -> np.ndarray:
@@ -69,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", type=Path)
     parser.add_argument("pictures", nargs="+", type=Path)
-    parser.add_argument("--found", type=Path, help="file of places that scan.py has written")
+    parser.add_argument("--found", type=Path, help="file that scan.py wrote: look only at its places")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(arguments)
     try:
@@ -168,7 +169,10 @@ def look(landmarker: object, media: object, picture: np.ndarray) -> list[tuple]:
 
 
 def look_at(landmarker: object, media: object, picture: np.ndarray, box: np.ndarray) -> tuple:
-    """Mesh in pixels of the picture, pose and blendshapes of the face in `box`, or NOTHING."""
+    """Mesh in pixels of the picture, pose and blendshapes of the face in `box`; NOTHING if no face was found there.
+
+    box: float32 [4], x1, y1, x2, y2 in pixels, or NaN.
+    """
     side = AROUND * float((box[2:] - box[:2]).max())
     # A place may be empty, or so large that nothing would be left of the picture.
     if not np.isfinite(box).all() or not 0 < side <= PLACE * min(picture.shape[:2]):

@@ -11,7 +11,7 @@
 Photographs are the snapshots, and the portraits that kinds.txt does not list. Drawings are the paintings in kinds.txt,
 MakeHuman's heads, and photographs turned into paintings, prints, statues, dolls and cartoons (cartoons.py). Statistics
 of the published network's maps are computed once for every face and for some degraded views of it; the head is then
-trained in seconds, and written to models/open/expression/heads.pth. FACES is the folder `real` of
+trained in seconds and written to models/open/expression/heads.pth. FACES is the folder `real` of
 `models/expression/real.py`; the table uses those of its sources that are listed as `held_out` in
 models/expression/config.toml.
 
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("task", type=Path, nargs="?", help="face_landmarker.task as published by Google")
     p.add_argument("--work", type=Path, help="the folder with crops and covers.npz")
     p.add_argument("--heads", type=Path, help="the folder that heads.py wrote")
-    p.add_argument("--snapshots", type=Path, help="the folder that crops.py wrote for snapshots")
+    p.add_argument("--snapshots", type=Path, help="the folder that crops.py wrote for the snapshots")
     p.add_argument("--config", type=Path, default=HERE / "expression/config.toml")
     p.add_argument("--target", type=Path, default=HERE / "expression", help="folder of heads.pth and card.md")
     p.add_argument("--table", type=Path, metavar="FACES", help="do not train: only write the table into card.md")
@@ -189,7 +189,10 @@ def portrait_rows(
 def snapshot_rows(
     trunk: Trunk, faces: FaceSet, bank: Bank, settings: dict[str, Any], how: Augmentation, seed: int
 ) -> list[Rows]:
-    """The rows of the snapshots, one view of each, and of drawings made from some of them; arguments as above."""
+    """The rows of the snapshots, and of drawings made from some of them, with one view of each.
+
+    Arguments: see `portrait_rows`.
+    """
     rng = np.random.default_rng((seed, 2))
     found: dict[bool, list[np.ndarray]] = {True: [], False: []}
     parts: dict[bool, list[int]] = {True: [], False: []}
@@ -217,7 +220,7 @@ def _varied(
     rng: np.random.Generator,
     number: int,
 ) -> np.ndarray:
-    """A view of a canvas, of which some have a drawn cover and some are in coloured light."""
+    """A view of a canvas, uint8 [144, 128, 3] RGB; at random with a drawn cover, and at random in coloured light."""
     changed = picture.copy()
     if rng.random() < settings["covered"]:
         _cover(changed, points, bank, rng)

@@ -5,9 +5,12 @@
     python models/ifqa/train.py FACES/large --everyday FACES/everyday --config models/open/ifqa/config.toml --work DIR
 
 PICTURES are folders or tar files; labels.npz is the file that label.py wrote for them. The largest face of each picture
-is written as a PNG file: to FACES/large, with `SIDE` px, if it is at least that large and does not reach beyond the
-edge of the picture; otherwise to FACES/everyday, with `EVERYDAY_SIDE` px, if its eyes are at least `EVERYDAY_EYES` px
-apart. Only the faces in FACES/everyday may be enlarged.
+is written as a PNG file. If its FFHQ square has a side of at least `SIDE` px and does not reach beyond the edge of the
+picture, it is written to FACES/large, with `SIDE` px. Otherwise, it is written to FACES/everyday, with `EVERYDAY_SIDE`
+px, if its eyes are at least `EVERYDAY_EYES` px apart. Faces in FACES/large are never enlarged; those in FACES/everyday
+may be.
+
+train.py uses FACES/everyday only if the configuration sets `everyday` in [batch].
 """
 
 from __future__ import annotations
@@ -75,7 +78,7 @@ def cut(pictures: list[Path], labels: Path, out: Path) -> int:
         write_rgb(out / ("large" if large else "everyday") / f"{digest[:16]}.png", _aligned(picture, landmarks, side))
         count += 1
     if not count:
-        raise DataError(f"no face whose eyes are {EVERYDAY_EYES:g} px apart in {', '.join(map(str, pictures))}")
+        raise DataError(f"no face with eyes at least {EVERYDAY_EYES:g} px apart in {', '.join(map(str, pictures))}")
     return count
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Find the faces of everyday photographs with MediaPipe's BlazeFace at several sizes, for label.py and compose.py.
+"""Find the faces in everyday photographs with MediaPipe's BlazeFace at several sizes, for label.py and compose.py.
 
     python models/open/blazeface.py face_detection_full_range_sparse.tflite --target BLAZEFACE
     python models/open/scan.py PICTURES... --detector BLAZEFACE --out found.npz
     TEACHER/bin/python models/open/label.py face_landmarker.task PICTURES... --found found.npz --out labels.npz
 
-The Face Landmarker alone finds only the largest faces of a picture, so label.py is told where to look. The arrays that
-are written have one row for each face or possible face:
+The Face Landmarker alone finds only the largest faces of a picture. Therefore, scan.py finds the places where label.py
+should look. The arrays that are written have one row for each possible face:
 
     sha256  of the picture's file
     box     float32 [n, 4]  x1, y1, x2, y2 in pixels
@@ -38,17 +38,19 @@ from streamgate.networks.sessions import Session  # noqa: E402
 from streamgate.weights.store import from_card  # noqa: E402
 
 SIDES = (320, 960)
-"""Long sides in pixels at which each picture is searched; sides of more than twice the picture's are left out."""
+"""Long sides in pixels to which each picture is scaled before it is searched. A side that is more than twice as long as
+the picture's is left out; if none remains, the picture is searched at its own size."""
 CANDIDATE = 0.25
+"""Minimum score of a possible face."""
 SAME = 0.35
-"""Boxes with this intersection over union are the same face."""
+"""Minimum intersection over union at which two boxes count as the same face."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad data or arguments (one line on stderr)."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("pictures", nargs="+", type=Path)
-    p.add_argument("--detector", type=Path, required=True, help="folder that blazeface.py has written")
+    p.add_argument("--detector", type=Path, required=True, help="folder that blazeface.py wrote")
     p.add_argument("--out", type=Path, required=True)
     args = p.parse_args(arguments)
     cv2.setNumThreads(1)
@@ -56,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         check_target(args.out)
         weights = from_card(args.detector, str(args.detector))
         if weights is None:
-            raise DataError(f"{args.detector}: has no detector; models/open/blazeface.py writes it")
+            raise DataError(f"{args.detector}: contains no detector; create one with models/open/blazeface.py")
         detector = Detector(Session(weights, "cpu"))
         digests: list[str] = []
         rows: list[np.ndarray] = []
@@ -84,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def search(detector: Detector, picture: np.ndarray) -> np.ndarray:
-    """float32 [n, 15]: box, points and score of every possible face; one row of NaN with score 0 if there is none."""
+    """Box, points and score of every possible face, float32 [n, 15]; one row of NaN with score 0 if there is none."""
     long = max(picture.shape[:2])
     found = []
     for side in [side for side in SIDES if side <= 2 * long] or [long]:

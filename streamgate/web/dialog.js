@@ -104,7 +104,7 @@ export class FaceDialog {
   }
 
   closed() {
-    // The event arrives later than the closing; until then, another face may have been opened or named in the address.
+    // The event arrives after the dialog has closed. By then, another face may be open, or the address may name one.
     if (this.dialog.open || !this.face) return;
     this.leave(this.face.key);
     const faces = [this.face, { key: this.opener }];

@@ -93,7 +93,7 @@ def inside(point: np.ndarray, box: np.ndarray) -> bool:
     return bool((point > box[:2] + 1).all() and (point < box[2:] - 1).all())
 
 
-def test_a_picture_fades_towards_its_edges_but_not_in_its_face() -> None:
+def test_a_picture_fades_towards_its_edges_but_not_over_its_face() -> None:
     fade = faded(np.random.default_rng(0), np.array([[40, 30, 80, 70]], np.float32), (100, 120, 3))
     assert fade.shape == (100, 120) and (fade[30:70, 40:80] == 1).all()
     assert max(fade[0].max(), fade[-1].max(), fade[:, 0].max(), fade[:, -1].max()) < 0.1

@@ -163,7 +163,7 @@ def test_twins_are_one_face_cut_out_twice_a_hair_apart(face: np.ndarray) -> None
         assert np.abs(soft[0] - soft[1]).mean() < 0.4 * np.abs(soft[0] - soft[1][:, ::-1]).mean()
 
 
-def test_everyday_photographs_come_in_addition(batches: Batches) -> None:
+def test_everyday_photographs_do_not_change_the_rest_of_a_batch(batches: Batches) -> None:
     sizes = dataclasses.replace(SIZES, everyday=2)
     with pytest.raises(ValueError, match="no everyday photographs"):
         Batches(batches.faces, batches.indexes, sizes, seed=9)
@@ -173,7 +173,7 @@ def test_everyday_photographs_come_in_addition(batches: Batches) -> None:
     assert all(np.array_equal(more[k], without[k]) for k in without if k != "everyday")
 
 
-def test_settings_that_need_everyday_photographs_name_the_option(tmp_path: Path) -> None:
+def test_missing_everyday_photographs_are_reported_with_their_option(tmp_path: Path) -> None:
     (tmp_path / "faces").mkdir()
     rng = np.random.default_rng(0)
     for i in range(12):

@@ -165,7 +165,7 @@ def places(file: Path, digests: list[str], boxes: list[list[float]], scores: lis
     return file
 
 
-def test_places_of_a_photograph_are_faces_or_are_blurred(tmp_path: Path, portraits: tuple[Path, Path]) -> None:
+def test_places_in_a_photograph_are_labelled_as_faces_or_blurred(tmp_path: Path, portraits: tuple[Path, Path]) -> None:
     folder, _ = portraits
     first, second, third = (hashlib.sha256((folder / f"{n}.png").read_bytes()).hexdigest() for n in range(3))
     nothing = np.full((478, 2), np.nan)
@@ -180,7 +180,7 @@ def test_places_of_a_photograph_are_faces_or_are_blurred(tmp_path: Path, portrai
     given = [folder, "--labels", tmp_path / "places.npz", "--found", found, "--out", tmp_path / "made"]
     assert run(*given) == 0
     pictures = read_labels(tmp_path / "made/label.txt")
-    # The second picture has only a doubtful place, so it is neither with nor without a face.
+    # The second picture has only a doubtful place, so it is left out: it may show a face or not.
     assert [len(one.faces) for one in pictures] == [2, 0]
     agreed, sure = pictures[0].faces
     assert agreed[:4] == pytest.approx([100, 42, 220, 180], abs=0.1) and agreed[14] == 1
@@ -374,7 +374,7 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
         compose.read_rows(tmp_path)
 
 
-def test_large_portraits_are_cut_without_enlarging_them_and_others_for_their_own_folder(tmp_path: Path) -> None:
+def test_large_portraits_are_not_enlarged_and_smaller_ones_have_their_own_folder(tmp_path: Path) -> None:
     from models.open.portraits import EVERYDAY_SIDE, SIDE, cut
 
     (tmp_path / "portraits").mkdir()
@@ -386,7 +386,7 @@ def test_large_portraits_are_cut_without_enlarging_them_and_others_for_their_own
         np.savez(labels, sha256=[hashlib.sha256(file.read_bytes()).hexdigest()], points=points * scale)
         out = tmp_path / str(scale)
         if not count:
-            with pytest.raises(DataError, match="no face whose eyes are 34 px apart"):
+            with pytest.raises(DataError, match="no face with eyes at least 34 px apart"):
                 cut([file.parent], labels, out)
             continue
         assert cut([file.parent], labels, out) == 1

@@ -131,7 +131,8 @@ def test_a_second_press_takes_a_label_away(out: Path, browser: Browser, tmp_path
         browser.press("2")
         browser.wait(lambda hidden=hidden: browser.run("return document.getElementById('labels').hidden") == hidden)
         browser.press("ESCAPE")
-        # An event that follows the closing clears the address. Until then, a click on the same face does nothing.
+        # The address is cleared by an event that arrives after the dialog has closed. Until then, a click on the same
+        # face does nothing.
         browser.wait(lambda: browser.run("return !document.getElementById('detail').open && !location.hash"))
 
 
