@@ -3,6 +3,7 @@
 
     python models/ifqa/train.py FACES... --work DIR            # train, or continue a stopped run
     python models/ifqa/train.py FACES... --work DIR --export   # only write the deliverables
+    python models/ifqa/train.py FACES... --work DIR --export --average OTHER/ifqa_warm.pth --share 0.35
     python models/ifqa/train.py --smoke                        # takes about a minute
 
 A run is seeded and resumes from its newest intact checkpoint in DIR (default: $STREAMGATE_WORK/ifqa). Unless --fresh is
@@ -18,6 +19,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
@@ -90,11 +92,21 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
     p.add_argument("--fresh", action="store_true", help="ignore the committed weights and the teacher")
     p.add_argument("--export", action="store_true", help="do not train: export the newest checkpoint")
+    p.add_argument(
+        "--average",
+        type=Path,
+        metavar="PTH",
+        help="with --export: average the weights with those of another run (its ifqa_warm.pth) that started from the "
+        "same weights",
+    )
+    p.add_argument("--share", type=float, default=0.5, help="weight of the other run in this average, 0..1")
     p.add_argument("--target", type=Path, help="folder for the exported files (default: the folder of --config)")
     p.add_argument("--smoke", action="store_true", help="one minute on synthetic faces; exports to DIR/smoke")
     args = p.parse_args(arguments)
     if not args.data and not args.smoke:
         p.error("give folders or tar files of aligned faces (or --smoke)")
+    if args.average and (not args.export or not 0 <= args.share <= 1):
+        p.error("--average needs --export, and a --share from 0 to 1")
     return args
 
 
@@ -179,6 +191,12 @@ def train(args: argparse.Namespace) -> int:
     resume(trainer, work / "checkpoints", None if args.fresh or args.smoke else folder / WARM_NAME)
     precision = "bfloat16 autocast" if half else "float32"
     say(f"device {device}, {precision}, at step {trainer.steps_done} of {settings.steps}")
+    if args.average:
+        try:
+            other = torch.load(args.average, map_location="cpu", weights_only=True)
+            trainer.average_with(other, args.share)
+        except (OSError, KeyError, TypeError, AttributeError, RuntimeError, EOFError, UnpicklingError) as error:
+            raise DataError(f"{args.average}: not the ifqa_warm.pth of a run of this network") from error
     if not args.export:
         unreal = aligned_faces(args.unreal, "drawings, renders, puppets and statues", work, evaluation)
         everyday = aligned_faces(args.everyday, "everyday photographs and video frames", work, evaluation)

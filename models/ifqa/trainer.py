@@ -410,6 +410,17 @@ class Trainer:
             for net in nets:
                 net.load_state_dict(state)
 
+    def average_with(self, weights: Mapping[str, Mapping[str, Tensor]], share: float) -> None:
+        """Replace the averaged network by a weighted mean of itself and the network of another run's `warm_state()`.
+
+        If both runs started from the same weights, the mean often has the strengths of both (Wortsman et al., Model
+        soups, ICML 2022). share: weight of the other network, 0..1.
+        """
+        other = floats(weights["D"])
+        state = self.average.state_dict()
+        mixed = {k: torch.lerp(v, other[k].to(v), share) if v.is_floating_point() else v for k, v in state.items()}
+        self.average.load_state_dict(mixed)
+
     def load_teacher(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Use the larger network of `ifqa_teacher.pth` as teacher, and start with the restorers trained with it."""
         full = {n: {k: v.float() if v.is_floating_point() else v for k, v in w.items()} for n, w in weights.items()}

@@ -212,3 +212,21 @@ def test_evaluation_pictures_are_not_among_the_everyday_photographs(tmp_path: Pa
     assert len(aligned_faces([tmp_path / "everyday"], "photographs", tmp_path)) == 3
     left = aligned_faces([tmp_path / "everyday"], "photographs", tmp_path, evaluation)
     assert len(left) == 2 and not any(np.array_equal(one, face[..., ::-1]) for one in left)
+
+
+def test_the_weights_of_two_runs_are_averaged(tmp_path: Path) -> None:
+    first = train("--smoke", "--work", tmp_path / "a", "--threads", "1")
+    second = train("--smoke", "--work", tmp_path / "b", "--threads", "1", "--seed", "5")
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    runs = [torch.load(tmp_path / run / "smoke/ifqa_warm.pth", weights_only=True)["D"] for run in "ab"]
+    other = tmp_path / "b/smoke/ifqa_warm.pth"
+    average = ("--export", "--average", other, "--share", "0.25")
+    done = train("--smoke", "--work", tmp_path / "a", "--threads", "1", *average)
+    assert done.returncode == 0, done.stderr
+    mixed = torch.load(tmp_path / "a/smoke/ifqa_warm.pth", weights_only=True)["D"]
+    name = next(k for k, v in runs[0].items() if v.is_floating_point() and not torch.equal(v, runs[1][k]))
+    wanted = 0.75 * runs[0][name].float() + 0.25 * runs[1][name].float()
+    assert torch.allclose(mixed[name].float(), wanted, atol=2e-3)
+    other.write_bytes(b"nothing")
+    broken = train("--smoke", "--work", tmp_path / "a", "--threads", "1", "--export", "--average", other)
+    assert broken.returncode == 2 and len(broken.stderr.strip().splitlines()) == 1
