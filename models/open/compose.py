@@ -40,8 +40,10 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from models.common.images import DataError, encode_jpeg, list_sources  # noqa: E402
+from models.detector.faces import share_inside  # noqa: E402
 from models.open.inputs import read_arrays, usable_picture  # noqa: E402
 from models.open.label import box_of  # noqa: E402
+from streamgate.tracking.overlap import grown  # noqa: E402
 
 LONGEST = 800
 SMALLEST = 20.0
@@ -53,6 +55,8 @@ LIKELY, SURE = 0.55, 0.8
 """Minimum BlazeFace score at which a place counts as a face: LIKELY if the Face Landmarker also finds a face there,
 SURE if it finds none. Without LIKELY, hands and clothes would count as faces, because the Face Landmarker finds faces
 in them, too, if it is made to look there."""
+MARGIN = 0.2
+"""Margin on each side with which a doubtful place is blurred, as a share of its width or height."""
 ECHO = 0.1
 """If a doubtful place, with its margin, covers more than this share of a face, it is not blurred."""
 BELOW, BESIDE = 0.25, 0.45
@@ -181,7 +185,8 @@ def scenes(args: argparse.Namespace) -> str:
         faces = np.array([line.split()[:4] for line in told], np.float64).reshape(-1, 4)
         faces[:, 2:] += faces[:, :2]
         # A doubtful place that overlaps a face is mostly the same face, found at another scale.
-        doubtful = [box for box in map(widened, doubtful) if not _shared(box, faces).max(initial=0.0) > ECHO]
+        wide = grown(np.array(doubtful, np.float64).reshape(-1, 4), MARGIN)
+        doubtful = [box for box in wide if not share_inside(faces, box[None]).max(initial=0.0) > ECHO]
         for box in doubtful:
             blur_out(picture, box)
         if doubtful and not told:
@@ -204,18 +209,6 @@ def plain_line(box: np.ndarray, shape: tuple[int, ...]) -> str:
     if (high - low).min() < TINIEST:
         return ""
     return f"{low[0]:.2f} {low[1]:.2f} {high[0] - low[0]:.2f} {high[1] - low[1]:.2f}"
-
-
-def widened(box: np.ndarray) -> np.ndarray:
-    """The box with a margin of a fifth on each side."""
-    more = 0.2 * (box[2:] - box[:2])
-    return np.concatenate([box[:2] - more, box[2:] + more])
-
-
-def _shared(box: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """The share of each face that is inside the box, [n]; faces: their boxes, [n, 4]."""
-    extent = np.minimum(faces[:, 2:], box[2:]) - np.maximum(faces[:, :2], box[:2])
-    return np.prod(np.maximum(extent, 0), axis=1) / np.maximum(np.prod(faces[:, 2:] - faces[:, :2], axis=1), 1e-9)
 
 
 def blur_out(picture: np.ndarray, box: np.ndarray) -> None:

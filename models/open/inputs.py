@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from models.common.images import DataError, decode_rgb
+from streamgate.weights.files import atomic_write
 
 SHAPES: dict[str, tuple[int, ...]] = {
     "sha256": (), "points": (5, 2), "box": (4,), "score": (), "pose": (3,), "shapes": (52,), "mesh": (478, 2),
@@ -52,9 +53,8 @@ def read_arrays(file: Path, *names: str) -> dict[str, np.ndarray]:
 
 def write_arrays(file: Path, **arrays: np.ndarray) -> None:
     """Write a file of arrays under exactly this name, all of it or nothing."""
-    part = file.with_name(file.name + ".part.npz")
-    np.savez_compressed(part, **arrays)  # type: ignore[arg-type]
-    part.replace(file)
+    with atomic_write(file) as out:
+        np.savez_compressed(out, **arrays)  # type: ignore[arg-type]
 
 
 def check_target(file: Path) -> None:

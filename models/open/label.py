@@ -35,6 +35,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from models.common.images import DataError, list_sources  # noqa: E402
+from models.detector.faces import overlap  # noqa: E402
 from models.expression.teacher import angles  # noqa: E402
 from models.open.inputs import check_target, read_arrays, usable_picture, write_arrays  # noqa: E402
 
@@ -186,12 +187,9 @@ def look_at(landmarker: object, media: object, picture: np.ndarray, box: np.ndar
     best, agreed = NOTHING, AGREE
     for mesh, pose, scores in look(landmarker, media, part):
         mesh = (mesh + 0.5) / scale + corner - 0.5
-        own = box_of(mesh)
-        low, high = np.maximum(own[:2], box[:2]), np.minimum(own[2:], box[2:])
-        inner = float(np.prod(np.maximum(high - low, 0)))
-        overlap = inner / (float(np.prod(own[2:] - own[:2]) + np.prod(box[2:] - box[:2])) - inner)
-        if overlap > agreed:
-            best, agreed = (mesh, pose, scores), overlap
+        shared = float(overlap(box_of(mesh)[None], box[None])[0, 0])
+        if shared > agreed:
+            best, agreed = (mesh, pose, scores), shared
     return best
 
 

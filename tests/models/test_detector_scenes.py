@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -61,11 +62,7 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> PictureSet:
     return prepare([], [], labelled, LeaveOut(), folder / "cache", NoDetector(), 10, 1)  # type: ignore[arg-type]
 
 
-def with_(**changed: float) -> Composition:
-    return Composition(**{**PLAIN.__dict__, **changed})
-
-
-@pytest.mark.parametrize("how", [PLAIN, with_(close_up=1.0), with_(feathered=1.0)])
+@pytest.mark.parametrize("how", [PLAIN, replace(PLAIN, close_up=1.0), replace(PLAIN, feathered=1.0)])
 def test_landmarks_lie_on_what_they_label(marked: PictureSet, how: Composition) -> None:
     scenes = Scenes(marked, [0], how)
     seen = 0
