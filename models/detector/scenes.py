@@ -47,9 +47,6 @@ class Composition:
     coded: float
     noisy: float
     small_camera: float
-    feathered: float = 0.0
-    """Share of the pictures that fade into the scene towards their edges. Without this, a network would learn to find
-    small faces by the edges of their pictures, because most pictures have only one face."""
 
 
 class Scenes:
@@ -155,18 +152,10 @@ class Scenes:
         gain = spin * (scale * width / picture.shape[1])
         matrix = np.concatenate([gain, (shift - (x1, y1) + gain @ [0.5, 0.5] - 0.5)[:, None]], axis=1)
         part = canvas[y1:y2, x1:x2]
-        # Without feathering, no random number is drawn here, so that recipes without it still give the same scenes.
-        if self._how.feathered and rng.random() < self._how.feathered:
-            fade = faded(rng, rows[:, BOX] * (picture.shape[1] / width), picture.shape)
-            whole = cv2.warpAffine(picture, matrix, (x2 - x1, y2 - y1), borderMode=cv2.BORDER_REPLICATE)
-            fade = cv2.warpAffine(fade, matrix, (x2 - x1, y2 - y1))[..., None]
-            placed = (part + fade * (whole.astype(np.float32) - part) + 0.5).astype(np.uint8)
-        else:
-            placed = cv2.warpAffine(
-                picture, matrix, (x2 - x1, y2 - y1), dst=part.copy(),
-                flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_TRANSPARENT,
-            )  # fmt: skip
-        canvas[y1:y2, x1:x2] = placed
+        canvas[y1:y2, x1:x2] = cv2.warpAffine(
+            picture, matrix, (x2 - x1, y2 - y1), dst=part.copy(),
+            flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_TRANSPARENT,
+        )  # fmt: skip
         return self._seen(move(rows, spin, scale, shift), cell)
 
     def _seen(self, rows: np.ndarray, cell: tuple[int, int, int, int]) -> np.ndarray:
@@ -222,24 +211,6 @@ def split(rng: np.random.Generator, width: int, height: int, least: int = 48) ->
             else [(x1, y1, x2, y1 + cut), (x1, y1 + cut, x2, y2)]
         )
     return cells + ready
-
-
-def faded(rng: np.random.Generator, boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Opacity of a picture, float32 [H, W], 0..1: 1 on all faces, falling to 0 towards each edge.
-
-    The fall begins at a random distance from the edge, but never inside the outermost face.
-
-    boxes: boxes of the picture's faces, float32 [n, 4], n >= 1; shape: of the picture.
-    """
-    ramps = []
-    for axis, length in ((0, shape[1]), (1, shape[0])):
-        near = max(0.0, float(boxes[:, axis].min())) * float(rng.uniform(0.4, 1.0))
-        far = max(0.0, length - float(boxes[:, axis + 2].max())) * float(rng.uniform(0.4, 1.0))
-        at = np.arange(length) + 0.5
-        ramp = np.minimum(at / max(near, 1.0), (length - at) / max(far, 1.0))
-        ramps.append(np.clip(ramp, 0, 1))
-    across, down = ramps
-    return (down[:, None] * across[None]).astype(np.float32)
 
 
 def mirror(rows: np.ndarray, width: float) -> np.ndarray:

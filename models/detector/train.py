@@ -12,8 +12,7 @@ format that RetinaFace published for WIDER FACE (models/detector/labels.py). Thr
 training: --leave-out takes evaluation pictures, --leave-out-people takes LFW pair lists, and --leave-out-digests takes
 folders whose files are named after the first digits of the sha256 of a picture. A run is seeded and resumes from its
 newest intact checkpoint in DIR (default: $STREAMGATE_WORK/detector). The first start loads the committed weights next
-to --config unless --fresh is given. With `teacher = false` in the config, the network learns only from --labels, and no
-published detector is used.
+to --config unless --fresh is given.
 """
 
 from __future__ import annotations
@@ -46,7 +45,6 @@ from models.detector.scenes import Composition, Scenes  # noqa: E402
 from models.detector.smoke import synthetic_pictures  # noqa: E402
 from models.detector.teacher import Teacher, load_teacher  # noqa: E402
 from models.detector.trainer import Settings, Trainer  # noqa: E402
-from models.detector.unaided import LabelTrainer  # noqa: E402
 from models.recognizer.faces import people_in  # noqa: E402
 from streamgate.errors import StreamgateError  # noqa: E402
 from streamgate.networks.detector import Detector  # noqa: E402
@@ -129,10 +127,7 @@ def train(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
-    taught = config["teacher"]
-    if not taught and (args.data or args.backgrounds):
-        raise DataError("teacher = false: give --labels only, because the standard detector would label other pictures")
-    teacher = Teacher(load_teacher(args.teacher), device) if taught else None
+    teacher = Teacher(load_teacher(args.teacher), device)
     pictures = read_pictures(args, config["data"], work)
     chosen, apart = held_out(pictures.sha256, pictures.backgrounds, config["data"]["held_out"])
     told = ", ".join(f"{count} {reason}" for reason, count in pictures.counts.items())
@@ -141,10 +136,7 @@ def train(args: argparse.Namespace) -> int:
     monitor = Monitor(Scenes(pictures, apart, how), config["data"]["held_out_scenes"])
     settings = Settings(**config["loss"], **config["optimiser"])
     half = args.precision == "bf16"
-    if teacher is None:
-        trainer: Trainer = LabelTrainer(settings, config["seed"], device, half)
-    else:
-        trainer = Trainer(settings, teacher, config["seed"], device, half)
+    trainer = Trainer(settings, teacher, config["seed"], device, half)
     # The committed weights are next to the config; another config has different weights, or none.
     warm = args.config.parent / WARM_NAME
     resume(trainer, work / "checkpoints", None if args.fresh or args.smoke else warm)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the training data for the detector of `--models open`: labelled portraits, and pictures without faces.
+"""Write training pictures for `--models open`: labelled portraits, and pictures without faces.
 
     python models/open/compose.py PICTURES... --labels labels.npz --empty EVERYDAY... --out DIR
     python models/open/compose.py PICTURES... --labels labels.npz --snapshots --out DIR
@@ -8,7 +8,7 @@
 PICTURES are folders or tar files that `label.py` has labelled; EVERYDAY are folders of pictures without faces. The
 script writes DIR/images, and DIR/label.txt in the format of `models/detector/labels.py`, for
 
-    python models/detector/train.py --config models/open/detector/config.toml --labels DIR/label.txt --work WORK
+    python models/open/points.py face-detection-adas-0001.bin --labels DIR/label.txt --work WORK
 
 Hardly any portrait shows a profile. Therefore, portraits with a slightly turned head are also written in a second
 version, in which the far half of the face is narrowed, so that the head seems to be turned further. There are two more
@@ -20,7 +20,7 @@ With --snapshots, PICTURES are everyday photographs. The script only copies them
 collages: they already show faces at all angles, and parts of other faces may be visible at their edges.
 
 With --found (the file that scan.py wrote), PICTURES are photographs of any number of people, and labels.npz was written
-by label.py with the same file. A place is labelled as a face if BlazeFace gives it at least the score LIKELY and the
+by label.py with the same file. A place is labelled as a face if the detector gives it at least the score LIKELY and the
 Face Landmarker also finds a face there, or if the score is at least SURE (then possibly without landmarks). All other
 places may be faces or not, so they are blurred beyond recognition; a picture that has only such places is left out. A
 picture without any place is used as a picture without faces.
@@ -51,10 +51,10 @@ SMALLEST = 20.0
 used."""
 TINIEST = 10.0
 """The same for --found, but smaller faces are blurred, and the picture is used."""
-LIKELY, SURE = 0.55, 0.8
-"""Minimum BlazeFace score at which a place counts as a face: LIKELY if the Face Landmarker also finds a face there,
-SURE if it finds none. Without LIKELY, hands and clothes would count as faces, because the Face Landmarker finds faces
-in them, too, if it is made to look there."""
+LIKELY, SURE = 0.4, 0.8
+"""Minimum score at which a place counts as a face: LIKELY if the Face Landmarker also finds a face there, SURE if it
+finds none. Without LIKELY, hands and clothes would count as faces, because the Face Landmarker finds faces in them,
+too, if it is made to look there."""
 MARGIN = 0.2
 """Margin on each side with which a doubtful place is blurred, as a share of its width or height."""
 ECHO = 0.1

@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
-"""Find the faces in everyday photographs with MediaPipe's BlazeFace at several sizes, for label.py and compose.py.
+"""Find the faces in everyday photographs with the detector of the set at several sizes, for label.py and compose.py.
 
-    python models/open/blazeface.py face_detection_full_range_sparse.tflite --target BLAZEFACE
-    python models/open/scan.py PICTURES... --detector BLAZEFACE --out found.npz
+    python models/open/scan.py PICTURES... --out found.npz
     TEACHER/bin/python models/open/label.py face_landmarker.task PICTURES... --found found.npz --out labels.npz
 
 The Face Landmarker alone finds only the largest faces of a picture. Therefore, scan.py finds the places where label.py
@@ -50,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad data or arguments (one line on stderr)."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("pictures", nargs="+", type=Path)
-    p.add_argument("--detector", type=Path, required=True, help="folder that blazeface.py wrote")
+    p.add_argument("--detector", type=Path, default=HERE / "detector", help="folder of a detector and its card.json")
     p.add_argument("--out", type=Path, required=True)
     args = p.parse_args(arguments)
     cv2.setNumThreads(1)
@@ -58,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         check_target(args.out)
         weights = from_card(args.detector, str(args.detector))
         if weights is None:
-            raise DataError(f"{args.detector}: contains no detector; create one with models/open/blazeface.py")
+            raise DataError(f"{args.detector}: contains no detector")
         detector = Detector(Session(weights, "cpu"))
         digests: list[str] = []
         rows: list[np.ndarray] = []

@@ -38,10 +38,10 @@ class LiteNetwork(nn.Module):
     """The graph of a file with one input. The input's first axis, which has size 1 in the file, may have any size.
 
     planes: if true, the channels of pictures are on the second axis, as is common in torch; otherwise on the last axis,
-    as in the file. maps: if true, reshapes are left out, so that pictures may have any size and the outputs are maps.
+    as in the file.
     """
 
-    def __init__(self, content: bytes, planes: bool, maps: bool = False) -> None:
+    def __init__(self, content: bytes, planes: bool) -> None:
         """Raises DataError if the file has an operator that is not supported, or the package `tflite` is missing."""
         super().__init__()
         try:
@@ -60,11 +60,8 @@ class LiteNetwork(nn.Module):
             name = _name(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()))
             inputs = [int(number) for number in operator.InputsAsNumpy()]
             output = int(operator.Outputs(0))
-            if name in ("DEQUANTIZE", "DENSIFY"):  # `_constants` has already expanded sparse tensors.
+            if name == "DEQUANTIZE":
                 fixed[output] = fixed[inputs[0]].astype(np.float32)
-                continue
-            if maps and name == "RESHAPE":
-                self._steps.append((lambda x: x, inputs[:1], output))
                 continue
             if name in _PLAIN:
                 step, used = _PLAIN[name], len(inputs)
@@ -197,51 +194,8 @@ def _constants(model: Any, graph: Any) -> dict[int, np.ndarray]:
         if buffer.DataLength():
             shape = tensor.ShapeAsNumpy() if tensor.ShapeLength() else ()
             values = buffer.DataAsNumpy().view(_TYPES[tensor.Type()])
-            found[number] = values.reshape(shape) if tensor.Sparsity() is None else _dense(tensor, values)
+            found[number] = values.reshape(shape)
     return found
-
-
-def _dense(tensor: Any, values: np.ndarray) -> np.ndarray:
-    """A sparse tensor as a dense array.
-
-    The file lists the non-zero values in the order of nested loops over the axes and then over the positions inside a
-    block. It describes each loop by its length or, if the loop skips zeros, by the indices that it visits.
-    """
-    sparsity, shape = tensor.Sparsity(), [int(size) for size in tensor.ShapeAsNumpy()]
-    blocked = [int(axis) for axis in sparsity.BlockMapAsNumpy()] if sparsity.BlockMapLength() else []
-    loops = [sparsity.DimMetadata(i) for i in range(sparsity.DimMetadataLength())]
-    scale = [1] * len(shape)
-    for axis, loop in zip(blocked, loops[len(shape) :], strict=True):
-        scale[axis] = int(loop.DenseSize())
-    order = [int(number) for number in sparsity.TraversalOrderAsNumpy()]
-    indices, first = np.zeros((1, len(shape)), int), np.zeros(1, int)
-    for number, loop in zip(order, loops, strict=True):
-        if loop.Format() == 0:
-            count = int(loop.DenseSize())
-            parents = np.repeat(np.arange(len(first)), count)
-            inner = np.tile(np.arange(count), len(first))
-            first = np.repeat(first, count) * count + inner
-        else:
-            segments, visited = _vector(loop, "ArraySegments"), _vector(loop, "ArrayIndices")
-            counts = segments[first + 1] - segments[first]
-            parents = np.repeat(np.arange(len(first)), counts)
-            first = np.concatenate([np.arange(segments[one], segments[one + 1]) for one in first])
-            inner = visited[first]
-        indices = indices[parents]
-        axis, factor = (number, scale[number]) if number < len(shape) else (blocked[number - len(shape)], 1)
-        indices[:, axis] += inner * factor
-    dense = np.zeros(shape, values.dtype)
-    dense[tuple(indices.T)] = values[first]
-    return dense
-
-
-def _vector(loop: Any, name: str) -> np.ndarray:
-    import tflite
-
-    kind = (tflite.Int32Vector, tflite.Uint16Vector, tflite.Uint8Vector)[getattr(loop, f"{name}Type")() - 1]()
-    table = getattr(loop, name)()
-    kind.Init(table.Bytes, table.Pos)
-    return np.asarray(kind.ValuesAsNumpy(), int)
 
 
 def _name(code: int) -> str:

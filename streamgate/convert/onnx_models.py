@@ -15,7 +15,7 @@ import numpy as np
 from streamgate.convert.export import Values, check_agreement, noise, run
 from streamgate.convert.graph_surgery import input_sides, last_affine, load, opened, prune
 from streamgate.errors import WeightsError, one_line
-from streamgate.networks.layouts import LAYOUTS, Shape
+from streamgate.networks.layouts import LAYOUTS, Layout, Shape
 from streamgate.networks.recognizer import CROP_SIDE
 from streamgate.networks.sessions import as_input
 from streamgate.weights.catalog import parse_input
@@ -101,7 +101,7 @@ def detector(source: Path, options: Mapping[str, Any]) -> tuple[Any, dict[str, V
     del model.graph.output[:]
     for name in layout.outputs:
         values, inner, last = found[names[name]], f"own/{names[name]}", layout.values(name)
-        anchors = layout.anchors(name, _SMALL)
+        anchors = _anchors(layout, name, _SMALL, values)
         # Published SCRFD files have no batch axis in their outputs.
         batch = 1 if values.ndim == 2 and len(values) == anchors else 0
         if name == "conf" and values.size == 2 * anchors:
@@ -124,7 +124,7 @@ def detector(source: Path, options: Mapping[str, Any]) -> tuple[Any, dict[str, V
         picture = as_input(noise(1, *shape, 3), spec)
         got = _run(model, picture, source.name)
         for name in layout.outputs:
-            if got[name].size != layout.values(name) * layout.anchors(name, shape):
+            if got[name].size != layout.values(name) * _anchors(layout, name, shape, got[name]):
                 raise WeightsError(
                     f"{source.name}: output {names[name]} does not scale with the picture's size; export the model "
                     "again with dynamic height and width"
@@ -138,6 +138,12 @@ def detector(source: Path, options: Mapping[str, Any]) -> tuple[Any, dict[str, V
     whole = {name: np.concatenate([one[name] for one in singles]) for name in layout.outputs}
     _keep_batch_open(model, small, whole, source.name)
     return model, {}
+
+
+def _anchors(layout: Layout, name: str, shape: Shape, values: Values) -> int:
+    """The number of anchors that an output should have; if the layout allows any number, that of its values."""
+    expected = layout.anchors(name, shape)
+    return values.size // layout.values(name) if expected is None else expected
 
 
 def _second_of_two(model: Any, inner: str, values: Values) -> str:

@@ -24,14 +24,14 @@ class Layout:
     Attributes:
         outputs: output names, in the order of the published files.
         values: returns the number of values per anchor of an output of shape (P,) or (P, values).
-        anchors: returns the number of anchors of an output for an input shape.
+        anchors: returns the number of anchors of an output for an input shape; None if any number is allowed.
         scores: returns the probability of a face at each anchor, (P,).
         decode: returns boxes (K, 4) and landmarks (K, 5, 2), in pixels of the input, at K chosen anchors.
     """
 
     outputs: tuple[str, ...]
     values: Callable[[str], int]
-    anchors: Callable[[str, Shape], int]
+    anchors: Callable[[str, Shape], int | None]
     scores: Callable[[Outputs], Array]
     decode: Callable[[Outputs, Shape, Array], tuple[Array, Array]]
 
@@ -91,7 +91,7 @@ def _yunet_scores(outputs: Outputs) -> Array:
     return np.asarray(np.sqrt(np.clip(product, 0.0, 1.0)))
 
 
-_WIDTHS = {"loc": 4, "conf": 1, "landm": 10, "bbox": 4, "kps": 10}
+_WIDTHS = {"loc": 4, "conf": 1, "landm": 10, "bbox": 4, "kps": 10, "scores": 1, "boxes": 4, "landmarks": 10}
 
 LAYOUTS: Mapping[str, Layout] = {
     "retinaface": Layout(
@@ -106,5 +106,11 @@ LAYOUTS: Mapping[str, Layout] = {
         _levels("cls", "obj", "bbox", "kps"), lambda name: _WIDTHS.get(name.partition("_")[0], 1),
         _cells, _yunet_scores, _yunet,
     ),
+    "boxes": Layout(
+        ("scores", "boxes", "landmarks"), _WIDTHS.__getitem__, lambda name, shape: None,
+        lambda outputs: outputs["scores"].reshape(-1),
+        lambda outputs, shape, chosen: (outputs["boxes"][chosen], outputs["landmarks"][chosen].reshape(-1, 5, 2)),
+    ),
 }  # fmt: skip
-"""Layouts by their name on a card: RetinaFace (used by the embedded detector), InsightFace's SCRFD, and YuNet."""
+"""Layouts by their name on a card: RetinaFace (used by the embedded detector), InsightFace's SCRFD, YuNet, and outputs
+that are already in pixels: boxes as left, top, right, bottom, and landmarks."""

@@ -186,6 +186,33 @@ def test_scrfd_without_a_batch_axis_is_decoded(tmp_path: Path, models: Path) -> 
         assert any(np.allclose(one.box, [96 - 32, 32 - 64, 96 + 96, 32 + 128]) for one in many)
 
 
+class Pixels(nn.Module):
+    """The layout `boxes`: a face of 40 x 50 px wherever a block of 16 px is bright."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        bright = nn.functional.avg_pool2d(x, 16).mean(dim=1)
+        scores = torch.sigmoid(bright * 20 - 10).flatten(1)
+        ones = torch.ones_like(bright)
+        corner = (torch.stack([ones.cumsum(2), ones.cumsum(1)], 3) - 1).flatten(1, 2) * 16
+        places = torch.tensor([[10.0, 15], [30, 15], [20, 25], [12, 38], [28, 38]])
+        boxes = torch.cat([corner, corner + torch.tensor([40.0, 50.0])], 2)
+        return scores, boxes, (corner[:, :, None] + places).flatten(2)
+
+
+def test_outputs_in_pixels_are_taken_as_they_are(tmp_path: Path, models: Path) -> None:
+    file = saved(Pixels(), tmp_path / "pixels.onnx", (1, 3, 64, 64), open_axes={"data": {2: "h", 3: "w"}})
+    made = imported(file, models, role="detector", layout="boxes", input={"mean": [0] * 3, "scale": [1 / 255] * 3})
+    picture = np.zeros((96, 160, 3), np.uint8)
+    picture[32:48, 64:80] = 255
+    empty, (face,) = Detector(Session(made, "cpu")).detect([np.zeros((64, 96, 3), np.uint8), picture], threshold=0.9)
+    assert empty == [] and face.box.tolist() == [64, 32, 104, 82]
+    assert face.landmarks.tolist() == [[74, 47], [94, 47], [84, 57], [76, 70], [92, 70]]
+    (tmp_path / "four.json").write_text(json.dumps({"role": "detector", "layout": "boxes"}))
+    other = saved(BrightCells(), tmp_path / "four.onnx", (1, 3, 64, 64), open_axes={"data": {2: "h", 3: "w"}})
+    done = inside("models", "import", other, "--card", tmp_path / "four.json")
+    assert done.code == 4 and "Traceback" not in done.err, done.err
+
+
 def test_a_retinaface_of_one_size_and_with_logits_is_opened(tmp_path: Path, models: Path) -> None:
     torch.manual_seed(0)
     network = retinaface.RetinaFace("mobilenet025").eval()

@@ -22,7 +22,7 @@ from models.detector import faces as rows_of
 from models.detector.batches import Batches
 from models.detector.labels import Labelled
 from models.detector.pictures import LeaveOut, PictureSet, prepare, without_echoes
-from models.detector.scenes import Composition, Scenes, faded, mirror, move, split
+from models.detector.scenes import Composition, Scenes, mirror, move, split
 from models.detector.smoke import synthetic_pictures
 from streamgate.networks.detector import Detector
 from streamgate.networks.sessions import Session
@@ -62,7 +62,7 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> PictureSet:
     return prepare([], [], labelled, LeaveOut(), folder / "cache", NoDetector(), 10, 1)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("how", [PLAIN, replace(PLAIN, close_up=1.0), replace(PLAIN, feathered=1.0)])
+@pytest.mark.parametrize("how", [PLAIN, replace(PLAIN, close_up=1.0)])
 def test_landmarks_lie_on_what_they_label(marked: PictureSet, how: Composition) -> None:
     scenes = Scenes(marked, [0], how)
     seen = 0
@@ -88,12 +88,6 @@ def test_landmarks_lie_on_what_they_label(marked: PictureSet, how: Composition) 
 
 def inside(point: np.ndarray, box: np.ndarray) -> bool:
     return bool((point > box[:2] + 1).all() and (point < box[2:] - 1).all())
-
-
-def test_a_picture_fades_towards_its_edges_but_not_over_its_face() -> None:
-    fade = faded(np.random.default_rng(0), np.array([[40, 30, 80, 70]], np.float32), (100, 120, 3))
-    assert fade.shape == (100, 120) and (fade[30:70, 40:80] == 1).all()
-    assert max(fade[0].max(), fade[-1].max(), fade[:, 0].max(), fade[:, -1].max()) < 0.1
 
 
 def test_a_batch_is_a_function_of_its_step(marked: PictureSet) -> None:

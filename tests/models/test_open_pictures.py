@@ -1,12 +1,8 @@
-"""The detector of `--models open`: training without a teacher, and the pictures it learns from."""
+"""The pictures that the networks of `--models open` learn from: scan.py, label.py, compose.py, portraits.py."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -19,58 +15,10 @@ pytest.importorskip("onnxruntime")
 
 from models.common.images import DataError, read_rgb, write_rgb  # noqa: E402
 from models.detector.labels import read_labels  # noqa: E402
-from models.detector.trainer import Settings  # noqa: E402
-from models.detector.unaided import LabelTrainer  # noqa: E402
 from models.open import compose  # noqa: E402
 from models.open.label import box_of  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = ROOT / "models/open/detector/config.toml"
-SETTINGS = Settings(
-    maps=0.0, maps_joined=0.0, class_=0.0, place=0.0, task_class=1.0, task_box=1.0, task_points=0.5, negatives=7,
-    calibrate=0, join=0, steps=60, warmup=2, decay=10, rate_alone=0.0, rate=2e-3, ema=0.9, weight_decay=1e-3,
-)  # fmt: skip
-
-
-def trainer() -> LabelTrainer:
-    return LabelTrainer(SETTINGS, 1, torch.device("cpu"), half=False)
-
-
-def batch() -> dict[str, np.ndarray]:
-    from models.detector import faces as rows_of
-
-    faces = np.zeros((2, 1, rows_of.COLUMNS), np.float32)
-    faces[:, 0, rows_of.BOX] = 20, 20, 60, 60
-    faces[:, 0, rows_of.POINTS] = [30, 35, 50, 35, 40, 42, 32, 52, 48, 52]
-    faces[:, 0, [rows_of.HAS_POINTS, rows_of.SCORE]] = 1
-    return {"image": np.random.default_rng(0).integers(0, 256, (2, 96, 128, 3), dtype=np.uint8), "faces": faces}
-
-
-def test_labels_alone_teach_it_and_a_resumed_run_repeats_the_steps() -> None:
-    straight, stopped = trainer(), trainer()
-    first = straight.step(batch())
-    stopped.step(batch())
-    for _ in range(11):
-        straight.step(batch())
-        stopped.step(batch())
-    resumed = trainer()
-    resumed.load_state(stopped.state())
-    assert resumed.steps_done == 12
-    last = straight.step(batch())
-    assert last == pytest.approx(resumed.step(batch()), rel=1e-3)
-    assert last["class"] < first["class"] and last["box"] < first["box"]
-
-
-def test_a_warm_start_keeps_the_weights() -> None:
-    earlier, later = trainer(), trainer()
-    earlier.step(batch())
-    later.load_warm(earlier.warm_state())
-    image = batch()["image"]
-    assert later.steps_done == 1
-    assert later.look(image)[1] == pytest.approx(earlier.look(image)[1], abs=0.02)
-
-
-# --- pictures ---------------------------------------------------------------------------------------------------
 
 
 def mesh(x: float, y: float, side: float) -> np.ndarray:
@@ -328,45 +276,6 @@ def test_bad_input_is_one_line(tmp_path: Path, portraits: tuple[Path, Path], cap
         assert run(*arguments, "--out", tmp_path / "made") == 2
         said = capsys.readouterr().err
         assert line in said and len(said.strip().splitlines()) == 1
-
-
-# --- the recipe -------------------------------------------------------------------------------------------------
-
-
-def train(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if k not in ("STREAMGATE_WORK", "STREAMGATE_MODELS")}
-    command = [sys.executable, "-W", "ignore", str(ROOT / "models/detector/train.py"), "--config", str(CONFIG)]
-    return subprocess.run(
-        [*command, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=300
-    )
-
-
-def test_nothing_but_labels_is_taken_without_a_teacher(tmp_path: Path) -> None:
-    done = train(tmp_path, "--work", tmp_path)
-    assert done.returncode == 2
-    assert "teacher = false: give --labels only" in done.stderr and len(done.stderr.strip().splitlines()) == 1
-
-
-def test_a_short_run_leaves_every_deliverable(tmp_path: Path, portraits: tuple[Path, Path]) -> None:
-    folder, labels = portraits
-    assert run(folder, "--labels", labels, "--drawn", "6", "--out", tmp_path / "made") == 0
-    # A second portrait, to be held out.
-    file = tmp_path / "made/label.txt"
-    lines = file.read_text().splitlines()
-    picture = read_rgb(tmp_path / "made/images" / lines[0][2:])
-    write_rgb(tmp_path / "made/images/other.png", picture)
-    file.write_text("\n".join([*lines, "# other.png", lines[1]]))
-    text = CONFIG.read_text().replace("minimum_pictures = 200", "minimum_pictures = 1")
-    text = text.replace("held_out = 200", "held_out = 1").replace("held_out_scenes = 64", "held_out_scenes = 1")
-    config = tmp_path / "config.toml"
-    config.write_text(text)
-    given = ["--labels", tmp_path / "made/label.txt", "--work", tmp_path / "work", "--threads", "1", "--steps", "1"]
-    done = train(*given, "--config", config, "--target", tmp_path / "target")
-    assert done.returncode == 0, done.stderr
-    card = json.loads((tmp_path / "target/card.json").read_text())
-    assert card["name"] == "detector-open" and card["research_only"] is False and card["training_steps"] == 1
-    made = {file.name for file in (tmp_path / "target").iterdir()}
-    assert made == {"detector.onnx", "card.json", "detector_warm.pth"}
 
 
 def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
