@@ -29,7 +29,7 @@ CENTRE_OFF, SIDE_OFF = 0.04, 0.07
 
 @dataclass(frozen=True)
 class Changes:
-    """config.toml, [part]: shares of the parts, 0..1."""
+    """config.toml, [part]: shares of the parts, 0..1, and the standard deviation of the angle."""
 
     turned: float
     turn_degrees: float
@@ -58,10 +58,9 @@ class Faces:
             if not len(rows):
                 continue
             picture = source.picture(index)
-            scale = picture.shape[1] / source.widths[index]
             for row in rows:
                 middle, side = (row[:2] + row[2:4]) / 2, float((row[2:4] - row[:2]).max())
-                kept.append(_cut(picture, middle * scale, REACH * side * scale))
+                kept.append(_cut(picture, middle, REACH * side))
                 points.append((row[rows_of.POINTS].reshape(5, 2) + 0.5 - middle) / side)
         self.pictures = np.array(kept, np.uint8).reshape(-1, SIDE, SIDE, 3)
         self.points = np.array(points, np.float32).reshape(-1, 5, 2)

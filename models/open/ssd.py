@@ -22,8 +22,8 @@ from models.open.openvino_graph import IRNetwork
 SHA256 = "df0f5799d801c6afb355d1c4771693c782efbb58d2eb2238982eac8fe84bc821"
 """The sha256 of the published `.bin` (FP16)."""
 CENTRE, LOG_SIDE = 0.1, 0.2
-"""Factors of the network's values: the shift of a box's centre, as a share of the anchor's sides, and the logarithm of
-the box's sides divided by the anchor's."""
+"""The network's values are multiplied by these factors. The results are the shift of the box's centre from the anchor's
+centre, as a share of the anchor's sides, and the logarithm of the ratio of the box's sides to the anchor's."""
 VALUES = 10
 """Number of the head's values for a box: the positions of the landmarks (x, y) relative to the centre of the box, as
 shares of the part's side, divided by SCALE."""
@@ -45,10 +45,10 @@ class Group(NamedTuple):
     ratios: tuple[float, ...]
     """Aspect ratios of the other anchors, all of which have the area of the smaller square."""
     halvings: int
-    """How often the picture is scaled down by 2 before the network sees it."""
+    """How many times the picture is scaled down by 2 before the network sees it."""
     shrink: int
-    """Factor by which the picture is scaled down before the head sees it; otherwise, it would see single pixels of a
-    large face."""
+    """Factor by which the picture is scaled down before the head sees parts of it. Without this, the head would see
+    only some of the pixels of a large face."""
     seen: int
     """Maximum number of boxes that the head sees: those with the highest scores. The others keep average landmarks."""
 
@@ -64,19 +64,19 @@ GROUPS = (
     Group("conv6_2_mbox", 64.0, 142.08, 207.36, (2.0, 3.0), 2, 16, 2),
     Group("conv7_2_mbox", 100.0, 207.36, 272.64, (2.0, 3.0), 2, 32, 2),
 )
-"""The published network has two more groups, from 273 px. They are not used: in pictures of other sizes than the
-published one (672 x 384), they often find a face that is as large as the whole picture. Instead, the network also sees
-smaller copies of the picture."""
-HALVINGS = 2
+"""The published network has two more groups, with anchors from 273 px. They are not used: in pictures of other sizes
+than the published one (672 x 384), they often find a face that is as large as the whole picture. Instead, the network
+also sees smaller copies of the picture."""
+_HALVINGS = max(group.halvings for group in GROUPS)
 
 
 class Found(NamedTuple):
-    """The published network's result for the anchors of one group, one for each cell (P)."""
+    """The published network's result for one group: in each of P cells, the anchor with the highest score."""
 
     scores: Tensor
     """(N, P), 0..1."""
     boxes: Tensor
-    """(N, P, 4): centre, width and height in pixels."""
+    """(N, P, 4): centre, width and height in pixels of the whole picture."""
     best: Tensor
     """(N, P): the score if no neighbouring cell has a higher one, otherwise 0."""
 
@@ -96,7 +96,7 @@ class Published(nn.Module):
     def forward(self, face: Tensor) -> list[Found]:
         planes = face.permute(0, 3, 1, 2).to(torch.float32).flip(1)  # the network takes BGR
         values = []
-        for halvings in range(HALVINGS + 1):
+        for halvings in range(_HALVINGS + 1):
             values.append(self.network(functional.avg_pool2d(planes, 2**halvings) if halvings else planes))
         found = []
         for number, group in enumerate(GROUPS):

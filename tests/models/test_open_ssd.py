@@ -265,11 +265,10 @@ class Drawn:
     """In place of a PictureSet: black pictures, with white spots at the landmarks of a grey face."""
 
     def __init__(self) -> None:
-        self.faces, self.widths = [], []
+        self.faces = []
         for x, y, side in ((100, 90, 60), (140, 100, 24), (60, 60, 110)):
             self.faces.append(faces((x - side / 2, y - side / 2, x + side / 2, y + side / 2)).numpy())
             self.faces[-1][:, rows_of.POINTS] = (spots(side) + np.array([x - 0.5, y - 0.5])).reshape(-1)
-            self.widths.append(240)
 
     def picture(self, index: int) -> np.ndarray:
         picture = np.zeros((200, 240, 3), np.uint8)
@@ -399,17 +398,41 @@ def test_training_needs_a_sound_head_or_fresh_and_faces_with_landmarks(
     assert Detector(Session(made, "cpu")).detect([np.zeros((64, 96, 3), np.uint8)]) == [[]]
 
 
-def test_the_shipped_detector_does_not_depend_on_the_batch_and_finds_turned_pictures() -> None:
-    data = pytest.importorskip("skimage.data")
+def shipped() -> Session:
     weights = from_card(FOLDER, "open")
     assert weights is not None
-    detector = Detector(Session(weights, "cpu"))
+    return Session(weights, "cpu")
+
+
+@pytest.mark.usefixtures("blocks")
+def test_the_shipped_detector_has_the_groups_of_this_code() -> None:
+    face = np.zeros((1, 224, 416, 3), np.uint8)
+    expected = sum(one.scores.shape[1] for one in Published(Path("net.bin"))(torch.from_numpy(face)))
+    assert shipped().run_pictures(face)["scores"].shape == (1, expected)
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.5, 1.0, 2.0, 4.0])
+def test_the_shipped_detector_finds_a_face_of_any_size(scale: float) -> None:
+    data = pytest.importorskip("skimage.data")
+    detector, portrait = Detector(shipped()), np.ascontiguousarray(data.astronaut()[:320, 60:380])
+    usual = detector.detect([portrait])[0][0]
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    (found,) = detector.detect([cv2.resize(portrait, None, fx=scale, fy=scale, interpolation=method)])[0]
+    overlap = rows_of.overlap(found.box[None] / scale, usual.box[None])[0, 0]
+    off = np.abs((found.landmarks + 0.5) / scale - 0.5 - usual.landmarks).max()
+    assert overlap > 0.7 and off < 8, (overlap, off)
+
+
+def test_the_shipped_detector_does_not_depend_on_the_batch_and_finds_mirrored_faces() -> None:
+    data = pytest.importorskip("skimage.data")
+    detector = Detector(shipped())
     portrait = np.ascontiguousarray(data.astronaut())
     empty = np.full((512, 512, 3), 90, np.uint8)
     alone = detector.detect([portrait])[0]
     together = detector.detect([empty, portrait, portrait[:, ::-1].copy()])
     assert len(alone) == 1 and together[0] == []
     assert np.array_equal(alone[0].box, together[1][0].box)
+    assert np.array_equal(alone[0].landmarks, together[1][0].landmarks)
     marks, mirrored = alone[0].landmarks, together[2][0].landmarks
     assert np.abs(marks[[0, 2, 3], 0] - (511 - mirrored[[1, 2, 4], 0])).max() < 6
     left, top, right, bottom = alone[0].box
