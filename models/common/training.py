@@ -83,15 +83,30 @@ def choose_device(name: str) -> torch.device:
 
 
 def resume(trainer: Trains, checkpoints: Path, warm: Path | None) -> None:
-    """Load the newest intact checkpoint or, if there is none, the committed weights, if there are any."""
+    """Load the newest intact checkpoint or, if there is none, the committed weights, if there are any.
+
+    Raises DataError if the committed weights cannot be read, or are those of another network.
+    """
     state, refused = load_latest(checkpoints)
     for name in refused:
         say(f"refused {name}: damaged (its content does not match its name); using the previous checkpoint")
     if state is not None:
         trainer.load_state(state)
     elif warm is not None and warm.is_file():
-        trainer.load_warm(torch.load(warm, map_location="cpu", weights_only=True))
+        weights = load_weights(warm)
+        try:
+            trainer.load_warm(weights)
+        except (KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"{warm}: does not contain the weights of this network; give --fresh") from error
         say(f"started from {warm.name}")
+
+
+def load_weights(file: Path) -> dict[str, Any]:
+    """What a file that `torch.save` wrote contains. Raises DataError if it cannot be read."""
+    try:
+        return dict(torch.load(file, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch raises errors of many types for damaged files
+        raise DataError(f"{file}: not a file of weights, or damaged") from error
 
 
 def terms(sums: Sums) -> str:

@@ -29,7 +29,8 @@ class IRNetwork(nn.Module):
     def __init__(self, binary: Path, sha256: str, wanted: Sequence[str]) -> None:
         """binary: the `.bin` file, with its `.xml` file next to it; sha256: of the `.bin` file; wanted: layers' names.
 
-        Raises DataError if a file is missing or is not the published one, or if an operator is not supported.
+        Raises DataError if a file is missing, if the `.bin` file has another sha256, or if the `.xml` file is not one
+        that belongs to it, or has an operator that is not supported.
         """
         super().__init__()
         described = binary.with_suffix(".xml")
@@ -40,6 +41,8 @@ class IRNetwork(nn.Module):
             raise DataError(f"{binary}: not the published file (sha256 {sha256[:12]}…)")
         try:
             self._build(ElementTree.parse(described), binary.read_bytes(), wanted)
+        except DataError as error:
+            raise DataError(f"{described}: {error}") from error
         except (ElementTree.ParseError, KeyError, IndexError, ValueError) as error:
             raise DataError(f"{described}: not an OpenVINO IR of this network ({error!r})") from error
 
@@ -62,17 +65,19 @@ class IRNetwork(nn.Module):
         numbers: bytes,
     ) -> None:
         """Add the steps and constants that the layers `wanted` need, each once and after its inputs."""
-        ready, waiting = {self._input}, list(wanted)[::-1]
+        ready, begun, waiting = {self._input}, set(), list(wanted)[::-1]
         while waiting:
             number = waiting[-1]
             before = [inputs[number][port] for port in sorted(inputs[number])]
             missing = [one for one in before if one not in ready]
-            if number in ready or not missing:
-                waiting.pop()
-            if number in ready:
-                continue
-            if missing:
+            if number not in ready and missing:
+                if number in begun:
+                    raise ValueError(f"layer {number} is its own input")
+                begun.add(number)
                 waiting += missing
+                continue
+            waiting.pop()
+            if number in ready:
                 continue
             layer = layers[number]
             if layer.attrib["type"] == "Const":
@@ -92,11 +97,20 @@ class IRNetwork(nn.Module):
 
 def _constant(layer: ElementTree.Element, numbers: bytes) -> np.ndarray:
     """The values of a constant, float32."""
+    data = _data(layer)
+    start, size = int(data["offset"]), int(data["size"])
+    values = np.frombuffer(numbers[start : start + size], _NUMBERS[data["element_type"]])
+    return values.astype(np.float32).reshape(_integers(data["shape"]))
+
+
+def _data(layer: ElementTree.Element) -> dict[str, str]:
+    """The attributes of a layer's operator."""
     data = layer.find("data")
-    assert data is not None
-    start, size = int(data.attrib["offset"]), int(data.attrib["size"])
-    values = np.frombuffer(numbers[start : start + size], _NUMBERS[data.attrib["element_type"]])
-    return values.astype(np.float32).reshape([int(side) for side in data.attrib["shape"].split(",")])
+    return {} if data is None else data.attrib
+
+
+def _integers(text: str) -> list[int]:
+    return [int(one) for one in text.split(",")]
 
 
 def _function(layer: ElementTree.Element) -> Callable[..., Tensor]:
@@ -107,10 +121,9 @@ def _function(layer: ElementTree.Element) -> Callable[..., Tensor]:
         return plain[name]
     if name not in ("Convolution", "GroupConvolution"):
         raise DataError(f"the operator {name} is not supported")
-    data = layer.find("data")
-    assert data is not None
+    data = _data(layer)
     strides, before, after, dilations = (
-        [int(one) for one in data.attrib[key].split(",")] for key in ("strides", "pads_begin", "pads_end", "dilations")
+        _integers(data[key]) for key in ("strides", "pads_begin", "pads_end", "dilations")
     )
     if before != after or max(dilations) > 1:
         raise DataError("convolutions with uneven padding or with dilation are not supported")

@@ -7,8 +7,8 @@
 `face-detection-adas-0001.bin` (FP16) and the `.xml` file next to it are from Open Model Zoo; ssd.py describes the
 network. The label files are those of compose.py and heads.py. The head is trained on the labelled faces (parts.py). In
 the log, it is evaluated in scenes (`models/detector/scenes.py`), wherever the published network finds a held-out face.
-A run continues from the newest checkpoint in WORK, or else from the weights in models/open/detector/head.pth, unless
---fresh is given. --export only writes the detector, from head.pth.
+A run continues from the newest checkpoint in WORK; if there is none, it starts from the weights in head.pth or, with
+--fresh, from random ones. --export only writes the detector, with the head in head.pth.
 """
 
 from __future__ import annotations
@@ -39,9 +39,17 @@ from torch import Tensor  # noqa: E402
 
 from models.common.images import DataError  # noqa: E402
 from models.common.staging import staged  # noqa: E402
-from models.common.training import floats, load_config, resume, run, say, update_average, work_folder  # noqa: E402
+from models.common.training import (  # noqa: E402
+    floats,
+    load_config,
+    load_weights,
+    resume,
+    run,
+    say,
+    update_average,
+    work_folder,
+)
 from models.detector import faces as rows_of  # noqa: E402
-from models.detector.batches import Batches  # noqa: E402
 from models.detector.labels import read_labels  # noqa: E402
 from models.detector.monitor import SIZES, held_out  # noqa: E402
 from models.detector.pictures import LeaveOut, prepare  # noqa: E402
@@ -52,6 +60,7 @@ from models.open.ssd import (  # noqa: E402
     GROUPS,
     SCALE,
     SHA256,
+    VALUES,
     Parts,
     Pixels,
     PointsHead,
@@ -83,9 +92,9 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--config", type=Path, default=HERE / "detector/config.toml")
     p.add_argument("--steps", type=int, help="total number of steps, instead of the config's")
     p.add_argument("--seed", type=int)
-    p.add_argument("--fresh", action="store_true", help="start from random weights")
-    p.add_argument("--export", action="store_true", help="do not train: export the head in head.pth")
-    p.add_argument("--target", type=Path, help="folder for the exported files (default: the folder of --config)")
+    p.add_argument("--fresh", action="store_true", help="ignore the head in head.pth")
+    p.add_argument("--export", action="store_true", help="do not train: export with the head in head.pth")
+    p.add_argument("--target", type=Path, help="folder of head.pth and the exported files (default: that of --config)")
     args = p.parse_args(arguments)
     if not args.labels and not args.export:
         p.error("give --labels (or --export)")
@@ -111,10 +120,14 @@ def train(args: argparse.Namespace, published: Published, config: dict[str, Any]
     least = data["minimum_pictures"]
     pictures = prepare([], [], labelled, LeaveOut(), work / "cache", None, data["at_most"], least)
     chosen, apart = held_out(pictures.sha256, pictures.backgrounds, data["held_out"])
+    faces = Faces(pictures, chosen)
+    if not len(faces):
+        held = f"{len(apart)} pictures are held out"
+        raise DataError(f"no face with landmarks to train on: {held}, and none of the other {len(chosen)} has one")
+    scenes = Scenes(pictures, apart, Composition(**config["scene"]))
+    views = [scenes.draw(np.random.default_rng((77, i)), 320, 320) for i in range(data["held_out_scenes"])]
     trainer = PointsTrainer(Settings(**config["optimiser"]), published, config["seed"])
     resume(trainer, work / "checkpoints", None if args.fresh else target / HEAD_NAME)
-    views = drawn(Scenes(pictures, apart, Composition(**config["scene"])), data["held_out_scenes"])
-    faces = Faces(pictures, chosen)
     say(f"{len(faces)} faces to train on, at step {trainer.steps_done} of {trainer.settings.steps}")
     batches = PartBatches(faces, data["batch"], Changes(**config["part"]), config["seed"])
     run(trainer, batches, lambda: trainer.look(views), config["log"], work / "checkpoints")
@@ -123,16 +136,6 @@ def train(args: argparse.Namespace, published: Published, config: dict[str, Any]
         state = {name: value.half() for name, value in trainer.average.state_dict().items()}
         told = {"step": trainer.steps_done, "faces": len(faces), "average": faces.average_values()}
         torch.save({**told, "head": state}, stage / HEAD_NAME)
-
-
-def drawn(scenes: Scenes, count: int) -> list[dict[str, Tensor]]:
-    """Held-out scenes for the log, each as a batch of one."""
-    batches = Batches(scenes, [(1, 320, 320)], [(1, 320, 320)], 0, 77)
-    return [_tensors(batches[number]) for number in range(count)]
-
-
-def _tensors(batch: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {name: torch.as_tensor(value) for name, value in batch.items()}
 
 
 @dataclass(frozen=True)
@@ -164,8 +167,8 @@ class PointsTrainer:
         """One update; returns the mean error of the landmarks in per cent of the longer side of the box."""
         for group in self.adam.param_groups:
             group["lr"] = self.settings.rate * self._factor()
-        given = _tensors(batch)
-        off = self.head.train()(planes(given["part"])) - given["values"]
+        part, values = torch.as_tensor(batch["part"]), torch.as_tensor(batch["values"])
+        off = self.head.train()(planes(part)) - values
         self.adam.zero_grad(set_to_none=True)
         F.smooth_l1_loss(off, torch.zeros_like(off), beta=_NEAR).backward()
         torch.nn.utils.clip_grad_norm_(self.head.parameters(), 5.0)
@@ -181,13 +184,17 @@ class PointsTrainer:
         return min(1.0, (done + 1) / s.warmup) * (0.02 + 0.49 * (1 + math.cos(math.pi * share)))
 
     @torch.no_grad()
-    def look(self, views: list[dict[str, Tensor]]) -> str:
-        """Mean errors of the landmarks in held-out scenes, as shares of the face's size, for each range of sizes."""
+    def look(self, views: list[tuple[np.ndarray, np.ndarray]]) -> str:
+        """Mean errors of the landmarks in held-out scenes, as shares of the face's size, for each range of sizes.
+
+        views: pictures uint8 [H, W, 3] RGB, and their faces float32 [M, 16] (`models/detector/faces.py`).
+        """
         errors = []
-        for view in views:
-            smaller = shrunk(view["image"])
-            for group, one in zip(GROUPS, self.published(view["image"]), strict=True):
-                boxes, labels = matched(one.scores[0], one.boxes[0], view["faces"][0])
+        for picture, faces in views:
+            image = torch.from_numpy(picture[None])
+            smaller = shrunk(image)
+            for group, one in zip(GROUPS, self.published(image), strict=True):
+                boxes, labels = matched(one.scores[0], one.boxes[0], torch.from_numpy(faces))
                 if not len(boxes):
                     continue
                 parts = self.parts(smaller[group.shrink], boxes[None], group.shrink)
@@ -237,10 +244,13 @@ def deploy(published: Published, terms: dict[str, Any], target: Path) -> str:
     """Write the detector and its card into `target`, with the head in head.pth; returns what was written."""
     if not (target / HEAD_NAME).is_file():
         raise DataError(f"{target / HEAD_NAME}: there is no head; train one with --labels")
-    trained = torch.load(target / HEAD_NAME, map_location="cpu", weights_only=True)
-    head = PointsHead()
-    head.load_state_dict(floats(trained["head"]))
-    graph = Pixels(published, head.eval(), trained["average"])
+    trained, head = load_weights(target / HEAD_NAME), PointsHead()
+    try:
+        head.load_state_dict(floats(trained["head"]))
+        told = {"training_steps": int(trained["step"]), "training_faces": int(trained["faces"])}
+        graph = Pixels(published, head.eval(), trained["average"].reshape(VALUES))
+    except (KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{target / HEAD_NAME}: not a head that points.py wrote; train one with --labels") from error
     model = export(graph, "face", LAYOUTS[LAYOUT].outputs, noise(1, 128, 192, 3), noise(2, 96, 160, 3), free_size=True)
     with staged(target, ONNX_NAME, CARD_NAME) as stage:
         write_onnx(model, stage / ONNX_NAME)
@@ -254,8 +264,7 @@ def deploy(published: Published, terms: dict[str, Any], target: Path) -> str:
             "sha256": digest,
             "licence": terms["licence"],
             "training_data": terms["training_data"],
-            "training_steps": trained["step"],
-            "training_faces": trained["faces"],
+            **told,
             "distilled_from": terms["distilled_from"],
             "converted_from": {"file": "face-detection-adas-0001.bin", "sha256": SHA256},
             "research_only": terms["research_only"],

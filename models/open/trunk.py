@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.common.images import DataError
 from models.common.statistics_head import StatisticsHead, over_map
-from models.common.training import floats
+from models.common.training import floats, load_weights
 
 HEADS_NAME = "heads.pth"
 TAPS = (257, 281, 313, 345, 377, 408)
@@ -115,10 +114,7 @@ def read_heads(folder: Path) -> dict[str, Any]:
     path = folder / HEADS_NAME
     if not path.is_file():
         return {}
-    try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch raises errors of many types for damaged files
-        raise DataError(f"{path}: not a file of trained heads ({error})") from error
+    return load_weights(path)
 
 
 def write_head(folder: Path, name: str, head: nn.Module, told: Mapping[str, Any]) -> None:

@@ -163,8 +163,11 @@ def check_agreement(got: Values, want: Values, tolerance: float, name: str) -> N
     """Reject a conversion whose values differ by more than `tolerance` times the largest magnitude (at least 1).
 
     Raises:
-        WeightsError: the values differ by more; the message contains `name`, the name of an output or a file.
+        WeightsError: the values differ by more, or are not finite; the message contains `name`, the name of an output
+            or a file.
     """
+    if not np.isfinite(want).all():
+        raise WeightsError(f"{name}: the original outputs values that are not finite; nothing was installed")
     scale = max(1.0, float(np.abs(want).max()))
     if got.shape != want.shape or not np.abs(got - want).max() <= tolerance * scale:
         raise WeightsError(f"{name}: the converted graph does not agree with the original; nothing was installed")

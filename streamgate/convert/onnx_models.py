@@ -87,7 +87,8 @@ def detector(source: Path, options: Mapping[str, Any]) -> tuple[Any, dict[str, V
     """A detector with the outputs of its layout, each (N, anchors, values); RetinaFace's `conf` is (N, anchors).
 
     Raises:
-        WeightsError: the file does not have the layout that the card states, or takes pictures of one size only.
+        WeightsError: the file does not have the layout that the card states, or takes pictures of one size only, or
+            the number of anchors depends on what the picture shows.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -98,18 +99,26 @@ def detector(source: Path, options: Mapping[str, Any]) -> tuple[Any, dict[str, V
     model = opened(original, free_size=True)
     small = as_input(noise(2, *_SMALL, 3), spec)
     found = _run(model, small[:1], source.name, "own/")
+    black = _run(model, as_input(np.zeros((1, *_SMALL, 3), np.uint8), spec), source.name, "own/")
+    for name in names.values():
+        if found[name].size == 0 or found[name].shape != black[name].shape:
+            raise WeightsError(
+                f"{source.name}: the size of output {name} depends on what the picture shows; export the model without "
+                "non-maximum suppression"
+            )
     del model.graph.output[:]
     for name in layout.outputs:
         values, inner, last = found[names[name]], f"own/{names[name]}", layout.values(name)
-        anchors = _anchors(layout, name, _SMALL, values)
+        anchors = _anchors(layout, name, _SMALL, found[names[layout.outputs[0]]])
         # Published SCRFD files have no batch axis in their outputs.
-        batch = 1 if values.ndim == 2 and len(values) == anchors else 0
+        batch = 1 if values.ndim == 1 or (values.ndim == 2 and 1 < len(values) == anchors) else 0
         if name == "conf" and values.size == 2 * anchors:
             inner, values = _second_of_two(model, inner, values), values.reshape(-1, 2)[:, 1:]
-        if values.size != last * anchors:
+        swapped = 1 < last != anchors and values.shape[-2:] == (last, anchors)
+        if values.size != last * anchors or swapped:
             raise WeightsError(
-                f"{source.name}: output {names[name]} has shape {list(values.shape)} for a picture of 96x128, which is "
-                f"not {name} of the layout {options['layout']}"
+                f"{source.name}: output {names[name]} has shape {list(values.shape)} for a picture of 96x128, but "
+                f"{name} of the layout {options['layout']} has {anchors} rows, each with {last} values"
             )
         axes = [last] if name != "conf" else []
         model.graph.initializer.append(numpy_helper.from_array(np.array([batch, -1, *axes]), f"{name}_shape"))
@@ -124,7 +133,7 @@ def detector(source: Path, options: Mapping[str, Any]) -> tuple[Any, dict[str, V
         picture = as_input(noise(1, *shape, 3), spec)
         got = _run(model, picture, source.name)
         for name in layout.outputs:
-            if got[name].size != layout.values(name) * _anchors(layout, name, shape, got[name]):
+            if got[name].size != layout.values(name) * _anchors(layout, name, shape, got[layout.outputs[0]]):
                 raise WeightsError(
                     f"{source.name}: output {names[name]} does not scale with the picture's size; export the model "
                     "again with dynamic height and width"
@@ -140,10 +149,10 @@ def detector(source: Path, options: Mapping[str, Any]) -> tuple[Any, dict[str, V
     return model, {}
 
 
-def _anchors(layout: Layout, name: str, shape: Shape, values: Values) -> int:
-    """The number of anchors that an output should have; if the layout allows any number, that of its values."""
+def _anchors(layout: Layout, name: str, shape: Shape, scores: Values) -> int:
+    """The number of anchors that an output must have; if the layout allows any number, it is the number of scores."""
     expected = layout.anchors(name, shape)
-    return values.size // layout.values(name) if expected is None else expected
+    return scores.size if expected is None else expected
 
 
 def _second_of_two(model: Any, inner: str, values: Values) -> str:

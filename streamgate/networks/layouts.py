@@ -24,7 +24,8 @@ class Layout:
     Attributes:
         outputs: output names, in the order of the published files.
         values: returns the number of values per anchor of an output of shape (P,) or (P, values).
-        anchors: returns the number of anchors of an output for an input shape; None if any number is allowed.
+        anchors: returns the number of anchors of an output for an input shape. None: any number is allowed, but it must
+            be the same for all outputs and for all pictures of one size.
         scores: returns the probability of a face at each anchor, (P,).
         decode: returns boxes (K, 4) and landmarks (K, 5, 2), in pixels of the input, at K chosen anchors.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,21 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "models"
 
 
-def saved(network: nn.Module, path: Path, shape: tuple[int, ...], *, opset: int = 11, open_axes: Any = None) -> Path:
+def saved(
+    network: nn.Module,
+    path: Path,
+    shape: tuple[int, ...],
+    *,
+    opset: int = 11,
+    open_axes: Any = None,
+    outputs: list[str] | None = None,
+) -> Path:
     """An ONNX file as other exporters write it: fixed axes, unless some are named, and an older operator set."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(network.eval(), (torch.zeros(shape),), buffer, dynamo=False, opset_version=opset,
-                          input_names=["data"], dynamic_axes=open_axes)  # fmt: skip
+                          input_names=["data"], output_names=outputs, dynamic_axes=open_axes)  # fmt: skip
     path.write_bytes(buffer.getvalue())
     return path
 
@@ -189,6 +198,10 @@ def test_scrfd_without_a_batch_axis_is_decoded(tmp_path: Path, models: Path) -> 
 class Pixels(nn.Module):
     """The layout `boxes`: a face of 40 x 50 px wherever a block of 16 px is bright."""
 
+    def __init__(self, change: Callable[..., tuple[torch.Tensor, ...]] = lambda *outputs: outputs) -> None:
+        super().__init__()
+        self.change = change
+
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         bright = nn.functional.avg_pool2d(x, 16).mean(dim=1)
         scores = torch.sigmoid(bright * 20 - 10).flatten(1)
@@ -196,21 +209,59 @@ class Pixels(nn.Module):
         corner = (torch.stack([ones.cumsum(2), ones.cumsum(1)], 3) - 1).flatten(1, 2) * 16
         places = torch.tensor([[10.0, 15], [30, 15], [20, 25], [12, 38], [28, 38]])
         boxes = torch.cat([corner, corner + torch.tensor([40.0, 50.0])], 2)
-        return scores, boxes, (corner[:, :, None] + places).flatten(2)
+        return self.change(scores, boxes, (corner[:, :, None] + places).flatten(2))
 
 
-def test_outputs_in_pixels_are_taken_as_they_are(tmp_path: Path, models: Path) -> None:
-    file = saved(Pixels(), tmp_path / "pixels.onnx", (1, 3, 64, 64), open_axes={"data": {2: "h", 3: "w"}})
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s, b, m: (s, b, m),
+        lambda s, b, m: (s[..., None], b, m.reshape(1, -1, 5, 2)),
+        lambda s, b, m: (s[0], b[0], m[0]),
+    ],
+    ids=["as documented", "an axis more", "no batch axis"],
+)
+def test_outputs_in_pixels_are_taken_as_they_are(tmp_path: Path, models: Path, change: Any) -> None:
+    file = saved(Pixels(change), tmp_path / "pixels.onnx", (1, 3, 64, 64), open_axes={"data": {2: "h", 3: "w"}})
     made = imported(file, models, role="detector", layout="boxes", input={"mean": [0] * 3, "scale": [1 / 255] * 3})
     picture = np.zeros((96, 160, 3), np.uint8)
     picture[32:48, 64:80] = 255
     empty, (face,) = Detector(Session(made, "cpu")).detect([np.zeros((64, 96, 3), np.uint8), picture], threshold=0.9)
     assert empty == [] and face.box.tolist() == [64, 32, 104, 82]
     assert face.landmarks.tolist() == [[74, 47], [94, 47], [84, 57], [76, 70], [92, 70]]
-    (tmp_path / "four.json").write_text(json.dumps({"role": "detector", "layout": "boxes"}))
-    other = saved(BrightCells(), tmp_path / "four.onnx", (1, 3, 64, 64), open_axes={"data": {2: "h", 3: "w"}})
-    done = inside("models", "import", other, "--card", tmp_path / "four.json")
-    assert done.code == 4 and "Traceback" not in done.err, done.err
+
+
+def chosen(scores: torch.Tensor, *others: torch.Tensor, least: float) -> tuple[torch.Tensor, ...]:
+    """As after non-maximum suppression: only the faces with sufficient scores."""
+    kept = torch.nonzero(scores[0] >= least).flatten()
+    return tuple(each[:, kept] for each in (scores, *others))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s, b, m: (torch.stack([1 - s, s], 2), b, m), "boxes has shape [1, 48, 4]"),
+        (lambda s, b, m: (s, b.transpose(1, 2), m), "has shape [1, 4, 48] for a picture of 96x128, but boxes of"),
+        (lambda s, b, m: (s, torch.cat([b, b[..., :1]], 2), m), "has 48 rows, each with 4 values"),
+        (lambda s, b, m: (s, b, m[:, ::2]), "landmarks has shape [1, 24, 10]"),
+        (lambda s, b, m: (s, b), "has no output landmarks; it has scores, boxes"),
+        (lambda s, b, m: (s, b * float("nan"), m), "values that are not finite"),
+        (lambda s, b, m: chosen(s, b, m, least=1e-4), "scores depends on what the picture shows"),
+        (lambda s, b, m: chosen(s, b, m, least=2.0), "scores depends on what the picture shows"),
+    ],
+    ids=["two classes", "transposed", "five values", "fewer landmarks", "no landmarks", "nan", "some", "none"],
+)
+def test_outputs_in_pixels_that_do_not_fit_are_refused_with_the_reason(
+    tmp_path: Path, models: Path, change: Any, words: str
+) -> None:
+    card = {"role": "detector", "layout": "boxes", "input": {"mean": [0] * 3, "scale": [1 / 255] * 3}}
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    names = ["scores", "boxes", "landmarks"][: len(change(*torch.zeros(3, 1, 1, 1)))]
+    axes = {"data": {2: "h", 3: "w"}}
+    file = saved(Pixels(change), tmp_path / "pixels.onnx", (1, 3, 64, 64), open_axes=axes, outputs=names)
+    done = inside("models", "import", file, "--card", tmp_path / "card.json")
+    assert done.code == 4 and words in done.err and "Traceback" not in done.err, done.err
+    assert not list(models.glob("imported/*/receipt.json"))
 
 
 def test_a_retinaface_of_one_size_and_with_logits_is_opened(tmp_path: Path, models: Path) -> None:

@@ -17,7 +17,7 @@ from torch import nn  # noqa: E402
 
 from models.common.images import DataError  # noqa: E402
 from models.detector import faces as rows_of  # noqa: E402
-from models.open import points  # noqa: E402
+from models.open import points, ssd  # noqa: E402
 from models.open.openvino_graph import IRNetwork  # noqa: E402
 from models.open.parts import SIDE, Changes, Faces, PartBatches  # noqa: E402
 from models.open.ssd import (  # noqa: E402
@@ -107,11 +107,13 @@ def test_files_that_are_not_the_published_ones_are_refused(tmp_path: Path) -> No
     with pytest.raises(DataError, match="not the published file"):
         IRNetwork(binary, "0" * 64, ["deep"])
     for wanted, change, line in (
-        ("odd", ("", ""), "the operator SoftMax is not supported"),
+        ("odd", ("", ""), "net.xml: the operator SoftMax is not supported"),
         ("absent", ("", ""), "not an OpenVINO IR of this network"),
-        ("deep", ('pads_end="1,1"', 'pads_end="0,0"'), "uneven padding"),
+        ("deep", ('pads_end="1,1"', 'pads_end="0,0"'), "net.xml: convolutions with uneven padding"),
         ("deep", ("</net>", ""), "not an OpenVINO IR of this network"),
         ("deep", ('size="216"', 'size="2"'), "not an OpenVINO IR of this network"),
+        ("deep", ('<data element_type="f16" offset="0"', '<none element_type="f16" offset="0"'), "KeyError"),
+        ("deep", ('<edge from-layer="0"', '<edge from-layer="4"'), "layer 4 is its own input"),
     ):
         described.write_text(text.replace(*change))
         with pytest.raises(DataError, match=line):
@@ -119,6 +121,67 @@ def test_files_that_are_not_the_published_ones_are_refused(tmp_path: Path) -> No
     described.unlink()
     with pytest.raises(DataError, match="the file is missing"):
         IRNetwork(binary, digest, ["deep"])
+
+
+LOCATION = (1.0, -2.0, 0.5, -0.5)
+
+
+class Blocks(nn.Module):
+    """In place of the published network: the third anchor of a cell is a face if the cell's first pixel is red."""
+
+    def __init__(self, binary: Path, sha256: str, wanted: list[str]) -> None:
+        super().__init__()
+        groups = {group.output: group for group in GROUPS}
+        assert wanted == [name + kind for name in groups for kind in ("_loc", "_conf_64")]
+        self.groups = list(groups.values())
+
+    def forward(self, planes: torch.Tensor) -> list[torch.Tensor]:
+        maps = []
+        for group in self.groups:
+            stride = 128 if group.step == 100.0 else int(group.step)
+            red = nn.functional.max_pool2d(planes[:, 2:], 1, stride)  # BGR
+            others = 1 + 2 * len(group.ratios)
+            maps.append(torch.cat([red * 0 + value for value in LOCATION] * (others + 1), 1))
+            away, near = [red * 0, red * 0 - 20], [red * 0, red * 0.1 - 12.7]
+            maps.append(torch.cat(away * 2 + near + away * (others - 2), 1))
+        return maps
+
+
+@pytest.fixture
+def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The published network is not in the repository, so that `Blocks` takes its place."""
+    monkeypatch.setattr(ssd, "IRNetwork", Blocks)
+
+
+@pytest.mark.usefixtures("blocks")
+def test_the_best_anchor_of_a_cell_is_decoded() -> None:
+    face = torch.zeros(2, 256, 384, 3, dtype=torch.uint8)
+    face[1, 16 * 5, 16 * 7, 0] = 255
+    face[1, ::32, ::32, 2] = 255  # blue
+    found = Published(Path("net.bin"))(face)
+    sizes = [(16, 24), (16, 24), (8, 12), (4, 6), (2, 3), (2, 3), (1, 2), (1, 2), (1, 1)]
+    assert [one.scores.shape for one in found] == [(2, rows * columns) for rows, columns in sizes]
+    assert bool((found[0].scores[0] < 1e-4).all()) and (found[0].scores[1] > 0.5).nonzero().tolist() == [[5 * 24 + 7]]
+    across, down, width, height = found[0].boxes[1, 5 * 24 + 7].tolist()
+    side = 2**0.5 * 16
+    assert (across, down) == pytest.approx((7.5 * 16 + 0.1 * side, 5.5 * 16 - 0.2 * side / 2))
+    assert (width, height) == pytest.approx((side * np.exp(0.1), side / 2 * np.exp(-0.1)))
+    # The same picture scaled down by 4: the last group has one cell, and its boxes are in pixels of the whole picture.
+    side = 4 * 2**0.5 * GROUPS[-1].low
+    assert found[-1].boxes[0, 0, 2:].tolist() == pytest.approx([side * np.exp(0.1), side / 2 * np.exp(-0.1)])
+    assert float(found[-1].boxes[0, 0, 0]) == pytest.approx(4 * 50 + 0.1 * side)
+
+
+@pytest.mark.usefixtures("blocks")
+def test_only_scores_that_no_neighbour_exceeds_are_peaks() -> None:
+    face = torch.zeros(1, 96, 96, 3, dtype=torch.uint8)
+    face[0, 32, 32:64:16, 0] = torch.tensor([200, 220], dtype=torch.uint8)
+    face[0, 80, 80, 0] = 180
+    found = Published(Path("net.bin"))(face)[0]
+    # The cells without a face have the same score, so that each is a peak if no face is next to it.
+    assert found.best[0, [2 * 6 + 2, 1 * 6 + 1]].tolist() == [0.0, 0.0]
+    for cell in (2 * 6 + 3, 5 * 6 + 5, 0):
+        assert float(found.best[0, cell]) == float(found.scores[0, cell]) > 0
 
 
 class Planted(Published):
@@ -252,10 +315,9 @@ def test_the_head_learns_where_the_landmarks_are_and_a_resumed_run_repeats_the_s
     assert [again.step(batches[i]) for i in range(30, 60)] == rest
     said = [found["points %"] for found in losses + rest]
     assert np.mean(said[-5:]) < 0.4 * np.mean(said[:5])
-    image = np.zeros((1, 160, 192, 3), np.uint8)
-    image[:, 30:120, 30:120] = 250
-    view = {"image": torch.from_numpy(image), "faces": faces((53, 53, 91, 91))[None]}
-    assert "boxes from 24 px: " in one.look([view])
+    picture = np.zeros((160, 192, 3), np.uint8)
+    picture[30:120, 30:120] = 250
+    assert "boxes from 24 px: " in one.look([(picture, faces((53, 53, 91, 91)).numpy())])
 
 
 def torch_copy(state: dict[str, Any]) -> dict[str, Any]:
@@ -277,6 +339,64 @@ def test_without_labels_or_with_another_file_nothing_is_written(tmp_path: Path, 
         points.main([str(tmp_path / "other.bin")])
     assert ended.value.code == 2
     assert sorted(file.name for file in tmp_path.iterdir()) == ["other.bin", "other.xml"]
+
+
+def trained(**changes: Any) -> dict[str, Any]:
+    """What points.py writes into head.pth."""
+    whole = {"step": 3, "faces": 2, "average": torch.zeros(VALUES), "head": PointsHead().state_dict()}
+    return {name: value for name, value in {**whole, **changes}.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"broken", [1], {"step": 1}, trained(faces=None), trained(step="three"), trained(average=torch.zeros(4)),
+        trained(head={}), trained(head=[1]),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("blocks")
+def test_a_broken_head_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture, content: Any) -> None:
+    if isinstance(content, bytes):
+        (tmp_path / "head.pth").write_bytes(content)
+    else:
+        torch.save(content, tmp_path / "head.pth")
+    assert points.main(["net.bin", "--export", "--target", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "head.pth: not a " in said and len(said.strip().splitlines()) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["head.pth"]
+
+
+@pytest.mark.usefixtures("blocks")
+def test_training_needs_a_sound_head_or_fresh_and_faces_with_landmarks(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "images").mkdir()
+    config = (FOLDER / "config.toml").read_text().replace("minimum_pictures = 200", "minimum_pictures = 1")
+    config = config.replace("held_out = 200", "held_out = 1").replace("batch = 192", "batch = 4")
+    (tmp_path / "config.toml").write_text(config.replace("held_out_scenes = 96", "held_out_scenes = 1"))
+    rng, marks = np.random.default_rng(0), "40 40 0 70 40 0 55 55 0 45 70 0 65 70 0"
+    for number in range(3):
+        picture = rng.integers(0, 256, (120, 160, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / f"images/{number}.png"), picture)
+
+    def run(points_of: str, *more: str) -> tuple[int, str]:
+        lines = [f"# {number}.png\n30 30 50 60 {points_of}\n" for number in range(3)]
+        (tmp_path / "label.txt").write_text("".join(lines))
+        folders = ["--work", str(tmp_path / "work"), "--config", str(tmp_path / "config.toml"), "--steps", "2"]
+        code = points.main(["net.bin", "--labels", str(tmp_path / "label.txt"), *folders, *more])
+        return code, capsys.readouterr().err
+
+    code, said = run("")
+    assert code == 2 and "no face with landmarks to train on: 1 pictures are held out, and none of the other 2" in said
+    torch.save(trained(head={}), tmp_path / "head.pth")
+    code, said = run(marks)
+    assert code == 2 and "head.pth: does not contain the weights of this network; give --fresh" in said
+    assert len(said.strip().splitlines()) == 1 and not (tmp_path / "detector.onnx").exists()
+    assert run(marks, "--fresh") == (0, "")
+    assert {"card.json", "detector.onnx", "head.pth"} <= {file.name for file in tmp_path.iterdir()}
+    made = from_card(tmp_path, "open")
+    assert made is not None
+    assert Detector(Session(made, "cpu")).detect([np.zeros((64, 96, 3), np.uint8)]) == [[]]
 
 
 def test_the_shipped_detector_does_not_depend_on_the_batch_and_finds_turned_pictures() -> None:
