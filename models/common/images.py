@@ -83,11 +83,6 @@ def list_sources(paths: Sequence[Path | str]) -> Iterator[Source]:
             raise DataError(f"{path}: cannot be read ({error})") from error
 
 
-def count_sources(paths: Sequence[Path | str]) -> int:
-    """Number of pictures that `list_sources` yields, including unreadable pictures."""
-    return sum(1 for _ in list_sources(paths))
-
-
 def shrink_square(picture: np.ndarray, side: int) -> np.ndarray:
     """The centre square of a picture, scaled down to `side` by area averaging; never enlarged."""
     height, width = picture.shape[:2]

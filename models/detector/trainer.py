@@ -53,8 +53,6 @@ class Settings:
     rate_alone: float
     rate: float
     ema: float
-    weight_decay: float = 0.0
-    """Used only in a run without a teacher."""
 
 
 class Trainer:

@@ -30,8 +30,6 @@ LIPS = ("mouth/mouth-lowerlip-volume-incr.target", "mouth/mouth-upperlip-volume-
 SIZE = (360, 300)
 """Height and width of a picture, which is drawn at twice this size and scaled down."""
 LARGEST_YAW, LARGEST_PITCH, LARGEST_ROLL = 90.0, 25.0, 15.0
-_EYE = np.array([0.31, 7.28, 1.2])
-"""The viewer's right eye in the base mesh, in decimetres; y points up, and the face looks along z."""
 _HAIRLINE, _CHIN, _CUT = 8.05, 6.25, 3.6
 
 

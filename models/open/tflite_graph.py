@@ -18,6 +18,7 @@ from models.common.images import DataError
 _TYPES = {0: np.float32, 1: np.float16, 2: np.int32}
 _SAME_PADDING, _RELU = 0, 1
 _PLAIN: dict[str, Callable[..., Tensor]] = {
+    "ADD": torch.add,
     "SUB": torch.sub,
     "MUL": torch.mul,
     "DIV": torch.div,
@@ -25,7 +26,6 @@ _PLAIN: dict[str, Callable[..., Tensor]] = {
     "SQRT": torch.sqrt,
     "RSQRT": torch.rsqrt,
     "LOGISTIC": torch.sigmoid,
-    "RELU": torch.relu,
     "SQUARED_DIFFERENCE": lambda a, b: (a - b) * (a - b),
 }
 """Operators whose inputs are all tensors."""
@@ -97,9 +97,6 @@ def _step(name: str, operator: Any, others: list[Any], planes: bool) -> tuple[Ca
         others[0] = others[0].transpose(*((3, 0, 1, 2) if depthwise else (0, 3, 1, 2)))
         groups = others[0].shape[0] if depthwise else 1
         return _convolution(options, others[0].shape[2], groups, planes), 3
-    if name == "ADD":
-        relu = options is not None and options.FusedActivationFunction() == _RELU
-        return (lambda a, b: torch.relu(a + b)) if relu else torch.add, 2
     if name == "PRELU":
         others[0] = others[0].reshape(-1, 1, 1, 1)
         return _prelu, 2
@@ -109,12 +106,6 @@ def _step(name: str, operator: Any, others: list[Any], planes: bool) -> tuple[Ca
     if name == "PAD":
         above, left, before = ([int(size) for size in others[0][axis]] for axis in (1, 2, 3))
         return lambda x: functional.pad(x, [*left, *above, *before]), 1
-    if name == "RESIZE_BILINEAR":
-        if not options.HalfPixelCenters() or options.AlignCorners():
-            raise DataError("RESIZE_BILINEAR is supported only with half_pixel_centers and without align_corners")
-        return lambda x: functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False), 1
-    if name == "DEPTH_TO_SPACE":
-        return _depth_to_space(options.BlockSize()), 1
     if name == "RESHAPE":
         sizes = [int(size) for size in others[0][1:]]
         return lambda x: x.reshape(-1, *sizes), 1
@@ -150,18 +141,6 @@ def _convolution(options: Any, side: int, groups: int, planes: bool) -> Callable
         x = functional.conv2d(x, kernel, bias, stride, groups=groups)
         x = torch.relu(x) if relu else x
         return x if planes else x.permute(0, 2, 3, 1)
-
-    return run
-
-
-def _depth_to_space(block: int) -> Callable[..., Tensor]:
-    """Each group of block x block channels becomes a block of pixels. As in TensorFlow, the output channel varies
-    fastest along the input channels."""
-
-    def run(x: Tensor) -> Tensor:
-        count = x.shape[1] // block**2
-        order = [(i % block**2) * count + i // block**2 for i in range(x.shape[1])]
-        return functional.pixel_shuffle(x[:, order], block)
 
     return run
 
@@ -209,14 +188,11 @@ def _options(operator: Any, name: str) -> Any:
     import tflite
 
     kind = {
-        "ADD": "AddOptions",
         "CONV_2D": "Conv2DOptions",
         "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
         "MAX_POOL_2D": "Pool2DOptions",
         "STRIDED_SLICE": "StridedSliceOptions",
         "CONCATENATION": "ConcatenationOptions",
-        "RESIZE_BILINEAR": "ResizeBilinearOptions",
-        "DEPTH_TO_SPACE": "DepthToSpaceOptions",
     }.get(name)
     if kind is None:
         return None
