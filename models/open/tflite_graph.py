@@ -196,9 +196,6 @@ def _options(operator: Any, name: str) -> Any:
     }.get(name)
     if kind is None:
         return None
-    options = getattr(tflite, kind)()
-    table = operator.BuiltinOptions()
-    if table is None:
-        return None
+    options, table = getattr(tflite, kind)(), operator.BuiltinOptions()
     options.Init(table.Bytes, table.Pos)
     return options
