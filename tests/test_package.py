@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 from streamgate.config import presets_folder
 
@@ -33,3 +36,14 @@ def test_python_dash_m_is_the_command() -> None:
         [sys.executable, "-m", "streamgate", "--version"], check=True, capture_output=True, text=True
     )
     assert done.stdout.startswith("streamgate, version ")
+
+
+def test_the_wheel_contains_every_network_with_its_card() -> None:
+    root = Path(__file__).resolve().parents[1]
+    build = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    cards = sorted((root / "models").rglob("card.json"))
+    assert cards
+    for card in cards:
+        for file in (card, card.with_name(json.loads(card.read_text())["file"])):
+            name = file.relative_to(root).as_posix()
+            assert build["force-include"].get(name) == f"streamgate/{name}"
