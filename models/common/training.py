@@ -59,8 +59,11 @@ def work_folder(given: Path | None, smoke: bool, name: str) -> Path:
 def load_config(args: argparse.Namespace, smoke: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The recipe's config.toml (`args.config`), overridden by the sizes for a smoke run and by the command line.
 
-    Raises DataError if it cannot be read.
+    Raises DataError if it cannot be read, or if `args.steps` or `args.seed` is negative.
     """
+    for name in ("steps", "seed"):
+        if (getattr(args, name) or 0) < 0:
+            raise DataError(f"--{name} must not be negative")
     try:
         config = tomllib.loads(args.config.read_text())
     except (OSError, ValueError) as error:

@@ -206,7 +206,7 @@ class PointsTrainer:
             part = table[(table[:, 0] >= low) & (table[:, 0] < high), 1]
             if len(part):
                 told.append(f"{len(part)} boxes from {low:.0f} px: {100 * part.mean():.1f} %")
-        return ", ".join(told)
+        return ", ".join(told) or "no face found"
 
     def state(self) -> dict[str, Any]:
         """Everything that a resumed run needs."""

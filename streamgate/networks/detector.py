@@ -36,8 +36,9 @@ class Detector:
     def detect(self, pictures: Sequence[Array], threshold: float = 0.5) -> list[list[Face]]:
         """Faces of each picture, best score first, in pixels of that picture.
 
-        Pictures are RGB uint8 (h, w, 3) of any size and are not scaled. Faces of about 10 to 500 pixels are found, so
-        pass a thumbnail in which the smallest face of interest is 16 pixels wide. Boxes may extend beyond the picture.
+        Pictures are RGB uint8 (h, w, 3) of any size and are not scaled. The networks in the package find faces of about
+        16 to 400 pixels, so pass a thumbnail in which the smallest face of interest is 16 pixels wide. Boxes may extend
+        beyond the picture.
         On a GPU, pictures of the same padded size share a run.
         """
         shapes = [_padded_shape(picture) for picture in pictures]

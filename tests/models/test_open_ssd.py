@@ -385,6 +385,8 @@ def test_training_needs_a_sound_head_or_fresh_and_faces_with_landmarks(
         code = points.main(["net.bin", "--labels", str(tmp_path / "label.txt"), *folders, *more])
         return code, capsys.readouterr().err
 
+    for option in ("--steps", "--seed"):
+        assert run(marks, option, "-1") == (2, f"points.py: {option} must not be negative\n")
     code, said = run("")
     assert code == 2 and "no face with landmarks to train on: 1 pictures are held out, and none of the other 2" in said
     torch.save(trained(head={}), tmp_path / "head.pth")
