@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write training pictures for `--models open`: labelled portraits, and pictures without faces.
+"""Write training pictures for `--models open`: labelled portraits or photographs, and pictures without faces.
 
     python models/open/compose.py PICTURES... --labels labels.npz --empty EVERYDAY... --out DIR
     python models/open/compose.py PICTURES... --labels labels.npz --snapshots --out DIR
@@ -11,10 +11,10 @@ script writes DIR/images, and DIR/label.txt in the format of `models/detector/la
     python models/open/points.py face-detection-adas-0001.bin --labels DIR/label.txt --work WORK
 
 Hardly any portrait shows a profile. Therefore, portraits with a slightly turned head are also written in a second
-version, in which the far half of the face is narrowed, so that the head seems to be turned further. There are two more
-kinds of pictures without faces: cut-outs from the portraits, from below the chin and next to the head (clothes, hands,
-flags, shelves), and dead-leaves collages (Lee, Mumford and Huang 2001) of parts of all pictures without faces, which
-have edges and textures at every scale, like natural scenes.
+version, in which the far half of the face is narrowed, so that the head seems to be turned further. Besides EVERYDAY,
+there are two kinds of pictures without faces: cut-outs from the portraits, from below the chin and next to the head
+(clothes, hands, flags, shelves), and dead-leaves collages (Lee, Mumford and Huang 2001) of parts of all pictures
+without faces, which have edges and textures at every scale, like natural scenes.
 
 With --snapshots, PICTURES are everyday photographs. The script only copies them, without narrowed versions, cut-outs or
 collages: they already show faces at all angles, and parts of other faces may be visible at their edges.
@@ -50,11 +50,11 @@ SMALLEST = 20.0
 """Minimum side of a face's box in pixels, after the picture was scaled to LONGEST; pictures with a smaller face are not
 used."""
 TINIEST = 10.0
-"""The same for --found, but smaller faces are blurred, and the picture is used."""
+"""The same minimum with --found. There, smaller faces are blurred, and the picture is still used."""
 LIKELY, SURE = 0.4, 0.8
 """Minimum score at which a place counts as a face: LIKELY if the Face Landmarker also finds a face there, SURE if it
-finds none. Without LIKELY, hands and clothes would count as faces, because the Face Landmarker finds faces in them,
-too, if it is made to look there."""
+finds none. Without LIKELY, hands and clothes would count as faces, because the Face Landmarker also finds faces in
+them if it searches only there."""
 MARGIN = 0.2
 """Margin on each side with which a doubtful place is blurred, as a share of its width or height."""
 ECHO = 0.1
@@ -249,7 +249,7 @@ def line_of(mesh: np.ndarray, shape: tuple[int, ...], smallest: float = SMALLEST
 
 
 def cuttings(picture: np.ndarray, meshes: list[np.ndarray]) -> list[np.ndarray]:
-    """The parts of a picture below and next to all its faces that are large enough."""
+    """The parts of a picture that are below or next to all its faces, if these parts are large enough."""
     boxes = np.array([box_of(mesh) for mesh in meshes])
     width, height = (boxes[:, 2] - boxes[:, 0]).max(), (boxes[:, 3] - boxes[:, 1]).max()
     parts = (
@@ -321,7 +321,7 @@ def outline(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def fill(rng: np.random.Generator, size: tuple[int, int], pictures: list[np.ndarray]) -> np.ndarray:
-    """The content of one shape, uint8 [h, w, 3]; pictures: pictures from which it may be taken."""
+    """The content of one shape, uint8 [h, w, 3]; pictures: the content may be a part of one of these."""
     width, height = size
     if pictures and rng.random() < 0.6:
         picture = pictures[int(rng.integers(len(pictures)))]
@@ -345,7 +345,7 @@ def bounded(picture: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def write(path: Path, picture: np.ndarray) -> None:
-    """Write a JPEG of good quality."""
+    """Write a JPEG file of high quality."""
     path.write_bytes(encode_jpeg(picture, 94))
 
 

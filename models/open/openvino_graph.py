@@ -1,4 +1,4 @@
-"""Convolutional networks in OpenVINO IR files as torch modules. Only the operators of such networks are supported.
+"""Convolutional networks in OpenVINO IR files as torch modules: Add, Multiply, ReLU and convolutions.
 
 An IR consists of a `.xml` file, which lists the operators, and a `.bin` file with the constants.
 """
@@ -20,17 +20,17 @@ from streamgate.weights.files import sha256_of
 _NUMBERS = {"f16": np.dtype("<f2"), "f32": np.dtype("<f4")}
 
 Step = tuple[Callable[..., Tensor], list[str], str]
-"""A function, the numbers of the layers whose results are its inputs, and the number of its own layer."""
+"""A function, the ids of the layers whose results are its inputs, and the id of its own layer."""
 
 
 class IRNetwork(nn.Module):
-    """The part of the graph that computes the layers `wanted` from the graph's input, as float32."""
+    """The part of a graph that computes the results of the layers `wanted` from the graph's input, in float32."""
 
     def __init__(self, binary: Path, sha256: str, wanted: Sequence[str]) -> None:
-        """binary: the `.bin` file, with its `.xml` file next to it; sha256: of the `.bin` file; wanted: layers' names.
+        """binary: the `.bin` file, next to its `.xml` file; sha256: of the `.bin` file; wanted: names of layers.
 
-        Raises DataError if a file is missing, if the `.bin` file has another sha256, or if the `.xml` file is not one
-        that belongs to it, or has an operator that is not supported.
+        Raises DataError if a file is missing, if the `.bin` file has another sha256, or if the `.xml` file does not
+        belong to it or contains an operator that is not supported.
         """
         super().__init__()
         described = binary.with_suffix(".xml")
@@ -87,7 +87,7 @@ class IRNetwork(nn.Module):
             ready.add(number)
 
     def forward(self, given: Tensor) -> list[Tensor]:
-        """The layers `wanted`, in this order; `given` has the layout of the graph's input."""
+        """The results of the layers `wanted`, in this order; `given` has the layout of the graph's input."""
         values = {self._input: given}
         for step, inputs, output in self._steps:
             taken = [values[number] if number in values else getattr(self, f"layer_{number}") for number in inputs]

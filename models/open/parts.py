@@ -1,7 +1,7 @@
-"""Training pictures for the head of ssd.py: labelled faces, seen as if the published detector had found them.
+"""Training pictures for the head in ssd.py: labelled faces, cut out as if the published detector had found them.
 
-That detector's boxes differ from the labels at random: the centre by 4 % of a side, and the length of a side by 7 %
-(standard deviations, measured on 1,947 faces in scenes that were composed from the labelled pictures).
+The published detector's boxes differ from the labels at random: the centre by 4 % of a side, and the length of a side
+by 7 % (standard deviations, measured on 1,947 faces in scenes that were composed from the labelled pictures).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from models.detector.scenes import MIRRORED
 from models.open.ssd import AROUND, PART, SCALE
 
 SIDE = 80
-"""Side in pixels of the pictures that are kept of each face."""
+"""Side in pixels of the picture that is kept of each face."""
 REACH = 2.4
-"""The same side relative to the longer side of the label's box. It leaves room for turned and shifted parts."""
+"""The same side relative to the longer side of the label's box; large enough to cut out turned and shifted parts."""
 CENTRE_OFF, SIDE_OFF = 0.04, 0.07
 
 
@@ -43,7 +43,7 @@ class Changes:
 
 
 class Faces:
-    """The labelled faces with landmarks of some pictures.
+    """The labelled faces of some pictures, without those that have no landmarks.
 
     pictures: uint8 [n, SIDE, SIDE, 3] RGB; points: float32 [n, 5, 2], relative to the centre of the label's box, as
     shares of its longer side.
@@ -69,7 +69,7 @@ class Faces:
         return len(self.pictures)
 
     def average_values(self) -> Tensor:
-        """The values (10,) for a box that the head does not see: the medians of the faces."""
+        """The values (10,) for a box that the head does not see: the medians over all faces."""
         return torch.from_numpy(np.median(self.points, axis=0).astype(np.float32).reshape(-1) / (SCALE * AROUND))
 
 
@@ -87,13 +87,13 @@ def _cut(picture: np.ndarray, middle: np.ndarray, side: float) -> np.ndarray:
 
 
 class PartBatches:
-    """Map-style data set: `batches[step]` is a pure function of (seed, step), so that a resumed run gets the same ones.
+    """Map-style data set: `batches[step]` is a pure function of (seed, step), so a resumed run gets the same batches.
 
     part: uint8 [N, PART, PART, 3] RGB; values: float32 [N, 10], see `ssd.VALUES`.
     """
 
     def __init__(self, faces: Faces, count: int, changes: Changes, seed: int) -> None:
-        """count: number of faces of a batch."""
+        """count: number of faces per batch."""
         self._faces, self._count, self._changes, self._seed = faces, count, changes, seed
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@
     python models/open/points.py face-detection-adas-0001.bin --export
 
 `face-detection-adas-0001.bin` (FP16) and the `.xml` file next to it are from Open Model Zoo; ssd.py describes the
-network. The label files are those of compose.py and heads.py. The head is trained on the labelled faces (parts.py). In
+network. The label files are those of compose.py and heads.py. The head is trained on the labelled faces (parts.py). For
 the log, it is evaluated in scenes (`models/detector/scenes.py`), wherever the published network finds a held-out face.
 A run continues from the newest checkpoint in WORK; if there is none, it starts from the weights in head.pth or, with
 --fresh, from random ones. --export only writes the detector, with the head in head.pth.
@@ -78,7 +78,7 @@ from streamgate.networks.layouts import LAYOUTS  # noqa: E402
 LAYOUT = "boxes"
 ONNX_NAME, CARD_NAME, HEAD_NAME = "detector.onnx", "card.json", "head.pth"
 _FOUND, _OVERLAP = 0.5, 0.4
-"""Minimum score of the boxes that are evaluated, and their minimum intersection over union with a labelled face."""
+"""Minimum score at which a box is evaluated, and minimum intersection over union at which it matches a face."""
 _NEAR = 0.1
 """Difference of the head's values at which the loss changes from square to absolute."""
 
@@ -150,7 +150,7 @@ class Settings:
 
 
 class PointsTrainer:
-    """State of a run; `step(batch)` advances it by one step and returns the figures for the log."""
+    """State of a training run; `step(batch)` advances it by one step and returns the values for the log."""
 
     device = torch.device("cpu")
 
@@ -185,7 +185,7 @@ class PointsTrainer:
 
     @torch.no_grad()
     def look(self, views: list[tuple[np.ndarray, np.ndarray]]) -> str:
-        """Mean errors of the landmarks in held-out scenes, as shares of the face's size, for each range of sizes.
+        """Mean errors of the landmarks in held-out scenes, in per cent of the face's size, for each range of sizes.
 
         views: pictures uint8 [H, W, 3] RGB, and their faces float32 [M, 16] (`models/detector/faces.py`).
         """
@@ -228,7 +228,7 @@ class PointsTrainer:
 
 
 def matched(scores: Tensor, boxes: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
-    """The boxes of one picture that are on labelled faces with landmarks (K, 4), and the face of each (K, 16).
+    """The boxes of one picture that match labelled faces with landmarks (K, 4), and the face of each box (K, 16).
 
     scores (P,), boxes (P, 4): of `ssd.Found`; faces (M, 16): see `models/detector/faces.py`.
     """
@@ -241,7 +241,7 @@ def matched(scores: Tensor, boxes: Tensor, faces: Tensor) -> tuple[Tensor, Tenso
 
 
 def deploy(published: Published, terms: dict[str, Any], target: Path) -> str:
-    """Write the detector and its card into `target`, with the head in head.pth; returns what was written."""
+    """Write the detector, with the head in `target`/head.pth, and its card into `target`; returns what was written."""
     if not (target / HEAD_NAME).is_file():
         raise DataError(f"{target / HEAD_NAME}: there is no head; train one with --labels")
     trained, head = load_weights(target / HEAD_NAME), PointsHead()

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Find the faces in everyday photographs with the detector of the set at several sizes, for label.py and compose.py.
+"""Find faces in everyday photographs, scaled to several sizes, with the detector of `--models open`.
 
     python models/open/scan.py PICTURES... --out found.npz
     TEACHER/bin/python models/open/label.py face_landmarker.task PICTURES... --found found.npz --out labels.npz
 
 The Face Landmarker alone finds only the largest faces of a picture. Therefore, scan.py finds the places where label.py
-should look. The arrays that are written have one row for each possible face:
+should look for faces; compose.py uses the same file. The arrays that are written have one row for each possible face:
 
     sha256  of the picture's file
     box     float32 [n, 4]  x1, y1, x2, y2 in pixels
@@ -38,7 +38,7 @@ from streamgate.weights.store import from_card  # noqa: E402
 
 SIDES = (320, 960)
 """Long sides in pixels to which each picture is scaled before it is searched. A side that is more than twice as long as
-the picture's is left out; if none remains, the picture is searched at its own size."""
+the picture's long side is left out; if no side remains, the picture is searched at its own size."""
 CANDIDATE = 0.25
 """Minimum score of a possible face."""
 SAME = 0.35

@@ -1,11 +1,11 @@
 """The detector of `--models open`: Open Model Zoo's face-detection-adas-0001, with a head that adds landmarks.
 
-The published network is an SSD (Liu et al. 2016) with a MobileNet backbone: the cells of maps of several strides have
-anchors, and it returns a score and a box for each of them, but no landmarks. Its weights are not changed. GROUPS lists
-the anchors by the range of their sizes; of the anchors of one group in one cell, only the one with the highest score is
-used, because the others nearly always show the same face. The head is a small network that computes the landmarks from
-the part of the picture around a box. So that the outputs have the same shape for all pictures of one size, the head
-sees a fixed number of boxes.
+The published network is an SSD (Liu et al. 2016) with a MobileNet backbone. Its feature maps have several strides, and
+each of their cells has several anchors. The network returns a score and a box for each anchor, but no landmarks. Its
+weights are not changed. GROUPS lists the anchors by the range of their sizes. In each cell, only the anchor with the
+highest score is used from each group, because the others nearly always show the same face. The head is a small network
+that computes the landmarks from the part of the picture around a box. So that the outputs have the same shape for all
+pictures of one size, the head sees a fixed number of boxes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Group(NamedTuple):
     """The anchors of one range of sizes; lengths in pixels of the picture that the network sees."""
 
     output: str
-    """Beginning of the names of the layers with the boxes and the scores."""
+    """Common beginning of the names of the two layers that compute the boxes and the scores."""
     step: float
     """Distance between the centres of neighbouring anchors."""
     low: float
@@ -204,7 +204,7 @@ class Pixels(nn.Module):
     It maps pictures uint8 (N, H, W, 3) RGB, with sides that are multiples of 32, to scores (N, P), boxes (N, P, 4) as
     left, top, right, bottom, and landmarks (N, P, 10), in pixels.
 
-    average: the values of a box that the head does not see.
+    average: the values (see `landmarks`) for all boxes that the head does not see.
     """
 
     def __init__(self, published: Published, head: PointsHead, average: Tensor) -> None:
