@@ -54,7 +54,10 @@ def test_every_picture_is_listed_once_by_its_hash() -> None:
 def test_the_provenance_has_the_numbers_of_the_list() -> None:
     page = (FOLDER / "PROVENANCE.md").read_text()
     names = [line[66:] for line in (FOLDER / "pictures.sha256").read_text().splitlines()]
-    agencies = ("18F/", "presidential-innovation-fellows/", "usds/", "uswds/", "cfpb/", "GSA/")
+    agencies = (
+        "18F/", "presidential-innovation-fellows/", "usds/", "uswds/", "cfpb/", "GSA/", "deptofdefense/",
+        "department-of-veterans-affairs/",
+    )  # fmt: skip
     portraits = ("CivilServiceUSA/", "voteview/member_photos:images/bio_guide", "scikit-image:")
     snapshots = ("sumanvithaeadala/EthnicityDetection:fair_face/train/", agencies, "cjdowner/interfaces:")
     for start in (*portraits, *snapshots):
