@@ -257,5 +257,15 @@ def tone(picture: Picture, rng: np.random.Generator, strength: float = 1.0, leas
     saturation = float(rng.uniform(1 - 0.5 * strength, 1 + 0.25 * strength))
     if rng.random() < 0.08:
         saturation = 0.0
-    grey = cv2.cvtColor(cv2.cvtColor(toned, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return cv2.addWeighted(toned, saturation, grey, 1 - saturation, 0)
+    return cv2.addWeighted(toned, saturation, greyscale(toned), 1 - saturation, 0)
+
+
+def night(picture: Picture, rng: np.random.Generator) -> Picture:
+    """Random gain below 1, and a slightly raised black level."""
+    gain = float(np.exp(rng.uniform(np.log(0.18), np.log(0.6))))
+    return cv2.LUT(picture, np.clip(np.arange(256) * gain + rng.uniform(0, 12), 0, 255).astype(np.uint8))
+
+
+def greyscale(picture: Picture) -> Picture:
+    """The picture without colours, still with three channels."""
+    return cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)

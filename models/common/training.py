@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import tempfile
 import time
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -173,6 +174,33 @@ def update_average(average: torch.nn.Module, network: torch.nn.Module, ema: floa
 def floats(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Committed weights, which are stored in half precision, in the precision of training; integers are unchanged."""
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
+def halved(state: Any) -> Any:
+    """The opposite of `floats`: the same nested dicts with float tensors in half precision, on the CPU."""
+    if isinstance(state, Mapping):
+        return {name: halved(value) for name, value in state.items()}
+    if isinstance(state, torch.Tensor):
+        return state.cpu().half() if state.is_floating_point() else state.cpu()
+    return state
+
+
+def adamw(parameters: Iterable[torch.nn.Parameter], rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """The optimiser of most recipes. Biases and norms, which have one axis, do not decay."""
+    every = list(parameters)
+    groups = [
+        {"params": [p for p in every if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in every if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, rate, betas=(0.9, 0.99))
+
+
+def cosine_factor(done: int, warmup: int, share: float) -> float:
+    """Of the learning rate: rises to 1 in `warmup` steps, and falls along half a cosine to 0.02.
+
+    done: number of steps since the start of the run; share: of the training that is done, 0..1.
+    """
+    return min(1.0, (done + 1) / warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
 
 
 def quiet_worker(_: int) -> None:

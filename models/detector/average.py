@@ -21,6 +21,7 @@ sys.path.insert(0, str(HERE.parents[1]))
 import torch  # noqa: E402
 
 from models.common.images import DataError  # noqa: E402
+from models.common.training import halved  # noqa: E402
 from models.detector.deploy import CARD_NAME, ONNX_NAME, WARM_NAME, export_onnx, replace  # noqa: E402
 from models.detector.units import new_network  # noqa: E402
 
@@ -55,7 +56,7 @@ def average(earlier: Path, later: Path, share: float, target: Path) -> str:
     target.mkdir(parents=True, exist_ok=True)
     export_onnx(network.eval(), target / ONNX_NAME)
     sha256 = hashlib.sha256((target / ONNX_NAME).read_bytes()).hexdigest()
-    half = {**warm[1], "network": {k: v.half() if v.is_floating_point() else v for k, v in mean.items()}}
+    half = {**warm[1], "network": halved(mean)}
     replace(target / WARM_NAME, lambda part: torch.save(half, part))
     cards: list[dict[str, Any]] = [json.loads((path / CARD_NAME).read_text()) for path in (earlier, later)]
     mixed = {"steps": [card["training_steps"] for card in cards], "share_of_later": share}

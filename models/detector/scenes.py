@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from models.common.degrade import blur, jpeg, lowres, noise, tone
+from models.common.degrade import blur, greyscale, jpeg, lowres, night, noise, tone
 from models.detector import faces as rows_of
 from models.detector.faces import BOX, HAS_POINTS, POINTS, SCORE, SURE
 from models.detector.pictures import PictureSet
@@ -136,9 +136,7 @@ class Scenes:
             picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
         if rng.random() < 0.5:
             rows, picture = mirror(rows, width), np.ascontiguousarray(picture[:, ::-1])
-        turned = rng.random() < self._how.turned
-        angle = np.deg2rad(np.clip(rng.normal(0, self._how.turn_degrees), -40, 40)) if turned else 0.0
-        spin = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        spin = turn(rng, self._how.turned, self._how.turn_degrees)
         middle = spin @ ((rows[number, :2] + rows[number, 2:4]) / 2 * scale)
         x1, y1, x2, y2 = cell
         half = own * scale / 2
@@ -176,9 +174,7 @@ class Scenes:
         if rng.random() < how.toned:
             scene = tone(scene, rng, 1.2)
         if rng.random() < how.night:
-            gain = float(np.exp(rng.uniform(np.log(0.18), np.log(0.6))))
-            table = np.clip(np.arange(256) * gain + rng.uniform(0, 12), 0, 255).astype(np.uint8)
-            scene = noise(cv2.LUT(scene, table), float(rng.uniform(0, 0.5)), float(rng.random()), _seed(rng))
+            scene = noise(night(scene, rng), float(rng.uniform(0, 0.5)), float(rng.random()), _seed(rng))
         if rng.random() < how.blurred:
             scene = blur(scene, float(rng.uniform(0, 0.6)) / unit, float(rng.random()), _seed(rng))
         if rng.random() < how.small_camera:
@@ -188,7 +184,7 @@ class Scenes:
         if rng.random() < how.coded:
             scene = jpeg(scene, float(rng.uniform(0, 0.9)), float(rng.random()), _seed(rng))
         if rng.random() < how.grey:
-            scene = cv2.cvtColor(cv2.cvtColor(scene, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+            scene = greyscale(scene)
         return np.ascontiguousarray(scene)
 
 
@@ -211,6 +207,13 @@ def split(rng: np.random.Generator, width: int, height: int, least: int = 48) ->
             else [(x1, y1, x2, y1 + cut), (x1, y1 + cut, x2, y2)]
         )
     return cells + ready
+
+
+def turn(rng: np.random.Generator, share: float, degrees: float) -> np.ndarray:
+    """A rotation [2, 2], in this share of the cases by a random angle with this standard deviation, otherwise by 0."""
+    turned = rng.random() < share
+    angle = np.deg2rad(np.clip(rng.normal(0, degrees), -40, 40)) if turned else 0.0
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
 def mirror(rows: np.ndarray, width: float) -> np.ndarray:

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.common.training import floats, update_average
+from models.common.training import floats, halved, update_average
 from models.detector.losses import distil, match, task
 from models.detector.teacher import Teacher
 from models.detector.units import MAPS, new_network, normalise, norms, run, same, set_heads, set_scales
@@ -220,11 +220,7 @@ class Trainer:
 
     def warm_state(self) -> dict[str, Any]:
         """Half-precision weights and the number of steps, from which the next run starts."""
-        weights = self.average.state_dict()
-        return {
-            "step": self.steps_done,
-            "network": {k: v.cpu().half() if v.is_floating_point() else v.cpu() for k, v in weights.items()},
-        }
+        return {"step": self.steps_done, "network": halved(self.average.state_dict())}
 
     def load_warm(self, state: Mapping[str, Any]) -> None:
         """Start from `warm_state()` of an earlier run, with a fresh optimiser."""

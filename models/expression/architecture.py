@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.common.layers import unit
 from models.common.optional_output import make_optional
 from models.common.statistics_head import StatisticsHead, over_map
 from models.expression.lite import LITE_FIGURES, LiteTrunk
@@ -105,17 +106,12 @@ FIGURES = 4 * sum(_TRUNK[_FIRST:]) + _HIDDEN + 2 * 4 * 64 + LITE_FIGURES
 """Number of statistics of a face that the head `real` receives."""
 
 
-def _unit(inputs: int, outputs: int, stride: int = 1, side: int = 3) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, outputs, side, stride, side // 2, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
 class Residual(nn.Module):
     """Two 3x3 convolutions with a shortcut."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = _unit(channels, channels)
+        self.first = unit(channels, channels)
         self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
         normalisation = self.second[1]
         assert isinstance(normalisation, nn.BatchNorm2d)
@@ -142,13 +138,13 @@ class VisibleHead(nn.Module):
         super().__init__()
         # Maps with multiples of 16 channels can be concatenated without changing the memory layout; a change would
         # cost more time than fewer channels save.
-        self.edges = _unit(24, 16, 2)
-        self.parts = _unit(16 + 48, 48, 2)
-        self.wholes = _unit(48 + 64, 64, 2)
-        self.known = _unit(128, 32, 1, 1)
-        self.both = _unit(64 + 32, 64)
+        self.edges = unit(24, 16, 2)
+        self.parts = unit(16 + 48, 48, 2)
+        self.wholes = unit(48 + 64, 64, 2)
+        self.known = unit(128, 32, 1, 1)
+        self.both = unit(64 + 32, 64)
         self.cells = nn.Conv2d(64, 1, 1)
-        self.squeeze = _unit(64, 16, 1, 1)
+        self.squeeze = unit(64, 16, 1, 1)
         self.hidden = nn.Linear(16 * 9 * 8, 48)
         self.extent = nn.Linear(48, 1)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
@@ -219,16 +215,16 @@ class ExpressionNetwork(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.trunk = nn.Sequential(
-            _unit(3, 24, 2),
-            _unit(24, 48, 2),
-            _unit(48, 64, 2),
+            unit(3, 24, 2),
+            unit(24, 48, 2),
+            unit(48, 64, 2),
             Residual(64),
             Residual(64),
-            _unit(64, 128, 2),
+            unit(64, 128, 2),
             Residual(128),
-            _unit(128, 48, 1, 1),
+            unit(128, 48, 1, 1),
         )
-        self.eye = nn.Sequential(_unit(3, 16, 2), _unit(16, 32, 2), _unit(32, 48), _unit(48, 64, 2))
+        self.eye = nn.Sequential(unit(3, 16, 2), unit(16, 32, 2), unit(32, 48), unit(48, 64, 2))
         self.face_hidden = nn.Sequential(nn.Linear(48 * 9 * 8, 192), nn.ReLU(inplace=True))
         self.eye_hidden = nn.Sequential(nn.Linear(64 * 4 * 6, 64), nn.ReLU(inplace=True))
         width = _HIDDEN
@@ -264,8 +260,8 @@ class ExpressionNetwork(nn.Module):
     def trunk_maps(self, planes: Tensor, count: int = len(_TRUNK)) -> list[Tensor]:
         """The maps of the trunk's first `count` units."""
         maps = []
-        for unit in self.trunk[:count]:
-            planes = unit(planes)
+        for stage in self.trunk[:count]:
+            planes = stage(planes)
             maps.append(planes)
         return maps
 

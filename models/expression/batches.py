@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from models.common.degrade import draw_mixture, tone
+from models.common.degrade import draw_mixture, greyscale, tone
 from models.expression.architecture import (
     BLENDSHAPES,
     LOOK_ABOVE,
@@ -172,7 +172,7 @@ class Batches:
         if rng.random() < self._how.degraded:
             crop = draw_mixture(rng).apply(crop, float(rng.uniform(0, 0.8)))
         if rng.random() < self._how.grey:
-            crop = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+            crop = greyscale(crop)
         return np.ascontiguousarray(crop)
 
 

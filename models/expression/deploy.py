@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from models.common.staging import staged
+from models.common.training import halved
 from models.expression.architecture import OUTPUTS, POINTS, SIGNALS, ExpressionNetwork, export_onnx
 from models.expression.trainer import Trainer
 from streamgate.convert.onnx_check import OPSET
@@ -92,8 +93,8 @@ def deploy_network(
 def write_warm(network: ExpressionNetwork, steps: int, target: Path) -> None:
     """Write half-precision weights and the number of training steps, which are committed for the next run."""
     target.mkdir(parents=True, exist_ok=True)
-    weights = {k: v.cpu().half() if v.is_floating_point() else v.cpu() for k, v in network.state_dict().items()}
-    _replace(target / WARM_NAME, lambda part: torch.save({"step": steps, "network": weights}, part))
+    warm = {"step": steps, "network": halved(network.state_dict())}
+    _replace(target / WARM_NAME, lambda part: torch.save(warm, part))
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

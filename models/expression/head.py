@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from models.common.stats import auc
-from models.common.training import floats, update_average
+from models.common.training import adamw, cosine_factor, floats, update_average
 from models.expression.architecture import ExpressionNetwork, normalise, visible_share
 
 _HEAD = "visible."
@@ -45,10 +44,7 @@ class HeadTrainer:
         self.network = ExpressionNetwork().to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
         self.head = self.network.visible.requires_grad_(True)
         self.average = copy.deepcopy(self.head).eval().requires_grad_(False)
-        decayed = [p for p in self.head.parameters() if p.ndim > 1]
-        rest = [p for p in self.head.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, settings.rate, betas=(0.9, 0.99))
+        self.optimiser = adamw(self.head.parameters(), settings.rate, settings.weight_decay)
 
     def take_network(self, state: Mapping[str, torch.Tensor]) -> None:
         """Load all weights except the head's from the state of a network."""
@@ -82,9 +78,7 @@ class HeadTrainer:
 
     def _set_rate(self) -> None:
         s = self.settings
-        done = self.steps_done / max(s.steps, 1)
-        factor = min(1.0, (self.steps_done - self.started_at + 1) / s.warmup)
-        factor *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        factor = cosine_factor(self.steps_done - self.started_at, s.warmup, self.steps_done / max(s.steps, 1))
         for group in self.optimiser.param_groups:
             group["lr"] = s.rate * factor
 

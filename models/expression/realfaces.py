@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from models.common.degrade import draw_mixture, tone
+from models.common.degrade import draw_mixture, greyscale, tone
 from models.common.images import PICTURE_SUFFIXES, DataError, decode_rgb
 from models.expression.batches import Augmentation
 from models.expression.dataset import align
@@ -150,7 +150,7 @@ def view(canvas: np.ndarray, how: Augmentation, rng: np.random.Generator) -> np.
     if rng.random() < how.degraded:
         crop = draw_mixture(rng).apply(crop, float(rng.uniform(0, 0.8)))
     if rng.random() < how.grey:
-        crop = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        crop = greyscale(crop)
     return np.ascontiguousarray(crop)
 
 

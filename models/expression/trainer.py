@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.common.training import floats, update_average
+from models.common.training import adamw, floats, update_average
 from models.expression.architecture import (
     BLENDSHAPES,
     LOOK_ABOVE,
@@ -77,10 +77,7 @@ class Trainer:
         self.network = ExpressionNetwork().to(device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.network.trunk[: settings.frozen].requires_grad_(False)
-        decayed = [p for p in self.network.parameters() if p.ndim > 1]
-        rest = [p for p in self.network.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, settings.rate, betas=(0.9, 0.99))
+        self.optimiser = adamw(self.network.parameters(), settings.rate, settings.weight_decay)
         heavy = [next((w for w, names in _WEIGHTS.items() if name in names.split()), 1.0) for name in SIGNALS]
         self._signal_weight = torch.tensor(heavy, device=device) / float(np.mean(heavy))
         half_side = [_STIFF if i < _LIDS or _LIPS_FROM <= i < _LIPS_TO else 1.0 for i in range((len(POINTS) - 10) // 2)]

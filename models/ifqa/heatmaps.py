@@ -16,6 +16,7 @@ sys.path.insert(0, str(HERE.parents[1]))
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
+from models.common.degrade import greyscale  # noqa: E402
 from models.common.images import write_rgb  # noqa: E402
 from models.common.smoke import astronaut_face  # noqa: E402
 from models.ifqa import protocol  # noqa: E402
@@ -41,7 +42,7 @@ def cases(face: np.ndarray) -> dict[str, np.ndarray]:
 
 def overlay(face: np.ndarray, realness: np.ndarray) -> np.ndarray:
     """The face in grey under its map: blue is real, red is not; outside the ellipse of the score, the colours fade."""
-    grey = cv2.cvtColor(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB).astype(np.float32)
+    grey = greyscale(face).astype(np.float32)
     levels = np.round((1 - realness) * 255).astype(np.uint8)
     colour = cv2.applyColorMap(levels, cv2.COLORMAP_JET)[..., ::-1].astype(np.float32)
     share = 0.15 + 0.4 * cv2.GaussianBlur(face_ellipse(face.shape[0]), (0, 0), 3)[..., None]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.common.training import floats, update_average
+from models.common.training import floats, halved, update_average
 from models.ifqa.batches import MAP_SIDE
 from models.ifqa.generator import Restorer, as_stored
 from models.ifqa.losses import (
@@ -394,10 +394,7 @@ class Trainer:
     def warm_state(self) -> dict[str, dict[str, Tensor]]:
         """Half-precision weights of the discriminator and the restorers, which are committed for the next run."""
         nets = {"D": self.average, "restorer": self.restorer, "plain": self.plain}
-        return {
-            name: {k: v.detach().cpu().half() if v.is_floating_point() else v.cpu() for k, v in n.state_dict().items()}
-            for name, n in nets.items()
-        }
+        return {name: halved(network.state_dict()) for name, network in nets.items()}
 
     def load_warm(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Start from `warm_state()` of an earlier run, with fresh optimisers."""

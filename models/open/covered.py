@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import math
 import os
 import sys
 import tomllib
@@ -35,7 +34,7 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
 from models.common.images import DataError  # noqa: E402
-from models.common.training import floats, say, update_average  # noqa: E402
+from models.common.training import adamw, cosine_factor, floats, say, update_average  # noqa: E402
 from models.expression.architecture import visible_share  # noqa: E402
 from models.expression.batches import Augmentation  # noqa: E402
 from models.expression.covered import CoveredBatches, Seen, Share, View  # noqa: E402
@@ -102,12 +101,7 @@ def train(args: argparse.Namespace) -> None:
         done = before["visible"]["card"]["training_steps"]
         steps = max(0, steps - done)
     average = copy.deepcopy(head).eval().requires_grad_(False)
-    decayed, rest = ([q for q in head.parameters() if (q.ndim > 1) == wanted] for wanted in (True, False))
-    optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": settings["weight_decay"]}, {"params": rest, "weight_decay": 0.0}],
-        settings["rate"],
-        betas=(0.9, 0.99),
-    )
+    optimiser = adamw(head.parameters(), settings["rate"], settings["weight_decay"])
 
     def look() -> dict[str, float]:
         with torch.no_grad():
@@ -115,10 +109,8 @@ def train(args: argparse.Namespace) -> None:
         return separation(seen[""], {kind: seen[kind] for kind in KINDS})
 
     for step in range(steps):
-        factor = min(1.0, (step + 1) / settings["warmup"])
-        factor *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps))
         for group in optimiser.param_groups:
-            group["lr"] = settings["rate"] * factor
+            group["lr"] = settings["rate"] * cosine_factor(step, settings["warmup"], step / steps)
         losses = _step(head.train(), trunk, batches[done + step], optimiser, settings["cells"])
         update_average(average, head, settings["ema"], step + 1)
         if (step + 1) % config["log"]["every"] == 0:

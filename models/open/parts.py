@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.common.degrade import blur, jpeg, lowres, noise, tone
+from models.common.degrade import blur, greyscale, jpeg, lowres, night, noise, tone
 from models.detector import faces as rows_of
 from models.detector.pictures import PictureSet
-from models.detector.scenes import MIRRORED
+from models.detector.scenes import MIRRORED, turn
 from models.open.ssd import AROUND, PART, SCALE
 
 SIDE = 80
@@ -106,10 +106,7 @@ class PartBatches:
         picture, points = self._faces.pictures[index], self._faces.points[index]
         if rng.random() < 0.5:
             picture, points = picture[:, ::-1], points[list(MIRRORED)] * (-1, 1)
-        how = self._changes
-        angle = np.clip(rng.normal(0, how.turn_degrees), -40, 40) if rng.random() < how.turned else 0.0
-        turn = np.deg2rad(float(angle))
-        spin = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        spin = turn(rng, self._changes.turned, self._changes.turn_degrees)
         shift = rng.normal(0, CENTRE_OFF, 2)
         side = AROUND * float(np.exp(rng.normal(0, SIDE_OFF)))
         matrix = np.zeros((2, 3))
@@ -124,13 +121,12 @@ class PartBatches:
         if rng.random() < how.toned:
             part = tone(part, rng, 1.2)
         if rng.random() < how.night:
-            gain = float(np.exp(rng.uniform(np.log(0.18), np.log(0.6))))
-            part = cv2.LUT(part, np.clip(np.arange(256) * gain + rng.uniform(0, 12), 0, 255).astype(np.uint8))
+            part = night(part, rng)
         for share, change, most in (
             (how.blurred, blur, 0.6), (how.small, lowres, 0.6), (how.noisy, noise, 0.6), (how.coded, jpeg, 0.7),
         ):  # fmt: skip
             if rng.random() < share:
                 part = change(part, float(rng.uniform(0, most)), float(rng.random()), int(rng.integers(1 << 30)))
         if rng.random() < how.grey:
-            part = cv2.cvtColor(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+            part = greyscale(part)
         return np.ascontiguousarray(part)

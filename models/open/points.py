@@ -17,7 +17,6 @@ import argparse
 import copy
 import hashlib
 import json
-import math
 import os
 import sys
 from collections.abc import Mapping
@@ -40,7 +39,10 @@ from torch import Tensor  # noqa: E402
 from models.common.images import DataError  # noqa: E402
 from models.common.staging import staged  # noqa: E402
 from models.common.training import (  # noqa: E402
+    adamw,
+    cosine_factor,
     floats,
+    halved,
     load_config,
     load_weights,
     resume,
@@ -131,11 +133,9 @@ def train(args: argparse.Namespace, published: Published, config: dict[str, Any]
     say(f"{len(faces)} faces to train on, at step {trainer.steps_done} of {trainer.settings.steps}")
     batches = PartBatches(faces, data["batch"], Changes(**config["part"]), config["seed"])
     run(trainer, batches, lambda: trainer.look(views), config["log"], work / "checkpoints")
-    target.mkdir(parents=True, exist_ok=True)
     with staged(target, HEAD_NAME) as stage:
-        state = {name: value.half() for name, value in trainer.average.state_dict().items()}
         told = {"step": trainer.steps_done, "faces": len(faces), "average": faces.average_values()}
-        torch.save({**told, "head": state}, stage / HEAD_NAME)
+        torch.save({**told, "head": halved(trainer.average.state_dict())}, stage / HEAD_NAME)
 
 
 @dataclass(frozen=True)
@@ -159,14 +159,13 @@ class PointsTrainer:
         self.settings, self.published, self.steps_done, self.started_at = settings, published, 0, 0
         self.parts, self.head = Parts(), PointsHead()
         self.average = copy.deepcopy(self.head).eval().requires_grad_(False)
-        decayed, rest = ([q for q in self.head.parameters() if (q.ndim > 1) == wanted] for wanted in (True, False))
-        groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-        self.adam = torch.optim.AdamW(groups, settings.rate, betas=(0.9, 0.99))
+        self.adam = adamw(self.head.parameters(), settings.rate, settings.weight_decay)
 
     def step(self, batch: Mapping[str, Any]) -> dict[str, float]:
         """One update; returns the mean error of the landmarks in per cent of the longer side of the box."""
+        s, done = self.settings, self.steps_done - self.started_at
         for group in self.adam.param_groups:
-            group["lr"] = self.settings.rate * self._factor()
+            group["lr"] = s.rate * cosine_factor(done, s.warmup, done / max(1, s.steps - self.started_at))
         part, values = torch.as_tensor(batch["part"]), torch.as_tensor(batch["values"])
         off = self.head.train()(planes(part)) - values
         self.adam.zero_grad(set_to_none=True)
@@ -174,14 +173,8 @@ class PointsTrainer:
         torch.nn.utils.clip_grad_norm_(self.head.parameters(), 5.0)
         self.adam.step()
         self.steps_done += 1
-        update_average(self.average, self.head, self.settings.ema, self.steps_done - self.started_at)
+        update_average(self.average, self.head, s.ema, self.steps_done - self.started_at)
         return {"points %": 100 * SCALE * AROUND * float(off.detach().unflatten(1, (5, 2)).norm(dim=2).mean())}
-
-    def _factor(self) -> float:
-        """Of the learning rate: rises to 1, then falls along half a cosine to 0.02."""
-        s, done = self.settings, self.steps_done - self.started_at
-        share = done / max(1, s.steps - self.started_at)
-        return min(1.0, (done + 1) / s.warmup) * (0.02 + 0.49 * (1 + math.cos(math.pi * share)))
 
     @torch.no_grad()
     def look(self, views: list[tuple[np.ndarray, np.ndarray]]) -> str:

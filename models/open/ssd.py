@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.open.openvino_graph import IRNetwork
+from models.common.layers import unit
+from models.common.openvino_graph import IRNetwork
 
 SHA256 = "df0f5799d801c6afb355d1c4771693c782efbb58d2eb2238982eac8fe84bc821"
 """The sha256 of the published `.bin` (FP16)."""
@@ -171,13 +172,8 @@ def shrunk(pictures: Tensor) -> dict[int, Tensor]:
     return {factor: functional.avg_pool2d(whole, factor) if factor > 1 else whole for factor in factors}
 
 
-def _unit(inputs: int, outputs: int, side: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, outputs, side, stride, side // 2, groups=groups, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
 def _pair(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(_unit(inputs, inputs, 3, stride, inputs), _unit(inputs, outputs))
+    return nn.Sequential(unit(inputs, inputs, stride, groups=inputs), unit(inputs, outputs, side=1))
 
 
 class PointsHead(nn.Module):
@@ -186,7 +182,7 @@ class PointsHead(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            _unit(3, 24, 3, 2), _pair(24, 48), _pair(48, 64, 2), _pair(64, 64), _pair(64, 96, 2), _pair(96, 96),
+            unit(3, 24, 2), _pair(24, 48), _pair(48, 64, 2), _pair(64, 64), _pair(64, 96, 2), _pair(96, 96),
             nn.Flatten(), nn.Linear(96 * (PART // 8) ** 2, 64), nn.ReLU(inplace=True), nn.Linear(64, VALUES),
         )  # fmt: skip
         last = self.layers[-1]

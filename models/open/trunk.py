@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.common.layers import unit
 from models.common.statistics_head import StatisticsHead, over_map
-from models.common.training import floats, load_weights
+from models.common.training import floats, halved, load_weights
 
 HEADS_NAME = "heads.pth"
 TAPS = (257, 281, 313, 345, 377, 408)
@@ -43,11 +44,6 @@ def shown(maps: list[Tensor]) -> list[Tensor]:
     return found
 
 
-def _unit(inputs: int, outputs: int, stride: int = 1, side: int = 3) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, outputs, side, stride, side // 2, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
 class CoveredHead(nn.Module):
     """Occlusion: logits of the covered share of each cell (N, 13, 12), and of the extent (N,), the square root of the
     covered share (as in `models.expression.architecture.VisibleHead`).
@@ -55,13 +51,13 @@ class CoveredHead(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.edges = _unit(CHANNELS[1], 16, 2)
-        self.parts = _unit(16 + CHANNELS[2], 32, 2)
-        self.wholes = _unit(32 + CHANNELS[3], 48, 2)
-        self.known = _unit(CHANNELS[4], 48, 1, 1)
-        self.both = _unit(48 + 48, 64)
+        self.edges = unit(CHANNELS[1], 16, 2)
+        self.parts = unit(16 + CHANNELS[2], 32, 2)
+        self.wholes = unit(32 + CHANNELS[3], 48, 2)
+        self.known = unit(CHANNELS[4], 48, 1, 1)
+        self.both = unit(48 + 48, 64)
         self.cells = nn.Conv2d(64, 1, 1)
-        self.squeeze = _unit(64, 16, 1, 1)
+        self.squeeze = unit(64, 16, 1, 1)
         self.hidden = nn.Linear(16 * CELLS[0] * CELLS[1], 48)
         self.extent = nn.Linear(48, 1)
 
@@ -123,8 +119,7 @@ def write_head(folder: Path, name: str, head: nn.Module, told: Mapping[str, Any]
     Weights are stored in half precision. told: the head's entry of the card.
     """
     heads = read_heads(folder)
-    weights = {k: v.cpu().half() if v.is_floating_point() else v.cpu() for k, v in head.state_dict().items()}
-    heads[name] = {"weights": weights, "card": dict(told)}
+    heads[name] = {"weights": halved(head.state_dict()), "card": dict(told)}
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{HEADS_NAME}.part"
     torch.save(heads, part)

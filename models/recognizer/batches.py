@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from models.common.degrade import draw_mixture, tone
+from models.common.degrade import draw_mixture, greyscale, tone
 from models.recognizer.covers import REAL_MASK_VISIBLE, draw_cover
 from models.recognizer.faces import CANVAS, SIDE, FaceSet, centre
 
@@ -89,5 +89,5 @@ class Batches:
         if rng.random() < self._how.degraded:
             crop = draw_mixture(rng).apply(crop, float(rng.uniform(0, 1)))
         if rng.random() < self._how.grey:
-            crop = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+            crop = greyscale(crop)
         return np.ascontiguousarray(crop)

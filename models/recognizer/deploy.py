@@ -16,13 +16,14 @@ import torch
 
 from models.common.images import DataError
 from models.common.staging import staged
+from models.common.training import halved
 from models.recognizer.architecture import FaceGraph, export_onnx
 from models.recognizer.covers import KINDS, draw_cover
 from models.recognizer.eyes import Eyes
 from models.recognizer.faces import FaceSet, centre
 from models.recognizer.last_layer import Settings as LastLayer
 from models.recognizer.last_layer import solved
-from models.recognizer.trainer import Trainer, halved
+from models.recognizer.trainer import Trainer
 from streamgate.convert.calibrate import MIN_FACES, Fit, calibrate_serfiq, fit
 from streamgate.convert.onnx_check import OPSET
 from streamgate.networks import Recognizer

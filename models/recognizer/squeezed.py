@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.common.images import DataError
+from models.common.openvino_graph import constant
 from streamgate.convert.mobilefacenet import MobileFaceNet
 from streamgate.networks.alignment import ARCFACE_TEMPLATE
 from streamgate.weights.files import sha256_of
@@ -193,11 +194,9 @@ def _constants(described: Path, numbers: bytes) -> Iterator[Tensor]:
     """The float16 constants of an IR as float32, in the order of the file."""
     try:
         tree = ElementTree.parse(described)
-        for data in tree.iterfind("layers/layer[@type='Const']/data[@element_type='f16']"):
-            start, size = int(data.attrib["offset"]), int(data.attrib["size"])
-            shape = [int(one) for one in data.attrib["shape"].split(",")]
-            values = np.frombuffer(numbers[start : start + size], "<f2").astype(np.float32)
-            yield torch.from_numpy(values.reshape(shape))
+        for layer in tree.iterfind("layers/layer[@type='Const']"):
+            if layer.find("data[@element_type='f16']") is not None:
+                yield torch.from_numpy(constant(layer, numbers))
     except (ElementTree.ParseError, KeyError, ValueError) as error:
         raise DataError(f"{described}: not an OpenVINO IR ({error})") from error
 

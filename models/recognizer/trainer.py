@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.common.training import floats, update_average
+from models.common.training import adamw, floats, halved, update_average
 from models.recognizer.architecture import MIDDLE_BLOCK, FaceNetwork, Taps
 from models.recognizer.precision import autocast, halve_pointwise
 from models.recognizer.teacher import Teacher
@@ -82,9 +82,7 @@ class Trainer:
             halve_pointwise(self.network.backbone)
             halve_pointwise(teacher.network.backbone)
         learning = [p for p in self.network.parameters() if p.requires_grad]
-        decayed, rest = [p for p in learning if p.ndim > 1], [p for p in learning if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, settings.rate, betas=(0.9, 0.99))
+        self.optimiser = adamw(learning, settings.rate, settings.weight_decay)
         self._scales: list[Tensor] = []
 
     # --- one step -------------------------------------------------------------------------------------------
@@ -226,12 +224,3 @@ class Trainer:
         self.network.load_state_dict(weights)
         self.average.load_state_dict(weights)
         self.steps_done = self.started_at = int(state["step"])
-
-
-def halved(state: Any) -> Any:
-    """The same nested dicts with float tensors in half precision, on the CPU."""
-    if isinstance(state, Mapping):
-        return {name: halved(value) for name, value in state.items()}
-    if isinstance(state, Tensor):
-        return state.cpu().half() if state.is_floating_point() else state.cpu()
-    return state

@@ -1,4 +1,4 @@
-"""The detector of the set `open` and the training of its head: models/open/openvino_graph, ssd, parts and points."""
+"""The detector of the set `open` and its head: models/common/openvino_graph.py, models/open/ssd, parts and points."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ pytest.importorskip("onnxruntime")
 from torch import nn  # noqa: E402
 
 from models.common.images import DataError  # noqa: E402
+from models.common.openvino_graph import IRNetwork  # noqa: E402
 from models.detector import faces as rows_of  # noqa: E402
 from models.open import points, ssd  # noqa: E402
-from models.open.openvino_graph import IRNetwork  # noqa: E402
 from models.open.parts import SIDE, Changes, Faces, PartBatches  # noqa: E402
 from models.open.ssd import (  # noqa: E402
     AROUND,

@@ -81,7 +81,7 @@ class IRNetwork(nn.Module):
                 continue
             layer = layers[number]
             if layer.attrib["type"] == "Const":
-                self.register_buffer(f"layer_{number}", torch.from_numpy(_constant(layer, numbers)))
+                self.register_buffer(f"layer_{number}", torch.from_numpy(constant(layer, numbers)))
             else:
                 self._steps.append((_function(layer), before, number))
             ready.add(number)
@@ -95,7 +95,7 @@ class IRNetwork(nn.Module):
         return [values[number] for number in self._wanted]
 
 
-def _constant(layer: ElementTree.Element, numbers: bytes) -> np.ndarray:
+def constant(layer: ElementTree.Element, numbers: bytes) -> np.ndarray:
     """The values of a constant, float32."""
     data = _data(layer)
     start, size = int(data["offset"]), int(data["size"])
