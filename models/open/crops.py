@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Cut the faces of the labelled portraits for the expression network's heads `visible` and `real`.
 
-    python models/open/crops.py PICTURES... --labels labels.npz --out DIR
+    python models/open/crops.py PICTURES... --labels labels.npz --only models/open/pictures.sha256 --out DIR
 
 PICTURES are folders or tar files; labels.npz is the file that label.py wrote for them. The script writes
 DIR/crops/portraits in the format of `models/expression/faces.py` and `teacher.py`. Each face is named after the sha256
@@ -29,20 +29,24 @@ NAME = "portraits"
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad data or arguments (one line on stderr)."""
     return run_cut(
-        "crops.py", __doc__, lambda pictures, labels, out: cut(pictures, labels, out / "crops" / NAME), arguments
+        "crops.py",
+        __doc__,
+        lambda pictures, labels, out, only: cut(pictures, labels, out / "crops" / NAME, only),
+        arguments,
     )
 
 
-def cut(pictures: list[Path], labels: Path, base: Path) -> int:
+def cut(pictures: list[Path], labels: Path, base: Path, only: frozenset[str] | None = None) -> int:
     """Write crops and labels of the largest face of each picture; returns the number of faces.
 
-    Raises DataError if the labels cannot be read or if there is no face.
+    only: hashes of the pictures that may be used (None: all). Raises DataError if the labels cannot be read or if there
+    is no face.
     """
     crops = Crops()
     points, shapes, poses = [], [], []
     told: dict[str, np.ndarray] = {}
     first: dict[str, int] = {}
-    for digest, landmarks, content in labelled_pictures(pictures, labels):
+    for digest, landmarks, content in labelled_pictures(pictures, labels, only):
         if not told:
             told = read_arrays(labels, "mesh", "box", "shapes", "pose")
             first = {digest: row for row, digest in reversed(list(enumerate(told["sha256"])))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,6 +18,26 @@ SHAPES: dict[str, tuple[int, ...]] = {
 """Shape of one row of each array (label.py, scan.py)."""
 NARROWEST = 200
 """Maximum ratio of the sides of a picture; when scaled down, a narrower picture would have no pixel left."""
+
+_KINDS = Path(__file__).with_name("kinds.txt")
+
+
+def read_kinds() -> dict[str, str]:
+    """The kind of each portrait that is not known to be a photograph, by the first 16 digits of its sha256."""
+    lines = (line.split() for line in _KINDS.read_text().splitlines() if not line.startswith("#"))
+    return dict(tuple(line[:2]) for line in lines)
+
+
+def read_list(file: Path) -> frozenset[str]:
+    """The hashes in a list of pictures in the format of `sha256sum` (pictures.sha256). Raises DataError."""
+    try:
+        lines = file.read_text().splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: not a list of pictures ({' '.join(str(error).split())})") from error
+    digests = [line.split(" ", 1)[0] for line in lines if line and not line.startswith("#")]
+    if not digests or not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests):
+        raise DataError(f"{file}: not a list of pictures; each line must be a sha256 and a name, as sha256sum writes")
+    return frozenset(digests)
 
 
 def usable_picture(data: bytes) -> np.ndarray | None:

@@ -56,11 +56,11 @@ from models.expression.network import OwnNetwork  # noqa: E402
 from models.open.cartoons import draw  # noqa: E402
 from models.open.covered import coloured_light  # noqa: E402
 from models.open.crops import NAME  # noqa: E402
+from models.open.inputs import read_kinds  # noqa: E402
 from models.open.trunk import PhotographHead, Trunk, write_head  # noqa: E402
 from streamgate.errors import StreamgateError  # noqa: E402
 
 BEGIN, END = "<!-- real: begin (written by photographed.py) -->", "<!-- real: end -->"
-KINDS_NAME = "kinds.txt"
 _EDGE = MARGIN - realfaces.MARGIN
 
 
@@ -156,7 +156,7 @@ def portrait_rows(
     sizes: distance between the eyes in the source, in pixels, by the name of the face; bank: for covers, which are
     drawn on some of the faces.
     """
-    kinds = read_kinds(HERE / KINDS_NAME)
+    kinds = read_kinds()
     rng = np.random.default_rng(seed)
     found: dict[str, list[np.ndarray]] = {"large": [], "small": [], "painting": [], "drawn": []}
     parts: dict[str, list[int]] = {name: [] for name in found}
@@ -278,12 +278,6 @@ def head_rows(trunk: Trunk, folder: Path, settings: dict[str, Any], how: Augment
     if not crops:
         raise DataError(f"{folder}: no head is large enough and turned towards the camera")
     return Rows(False, trunk.figures(np.stack(crops)), torch.tensor(parts), settings["heads_share"])
-
-
-def read_kinds(file: Path) -> dict[str, str]:
-    """The kind of each listed portrait, by the first 16 digits of its sha256."""
-    lines = (line.split() for line in file.read_text().splitlines() if not line.startswith("#"))
-    return dict(tuple(line[:2]) for line in lines)
 
 
 def fit(groups: list[Rows], settings: dict[str, Any], seed: int) -> PhotographHead:

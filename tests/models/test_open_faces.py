@@ -23,7 +23,8 @@ from models.expression.dataset import CANVAS, MARGIN, FaceSet, align, canvas_mat
 from models.expression.network import OwnNetwork  # noqa: E402
 from models.open.cartoons import STYLES, draw  # noqa: E402
 from models.open.covered import coloured_light, map_means  # noqa: E402
-from models.open.photographed import KINDS_NAME, read_kinds, snapshot_rows  # noqa: E402
+from models.open.inputs import read_kinds  # noqa: E402
+from models.open.photographed import snapshot_rows  # noqa: E402
 from models.open.trunk import (  # noqa: E402
     CELLS,
     CHANNELS,
@@ -117,7 +118,7 @@ def test_the_error_names_a_damaged_file_of_heads(tmp_path: Path) -> None:
 
 
 def test_the_listed_portraits_are_among_the_pictures() -> None:
-    kinds = read_kinds(FOLDER / KINDS_NAME)
+    kinds = read_kinds()
     names = dict(line.split("  ", 1) for line in (FOLDER / "pictures.sha256").read_text().splitlines())
     known = {digest[:16]: name for digest, name in names.items()}
     assert set(kinds.values()) == {"painting", "uncertain"}

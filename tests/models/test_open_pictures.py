@@ -301,3 +301,31 @@ def test_large_portraits_are_not_enlarged_and_smaller_ones_have_their_own_folder
         assert cut([file.parent], labels, out) == 1
         (made,) = out.rglob("*.png")
         assert made.parent.name == folder and read_rgb(made).shape == (side, side, 3)
+
+
+def test_only_listed_photographs_become_training_faces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from models.open import portraits
+
+    points = np.array([[420.0, 420], [580, 420], [500, 520], [440, 600], [560, 600]]) / 2
+    (tmp_path / "pictures").mkdir()
+    for name in "abc":
+        picture = np.random.default_rng(ord(name)).integers(0, 256, (500, 500, 3), dtype=np.uint8)
+        write_rgb(tmp_path / f"pictures/{name}.png", picture)
+    listed, painted, other = (
+        hashlib.sha256((tmp_path / f"pictures/{name}.png").read_bytes()).hexdigest() for name in "abc"
+    )
+    np.savez(tmp_path / "labels.npz", sha256=[listed, painted, other], points=np.stack([points] * 3))
+    (tmp_path / "used.sha256").write_text(f"# used\n{listed}  a:b.png\n{painted}  a:c.png\n")
+    monkeypatch.setattr(portraits, "read_kinds", lambda: {painted[:16]: "painting"})
+    given = [tmp_path / "pictures", "--labels", tmp_path / "labels.npz", "--out", tmp_path / "out"]
+    given = [str(argument) for argument in given]
+    assert portraits.main([*given, "--only", str(tmp_path / "used.sha256")]) == 0
+    assert [file.stem for file in (tmp_path / "out").rglob("*.png")] == [listed[:16]]
+    (tmp_path / "used.sha256").write_text("a.png\n")
+    capsys.readouterr()
+    assert portraits.main([*given, "--only", str(tmp_path / "used.sha256")]) == 2
+    assert "used.sha256: not a list of pictures" in capsys.readouterr().err
+    assert portraits.main([*given, "--only", str(tmp_path / "absent")]) == 2
+    assert "absent: not a list of pictures" in capsys.readouterr().err
