@@ -10,7 +10,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -22,6 +22,37 @@ from models.common.images import DataError
 WORK_TREE = Path(__file__).resolve().parents[2]
 Sums = Mapping[str, list[float]]
 """Loss terms by name, one value per step since they were last logged."""
+T = TypeVar("T")
+
+
+class Config(dict[str, Any]):
+    """A configuration file (TOML), or a table in it; if a key is missing, the error names the file and the key."""
+
+    def __init__(self, values: Mapping[str, Any], name: str) -> None:
+        super().__init__({k: Config(v, f"{name}, [{k}]") if isinstance(v, dict) else v for k, v in values.items()})
+        self.name = name
+
+    def __missing__(self, key: str) -> Any:
+        raise DataError(f"{self.name}: `{key}` is missing")
+
+    def make(self, kind: Callable[..., T], *tables: str, **more: Any) -> T:
+        """Call `kind` with the values of these tables, and with `more`, as keyword arguments.
+
+        Raises DataError if it does not accept them.
+        """
+        values = {key: value for table in tables for key, value in self[table].items()}
+        try:
+            return kind(**{**values, **more})
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{self.name}, [{'], ['.join(tables)}]: not settings of this recipe ({error})") from error
+
+
+def read_config(file: Path) -> Config:
+    """Raises DataError if the file cannot be read."""
+    try:
+        return Config(tomllib.loads(file.read_text()), str(file))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: cannot be read ({error})") from error
 
 
 class Trains(Protocol):
@@ -57,7 +88,7 @@ def work_folder(given: Path | None, smoke: bool, name: str) -> Path:
     return work
 
 
-def load_config(args: argparse.Namespace, smoke: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def load_config(args: argparse.Namespace, smoke: Mapping[str, Mapping[str, Any]]) -> Config:
     """The recipe's config.toml (`args.config`), overridden by the sizes for a smoke run and by the command line.
 
     Raises DataError if it cannot be read, or if `args.steps` or `args.seed` is negative.
@@ -65,10 +96,7 @@ def load_config(args: argparse.Namespace, smoke: Mapping[str, Mapping[str, Any]]
     for name in ("steps", "seed"):
         if (getattr(args, name) or 0) < 0:
             raise DataError(f"--{name} must not be negative")
-    try:
-        config = tomllib.loads(args.config.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{args.config}: cannot be read ({error})") from error
+    config = read_config(args.config)
     if args.smoke:
         for section, values in smoke.items():
             config[section].update(values)

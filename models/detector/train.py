@@ -132,9 +132,9 @@ def train(args: argparse.Namespace) -> int:
     chosen, apart = held_out(pictures.sha256, pictures.backgrounds, config["data"]["held_out"])
     told = ", ".join(f"{count} {reason}" for reason, count in pictures.counts.items())
     say(f"{len(chosen)} pictures to train on, {int(pictures.backgrounds.sum())} backgrounds among all; {told}")
-    how = Composition(**config["scene"])
+    how = config.make(Composition, "scene")
     monitor = Monitor(Scenes(pictures, apart, how), config["data"]["held_out_scenes"])
-    settings = Settings(**config["loss"], **config["optimiser"])
+    settings = config.make(Settings, "loss", "optimiser")
     half = args.precision == "bf16"
     trainer = Trainer(settings, teacher, config["seed"], device, half)
     # The committed weights are next to the config; another config has different weights, or none.

@@ -145,7 +145,7 @@ def train(args: argparse.Namespace) -> int:
         )
     counts = {real: sum(len(source.canvases) for source in chosen if source.real == real) for real in (True, False)}
     say(f"{counts[True]} photographs and {counts[False]} drawings to train on")
-    how = Augmentation(**config["augment"])
+    how = config.make(Augmentation, "augment")
     limiting = seen_views(network, limit, settings, how, config["seed"] + 1)
     fit(network.real, seen_views(network, chosen, settings, how, config["seed"]), settings)
     unseen = torch.cat([network.real.logits(each.rows) for each in limiting])

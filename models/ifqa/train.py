@@ -162,10 +162,7 @@ def train(args: argparse.Namespace) -> int:
     if args.smoke:
         data, names = [synthetic_faces(work / "faces")], ["synthetic"]
         args.unreal = args.everyday = data
-    try:
-        sizes, settings = BatchSizes(**config["batch"]), Settings(**config["loss"], **config["optimiser"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{args.config}: not settings of this recipe ({error})") from error
+    sizes, settings = config.make(BatchSizes, "batch"), config.make(Settings, "loss", "optimiser")
     if not args.export and sizes.everyday and not args.everyday:
         raise DataError("the configuration needs everyday photographs: give their folders with --everyday")
     if not args.export and args.everyday and not sizes.everyday:

@@ -18,7 +18,6 @@ import argparse
 import copy
 import os
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
 from models.common.images import DataError  # noqa: E402
-from models.common.training import adamw, cosine_factor, floats, say, update_average  # noqa: E402
+from models.common.training import adamw, cosine_factor, floats, read_config, say, update_average  # noqa: E402
 from models.expression.architecture import visible_share  # noqa: E402
 from models.expression.batches import Augmentation  # noqa: E402
 from models.expression.covered import CoveredBatches, Seen, Share, View  # noqa: E402
@@ -76,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def train(args: argparse.Namespace) -> None:
     """Train the head, and write it. Raises DataError if there are too few faces."""
-    config = tomllib.loads(args.config.read_text())
+    config = read_config(args.config)
     settings = config["visible"]
     steps = args.steps or settings["steps"]
     cv2.setNumThreads(1)
@@ -89,7 +88,7 @@ def train(args: argparse.Namespace) -> None:
     if not len(held) or not len(chosen):
         raise DataError(f"{args.work}: only {len(faces)} faces, too few to hold some of them out")
     bank = load_bank(args.work / "covers.npz")
-    how, share = Augmentation(**config["augment"]), Share(**config["covers"])
+    how, share = config.make(Augmentation, "augment"), config.make(Share, "covers")
     batches = MapBatches(faces, chosen, config["batch"]["size"], how, config["seed"], share, bank, {}, Seen())
     drawn = MapBatches(faces, held, 1, how, 0, share, bank, {}, Seen())
     views = {kind: _views(drawn, kind, count) for kind, count in (("", _BARE), *((k, _EACH_KIND) for k in KINDS))}

@@ -27,7 +27,6 @@ import io
 import json
 import struct
 import sys
-import tomllib
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -42,6 +41,7 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 from models.common.images import DataError, decode_rgb  # noqa: E402
 from models.common.staging import staged  # noqa: E402
+from models.common.training import read_config  # noqa: E402
 from models.expression.architecture import (  # noqa: E402
     BLENDSHAPES,
     LOOK_ABOVE,
@@ -219,7 +219,7 @@ def deploy(graph: LandmarkGraph, fitted: dict[str, float], heads: Mapping[str, A
 
     heads: from `read_heads`.
     """
-    terms = tomllib.loads((HERE / "expression/config.toml").read_text())["card"]
+    terms = read_config(HERE / "expression/config.toml")["card"]
     size = (*EXPRESSION_SIZE, 3)
     outputs = (*OUTPUTS, *(name for name in HEADS if name in heads))
     model = export(graph, "face", outputs, noise(2, *size), noise(3, *size))

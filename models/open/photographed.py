@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,7 @@ from models.common.images import DataError, decode_rgb  # noqa: E402
 from models.common.report import Section, put_between  # noqa: E402
 from models.common.statistics_head import fit_statistics_head  # noqa: E402
 from models.common.stats import mean_estimate  # noqa: E402
-from models.common.training import say  # noqa: E402
+from models.common.training import read_config, say  # noqa: E402
 from models.expression import realfaces  # noqa: E402
 from models.expression.batches import Augmentation  # noqa: E402
 from models.expression.covers import KINDS, Bank, paste  # noqa: E402
@@ -108,11 +107,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def train(args: argparse.Namespace) -> None:
     """Compute the statistics, train the head, choose its limit, and write it."""
-    config = tomllib.loads(args.config.read_text())
+    config = read_config(args.config)
     settings = config["real"]
     trunk = Trunk(args.task, "real")
     faces = prepare([args.work / "crops" / NAME], args.work / "aligned", config["visible"]["smallest_eyes"])
-    how = Augmentation(**{**config["augment"], "degraded": settings["degraded"]})
+    how = config.make(Augmentation, "augment", degraded=settings["degraded"])
     index, _ = read_crops(args.work / "crops" / NAME)
     sizes = dict(zip(index["names"], index["eyes"], strict=True))
     bank = load_bank(args.work / "covers.npz")
@@ -314,7 +313,7 @@ def fit_once(groups: list[Rows], settings: dict[str, Any], left_out: int) -> Pho
 
 def table(target: Path, faces: Path) -> Section:
     """Share of rejected faces of the held-out sources, by kind, for this network and the embedded one."""
-    config = tomllib.loads((HERE.parent / "expression/config.toml").read_text())
+    config = read_config(HERE.parent / "expression/config.toml")
     held = [source for source in realfaces.read_sources(faces) if source.name in config["real"]["held_out"]]
     networks = {"this": OwnNetwork(target), "the embedded network": OwnNetwork(HERE.parent / "expression")}
     section = Section(

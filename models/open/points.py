@@ -39,6 +39,7 @@ from torch import Tensor  # noqa: E402
 from models.common.images import DataError  # noqa: E402
 from models.common.staging import staged  # noqa: E402
 from models.common.training import (  # noqa: E402
+    Config,
     adamw,
     cosine_factor,
     floats,
@@ -114,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def train(args: argparse.Namespace, published: Published, config: dict[str, Any], target: Path) -> None:
+def train(args: argparse.Namespace, published: Published, config: Config, target: Path) -> None:
     """Train to the configured number of steps, and write the head into `target`."""
     torch.set_num_threads(1)
     work, data = work_folder(args.work, False, "points"), config["data"]
@@ -126,12 +127,12 @@ def train(args: argparse.Namespace, published: Published, config: dict[str, Any]
     if not len(faces):
         held = f"{len(apart)} pictures are held out"
         raise DataError(f"no face with landmarks to train on: {held}, and none of the other {len(chosen)} has one")
-    scenes = Scenes(pictures, apart, Composition(**config["scene"]))
+    scenes = Scenes(pictures, apart, config.make(Composition, "scene"))
     views = [scenes.draw(np.random.default_rng((77, i)), 320, 320) for i in range(data["held_out_scenes"])]
-    trainer = PointsTrainer(Settings(**config["optimiser"]), published, config["seed"])
+    trainer = PointsTrainer(config.make(Settings, "optimiser"), published, config["seed"])
     resume(trainer, work / "checkpoints", None if args.fresh else target / HEAD_NAME)
     say(f"{len(faces)} faces to train on, at step {trainer.steps_done} of {trainer.settings.steps}")
-    batches = PartBatches(faces, data["batch"], Changes(**config["part"]), config["seed"])
+    batches = PartBatches(faces, data["batch"], config.make(Changes, "part"), config["seed"])
     run(trainer, batches, lambda: trainer.look(views), config["log"], work / "checkpoints")
     with staged(target, HEAD_NAME) as stage:
         told = {"step": trainer.steps_done, "faces": len(faces), "average": faces.average_values()}

@@ -35,7 +35,17 @@ import torch  # noqa: E402
 
 from models.common.images import DataError  # noqa: E402
 from models.common.smoke import synthetic_faces  # noqa: E402
-from models.common.training import Sums, choose_device, load_config, resume, run, say, terms, work_folder  # noqa: E402
+from models.common.training import (  # noqa: E402
+    Config,
+    Sums,
+    choose_device,
+    load_config,
+    resume,
+    run,
+    say,
+    terms,
+    work_folder,
+)
 from models.recognizer import eyes  # noqa: E402
 from models.recognizer.batches import Augmentation, Batches  # noqa: E402
 from models.recognizer.deploy import WARM_NAME, Terms, deploy  # noqa: E402
@@ -129,7 +139,7 @@ def split_faces(faces: FaceSet, data: dict[str, Any]) -> Split:
     return Split(np.array(rest[held:]), np.array(rest[:held]), np.array(calibration))
 
 
-def read_faces(args: argparse.Namespace, config: dict[str, Any], work: Path, teacher: Teacher) -> FaceSet:
+def read_faces(args: argparse.Namespace, config: Config, work: Path, teacher: Teacher) -> FaceSet:
     """The training faces, aligned by this or an earlier run."""
     data = args.data
     if args.smoke:
@@ -145,7 +155,7 @@ def labeller(args: argparse.Namespace, teacher: Teacher) -> AbstractContextManag
     return nullcontext(FileLabels(args.labels, teacher)) if args.labels else Networks.open("standard", "cpu")
 
 
-def left_out(args: argparse.Namespace, config: dict[str, Any], networks: Networks | Labels, work: Path) -> LeaveOut:
+def left_out(args: argparse.Namespace, config: Config, networks: Networks | Labels, work: Path) -> LeaveOut:
     """The exclusions from training."""
     seen = evaluation_embeddings(args.leave_out, networks, work / "cache") if args.leave_out else None
     digests = frozenset(file.stem for folder in args.leave_out_digests for file in folder.rglob("*") if file.is_file())
@@ -158,17 +168,17 @@ def left_out(args: argparse.Namespace, config: dict[str, Any], networks: Network
 
 
 def eyes_head(
-    args: argparse.Namespace, config: dict[str, Any], work: Path, faces: FaceSet, clean: np.ndarray
+    args: argparse.Namespace, config: Config, work: Path, faces: FaceSet, clean: np.ndarray
 ) -> eyes.Eyes | None:
     """The eyes head: trained on --eyes or, without --eyes, the committed head; None if there is neither."""
     if not args.eyes:
         committed = args.config.parent / WARM_NAME
         state = torch.load(committed, map_location="cpu", weights_only=True) if committed.is_file() else {}
         return eyes.Eyes.of(state["eyes"]) if "eyes" in state and not args.fresh else None
-    settings = eyes.Settings(**config["eyes"]["training"])
+    settings = config["eyes"].make(eyes.Settings, "training")
     with Networks.open("standard", "cpu") as networks:
         labelled = eyes.read(*args.eyes, left_out(args, config, networks, work), work / "cache", networks)
-    how = Augmentation(**config["eyes"]["augment"])
+    how = config["eyes"].make(Augmentation, "augment")
     return eyes.trained(labelled, faces, clean[: settings.assumed_open], settings, how, config["eyes"]["seed"], work)
 
 
@@ -189,10 +199,10 @@ def train(args: argparse.Namespace) -> int:
         f"{len(split.calibration)} for calibration"
     )
     say(f"not used: {told}")
-    augmentation = Augmentation(**config["augment"])
+    augmentation = config.make(Augmentation, "augment")
     monitor = Monitor(faces, split.held_out, augmentation, teacher)
     trainer = Trainer(
-        Settings(**config["loss"], **config["optimiser"]), teacher, config["seed"], device, args.precision == "bf16"
+        config.make(Settings, "loss", "optimiser"), teacher, config["seed"], device, args.precision == "bf16"
     )
     # The committed weights are next to the config; another config has different weights, or none.
     warm = args.config.parent / WARM_NAME
@@ -207,9 +217,9 @@ def train(args: argparse.Namespace) -> int:
     )
     bare = split.train[~faces.masked[split.train]]
     head = eyes_head(args, config, work, faces, bare)
-    last = LastLayer(**config["last_layer"])
+    last = config.make(LastLayer, "last_layer")
     clean = bare[: last.faces]
-    terms_ = Terms(**config["card"])
+    terms_ = config.make(Terms, "card")
     wrote = deploy(trainer, faces, clean, last, split.calibration, head, names, terms_, target, args.warm_only)
     say(f"wrote {target}: {wrote}")
     return 0

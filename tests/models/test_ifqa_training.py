@@ -194,7 +194,7 @@ def test_missing_everyday_photographs_are_reported_with_their_option(tmp_path: P
     for content in (re.sub(r"(?m)^everyday = 2", "unknown = 2", settings), "broken"):
         (tmp_path / "settings.toml").write_text(content)
         done = train(tmp_path / "faces", *given)
-        assert done.returncode == 2 and "settings.toml: " in done.stderr and len(done.stderr.strip().splitlines()) == 1
+        assert done.returncode == 2 and "settings.toml" in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
 def test_evaluation_pictures_are_not_among_the_everyday_photographs(tmp_path: Path) -> None:
