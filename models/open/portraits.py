@@ -104,11 +104,10 @@ def labelled_pictures(
     arrays = read_arrays(labels, "points")
     points, digests = arrays["points"].astype(np.float64), arrays["sha256"]
     # The largest face of a picture is its first row.
-    first = {digest: row for row, digest in reversed(list(enumerate(digests)))}
+    rows = reversed(list(enumerate(digests)))
+    first = {digest: row for row, digest in rows if only is None or digest in only}
     for source in list_sources(pictures):
         digest = hashlib.sha256(source.data).hexdigest()
-        if only is not None and digest not in only:
-            continue
         if digest in first and np.isfinite(points[first[digest]]).all():
             yield digest, points[first[digest]], source.data
 
